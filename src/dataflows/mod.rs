@@ -1,0 +1,119 @@
+//! The stages of the path, each a noun, and the page that puts them together (`recommend`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::kind::{Kind, Weights};
+use crate::model::signals::Priors;
+use crate::model::time::{Millis, millis};
+
+/// Settings of every stage: one section of the configuration each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    pub ledger: Ledger,
+    pub signals: SignalsParams,
+    pub weights: KindWeights,
+    pub interests: InterestsParams,
+    pub neighbours: NeighboursParams,
+    pub trending: TrendingParams,
+    pub slates: SlatesParams,
+    pub blend: crate::scoring::blend::Params,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    pub records_per_user: usize,
+    pub history_per_user: usize,
+    pub events_per_minute: usize,
+    #[serde(with = "millis")]
+    pub lateness: Millis,
+    #[serde(with = "millis")]
+    pub ahead: Millis,
+    pub dedup_ids_per_user: usize,
+}
+
+/// `[signals]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalsParams {
+    #[serde(with = "millis")]
+    pub half_life: Millis,
+    #[serde(with = "millis")]
+    pub settle: Millis,
+    pub prior_ctr: f64,
+    pub prior_engagement: f64,
+    pub prior_strength: f64,
+}
+
+impl SignalsParams {
+    /// The smoothing of the rates.
+    pub fn priors(&self) -> Priors {
+        Priors { ctr: self.prior_ctr, engagement: self.prior_engagement, strength: self.prior_strength }
+    }
+}
+
+/// `[weights]`: by the name of each kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KindWeights(pub std::collections::BTreeMap<Kind, f64>);
+
+impl KindWeights {
+    /// As the table the stages use.
+    pub fn table(&self) -> Weights {
+        Weights(Kind::ALL.map(|k| self.0.get(&k).map_or(0, |w| libm::round(w * 1000.0) as i32)))
+    }
+}
+
+/// `[interests]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterestsParams {
+    #[serde(with = "millis")]
+    pub short_half_life: Millis,
+    #[serde(with = "millis")]
+    pub long_half_life: Millis,
+    pub kept: usize,
+    pub signup_weight: f64,
+}
+
+/// `[neighbours]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeighboursParams {
+    pub reach: usize,
+    pub kept: usize,
+    pub damping: f64,
+}
+
+/// `[trending]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrendingParams {
+    pub kept: usize,
+}
+
+/// `[slates]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlatesParams {
+    pub kept: usize,
+    pub candidates: usize,
+    pub neighbours_from: usize,
+    pub neighbours: usize,
+    pub interests: usize,
+    pub trending: usize,
+    pub fresh: usize,
+    #[serde(with = "millis")]
+    pub refresh_every: Millis,
+    #[serde(with = "millis")]
+    pub active_for: Millis,
+    pub busy_refreshes: f64,
+    pub author_decay: f64,
+    pub author_floor: f64,
+    pub category_decay: f64,
+    pub category_floor: f64,
+    #[serde(with = "millis")]
+    pub fresh_half_life: Millis,
+}

@@ -1,0 +1,14 @@
+//! Overdrive: a streaming dataflow recommender. Modules in the order an event meets them.
+
+pub mod codec;
+pub mod commands;
+pub mod config;
+pub mod dataflows;
+pub mod model;
+pub mod operators;
+pub mod scoring;
+pub mod shim;
+pub mod sinks;
+pub mod sources;
+pub mod telemetry;
+pub mod worker;

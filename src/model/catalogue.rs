@@ -1,0 +1,61 @@
+//! Items and users as their topics describe them.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::ids::{ItemId, TokenId};
+use super::time::Millis;
+
+/// A few tokens.
+pub type Tokens = SmallVec<[TokenId; 4]>;
+
+/// What is known of an item.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    pub author: Option<TokenId>,
+    pub categories: Tokens,
+    pub tags: Tokens,
+    pub language: Option<TokenId>,
+    pub created_at: Option<Millis>,
+    pub lat: Option<f64>,
+    pub lon: Option<f64>,
+    pub city: Option<String>,
+    /// 0 to 1.
+    pub quality: Option<f64>,
+    pub mature: bool,
+    /// `false` takes the item out of every slate without deleting it.
+    pub available: bool,
+    pub partnered: bool,
+    pub followers: Option<u64>,
+    pub avg_viewers: Option<f64>,
+    pub title: Option<String>,
+    pub text: Option<String>,
+    pub media_types: Vec<String>,
+    pub embedding: Vec<f32>,
+}
+
+impl Item {
+    /// Categories, tags and author: what interests and content similarity are made of.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.categories.iter().chain(&self.tags).copied().chain(self.author)
+    }
+}
+
+/// What is known of a user beside their interactions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    /// Interests named at sign-up, and followed categories: as `category:` and `tag:` tokens.
+    pub interests: Tokens,
+    pub categories: Tokens,
+    pub language: Option<TokenId>,
+    pub lat: Option<f64>,
+    pub lon: Option<f64>,
+    pub city: Option<String>,
+    /// 0 to 1: how much nearness matters.
+    pub local_preference: Option<f64>,
+    pub blocked_authors: Vec<TokenId>,
+    pub blocked_items: Vec<ItemId>,
+    /// Mature items are shown only to users who said so.
+    pub allow_mature: bool,
+    pub bio: Option<String>,
+}

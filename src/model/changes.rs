@@ -1,0 +1,102 @@
+//! What the dataflow says to the world: whole new values of keys, one per key and epoch, and the account of each epoch.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::ids::{ItemId, TokenId, UserId};
+use super::interaction::Dead;
+use super::signals::{SignalKey, Signals};
+use super::slate::{Slate, Surface};
+use super::time::Millis;
+
+/// A list of items kept for everyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    Global,
+    /// A `category:…` token.
+    Category(TokenId),
+}
+
+/// Interests of a user: token and weight, strongest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interests {
+    /// Half-life one hour, summing to 1.
+    pub short: Vec<(TokenId, f64)>,
+    /// Half-life seven days, summing to 1.
+    pub long: Vec<(TokenId, f64)>,
+    /// One minus the cosine of the two: 0 the same taste, 1 another one.
+    pub drift: f64,
+}
+
+/// A neighbour of an item: users who took both, cosine in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub item: ItemId,
+    pub similarity_micro: i32,
+    pub users: u32,
+}
+
+/// What became of the events of one epoch: `consumed` is the sum of the other five, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Account {
+    pub consumed: u64,
+    pub applied: u64,
+    pub duplicate: u64,
+    /// Older than 24 h at arrival: out of every window, but in history, neighbours and interests.
+    pub late: u64,
+    /// Valid, but without effect by a rule: an undo of nothing, a cap.
+    pub filtered: u64,
+    pub dead: u64,
+    /// Of the applied: more than 5 min ahead of a wall clock, counted as of now.
+    pub clamped: u64,
+    /// Users whose refresh was put off by the budget of this epoch.
+    pub coalesced: u64,
+    /// Users refreshed.
+    pub refreshed: u64,
+}
+
+impl Account {
+    /// The conservation law.
+    pub fn balances(&self) -> bool {
+        self.consumed == self.applied + self.duplicate + self.late + self.filtered + self.dead
+    }
+
+    /// Adds another worker's part.
+    pub fn add(&mut self, other: &Account) {
+        self.consumed += other.consumed;
+        self.applied += other.applied;
+        self.duplicate += other.duplicate;
+        self.late += other.late;
+        self.filtered += other.filtered;
+        self.dead += other.dead;
+        self.clamped += other.clamped;
+        self.coalesced += other.coalesced;
+        self.refreshed += other.refreshed;
+    }
+}
+
+/// One output of the dataflow. `None` in a value means: there is nothing any more, delete the key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// With the items that were not in the previous slate, and those that are in it no more.
+    Slate {
+        user: UserId,
+        surface: Surface,
+        slate: Option<Arc<Slate>>,
+        entered: Vec<ItemId>,
+        left: Vec<ItemId>,
+    },
+    Signals(SignalKey, Option<Arc<Signals>>),
+    Interests(UserId, Option<Arc<Interests>>),
+    /// Items not to be shown to the user again, with the time of the last interaction, latest first, capped.
+    Seen(UserId, Vec<(ItemId, Millis)>),
+    Neighbours(ItemId, Vec<Neighbour>),
+    /// The best of a scope, best first, with the score in thousandths.
+    Trending(Scope, Vec<(ItemId, i64)>),
+    /// An item came, changed or went: what the read side needs of it to filter.
+    Catalogue(ItemId, bool),
+    /// The last word on a forgotten user, after the deletions of all their keys.
+    Forgotten(UserId),
+    Dead(Dead),
+    Account(Account),
+}

@@ -1,0 +1,76 @@
+//! What comes in: decoded interactions, catalogue changes and control events, each with the place it was read from.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::catalogue::{Item, User};
+use super::ids::{ItemId, UserId};
+use super::kind::Kind;
+use super::time::Millis;
+
+/// Where a record was read: the canonical order inside an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Index of the topic in `topics.*` (0 events, 1 items, 2 users, 3 control).
+    pub topic: u8,
+    pub partition: u32,
+    pub offset: u64,
+}
+
+/// Add an interaction, or take one back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Op {
+    Add,
+    Undo,
+}
+
+/// One interaction as it was sent; the ledger decides whether it counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Event {
+    /// Hash of the event id, or of (user, kind, item, time) where none was sent.
+    pub id: u64,
+    pub user: UserId,
+    pub item: ItemId,
+    pub kind: Kind,
+    pub op: Op,
+    pub at: Millis,
+    /// Seconds, a ratio, stars: what the kind makes of it; in thousandths.
+    pub value_milli: Option<i32>,
+}
+
+/// An order from the control topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Control {
+    /// Everything kept of the user goes.
+    Forget { user: UserId },
+    /// The users' interactions with `from <= at < to` go.
+    Revoke { users: Vec<UserId>, from: Millis, to: Millis },
+}
+
+/// A usable record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    Event(Event),
+    Item(ItemId, Option<Arc<Item>>),
+    User(UserId, Option<Arc<User>>),
+    Control(Control),
+}
+
+/// A record that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Dead {
+    pub topic: Arc<str>,
+    pub partition: u32,
+    pub offset: u64,
+    /// What is wrong and what to do, in one sentence.
+    pub reason: String,
+    /// The first 256 bytes, lossily as text.
+    pub sample: String,
+}
+
+/// One record of a partition, decoded or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub origin: Origin,
+    pub input: Result<Input, Dead>,
+}

@@ -1,0 +1,25 @@
+//! Plain data: what an event, an item, a user, a window and a slate are. Total orders, integers wherever something is
+//! summed, no I/O and no clock.
+
+pub mod catalogue;
+pub mod changes;
+pub mod decayed;
+pub mod epoch;
+pub mod ids;
+pub mod interaction;
+pub mod kind;
+pub mod names;
+pub mod signals;
+pub mod slate;
+pub mod time;
+
+pub use catalogue::{Item, User};
+pub use changes::Change;
+pub use decayed::Decayed;
+pub use epoch::Epoch;
+pub use ids::{ItemId, TokenId, UserId, key_group};
+pub use interaction::{Control, Dead, Event, Input, Op, Origin, Row};
+pub use kind::Kind;
+pub use names::Names;
+pub use signals::{SignalKey, Signals};
+pub use slate::{Reason, Slate, SlateItem, Source, Surface};

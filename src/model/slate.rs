@@ -1,0 +1,89 @@
+//! A slate: the ordered items one user gets on one surface, each with its score and the reason it is there.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ItemId, TokenId, UserId};
+use super::kind::Kind;
+
+/// Where a slate is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Surface {
+    Home,
+}
+
+impl Surface {
+    /// The name in keys and routes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Surface::Home => "home",
+        }
+    }
+}
+
+/// Which candidate source spoke loudest for an item. The numbers are part of the stored layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Source {
+    Neighbours = 1,
+    Interests = 2,
+    Trending = 3,
+    Fresh = 4,
+    Popular = 5,
+    History = 6,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Source; 6] =
+        [Source::Neighbours, Source::Interests, Source::Trending, Source::Fresh, Source::Popular, Source::History];
+
+    /// The name readers see.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Neighbours => "neighbours",
+            Source::Interests => "interests",
+            Source::Trending => "trending",
+            Source::Fresh => "fresh",
+            Source::Popular => "popular",
+            Source::History => "history",
+        }
+    }
+}
+
+/// Why an item is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// "because you shared A"
+    Because { kind: Kind, item: ItemId },
+    /// "because you like jazz"
+    Likes { token: TokenId },
+    /// "popular in jazz now" or, without a token, "trending now"
+    Trending { token: Option<TokenId> },
+    /// "new" or "new in jazz"
+    New { token: Option<TokenId> },
+    /// "popular"
+    Popular,
+}
+
+/// The names of the blend's terms, in stored order.
+pub const TERMS: [&str; 5] = ["content", "collaborative", "real_time", "interests", "freshness"];
+
+/// One place of a slate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SlateItem {
+    pub item: ItemId,
+    /// In millionths; what orders the slate, after diversity.
+    pub score_micro: i32,
+    pub source: Source,
+    pub reason: Reason,
+    /// The blend's terms before their weights, 0 to 1 in 1/10000, in the order of [`TERMS`].
+    pub terms: [u16; TERMS.len()],
+}
+
+/// A whole slate; it replaces the previous one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slate {
+    pub user: UserId,
+    pub surface: Surface,
+    pub items: Vec<SlateItem>,
+}

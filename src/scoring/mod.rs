@@ -1,0 +1,3 @@
+//! How candidates get their scores.
+
+pub mod blend;

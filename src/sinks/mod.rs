@@ -1,0 +1,92 @@
+//! Where answers go. The dataflow yields whole values; `encode` turns them into writes on keys; a store takes writes.
+//!
+//! A store keeps this promise, checked by one contract test over both: a write replaces the whole value of its key, a batch is
+//! acknowledged only when all of it is there, and the applied mark of an epoch becomes visible after its writes.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use crate::model::time::span;
+
+pub mod changes;
+pub mod dead_letters;
+pub mod encode;
+pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+
+/// One write: the whole new value of one key. The layout is `schemas/redis.md`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// A binary string.
+    Value { key: String, value: Vec<u8>, ttl: Duration },
+    /// A hash, all fields.
+    Fields { key: String, fields: Vec<(String, String)>, ttl: Duration },
+    /// A sorted set, all members with their scores.
+    Ranked { key: String, members: Vec<(String, f64)>, ttl: Duration },
+    /// Nothing any more.
+    Delete { key: String },
+}
+
+impl Write {
+    /// The key it replaces.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Value { key, .. } | Self::Fields { key, .. } | Self::Ranked { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+/// How far the answers have come: stored as the hash `<prefix>meta`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// All writes of epochs up to here are in the store.
+    pub epoch: u64,
+    /// The last epoch with a tick: trending and neighbours contain everything up to here.
+    pub tick_epoch: u64,
+    pub clock_ms: i64,
+    pub watermark_ms: i64,
+    /// Next offset per role and partition, as of `epoch`.
+    pub offsets: crate::sources::Positions,
+    /// The same as of `tick_epoch`.
+    pub tick_offsets: crate::sources::Positions,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    pub kind: Kind,
+    pub prefix: String,
+    #[serde(with = "span")]
+    pub user_ttl: Duration,
+    #[serde(with = "span")]
+    pub item_ttl: Duration,
+    #[serde(with = "span")]
+    pub slate_ttl: Duration,
+    #[serde(with = "span")]
+    pub trending_ttl: Duration,
+    pub max_dirty_keys: usize,
+}
+
+/// Which store holds the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Memory,
+    Redis,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisParams {
+    pub url: String,
+    #[serde(with = "span")]
+    pub response_timeout: Duration,
+    #[serde(with = "span")]
+    pub connect_timeout: Duration,
+    pub pipeline: usize,
+    #[serde(with = "span")]
+    pub retry_max: Duration,
+}

@@ -1,0 +1,141 @@
+//! Where records come from. A source owns its partitions and hands out records with their place; nobody else assigns them.
+//!
+//! Every source keeps the same promise, checked by one contract test: within a partition offsets ascend, every record is
+//! delivered exactly once from the position it was opened at, an error says whether to try again, and opening it again at a
+//! recorded offset continues there.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::model::time::span;
+
+pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod log;
+
+/// What a topic carries. The numbers are the `topic` of an `Origin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    Events = 0,
+    Items = 1,
+    Users = 2,
+    Control = 3,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 4] = [Role::Events, Role::Items, Role::Users, Role::Control];
+
+    /// The name in configurations, tokens and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Events => "events",
+            Role::Items => "items",
+            Role::Users => "users",
+            Role::Control => "control",
+        }
+    }
+}
+
+/// One record as it lies in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub role: Role,
+    pub partition: u32,
+    pub offset: u64,
+    pub key: Option<Bytes>,
+    /// `None`: a deletion, on the compacted topics.
+    pub payload: Option<Bytes>,
+    /// When the log accepted it, milliseconds since 1970: what freshness is measured from.
+    pub accepted_ms: i64,
+}
+
+/// Next offset to read, by role and partition.
+pub type Positions = BTreeMap<(Role, u32), u64>;
+
+/// Why a source could not deliver.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The cause may pass: ask again.
+    #[error("{0}")]
+    Retry(String),
+    /// Going on would skip or repeat records: stop and tell an operator.
+    #[error("{0}")]
+    Stop(String),
+}
+
+/// A stream of records over partitions.
+pub trait Source: Send {
+    /// Appends what is there to `into`, at most `max` records; waits up to `wait` for the first.
+    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError>;
+
+    /// Whether there will never be another record (files end, logs do not).
+    fn ended(&self) -> bool {
+        false
+    }
+
+    /// The next offset of every partition: open here to continue.
+    fn positions(&self) -> Positions;
+}
+
+/// Where an appended record came to lie.
+pub type Place = (u32, u64);
+
+/// An answer to come.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A log that can be written: what the shim appends events to.
+pub trait Appender: Send + Sync {
+    /// Appends all records in order; a record with one key always goes to one partition. Answers when the log has accepted
+    /// them (each record's place), or with what went wrong and what to do.
+    fn append(&self, role: Role, records: Vec<(Bytes, Option<Bytes>)>) -> Pending<'_, Result<Vec<Place>, String>>;
+}
+
+/// The partition of a key: what Kafka's and our own producers agree on.
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    (xxhash_rust::xxh3::xxh3_64(key) % u64::from(partitions.max(1))) as u32
+}
+
+/// `[source]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    pub kind: Kind,
+    pub backfill: String,
+    pub start: String,
+}
+
+/// Which log is read live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Log,
+    Kafka,
+}
+
+/// `[kafka]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaParams {
+    pub brokers: String,
+    pub events_topic: String,
+    pub items_topic: String,
+    pub users_topic: String,
+    pub control_topic: String,
+    pub slates_topic: String,
+    pub dead_topic: String,
+    pub create_topics: bool,
+    pub partitions: u32,
+    pub replication: u32,
+    pub queued_max_kbytes: u32,
+    #[serde(with = "span")]
+    pub fetch_wait_max: Duration,
+    #[serde(with = "span")]
+    pub message_timeout: Duration,
+}
