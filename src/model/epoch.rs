@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use super::interaction::Role;
 use super::time::Millis;
 
 /// What every operator is told of an epoch. Everything in it was decided when the input was cut, and is replayed as it was.
@@ -21,17 +21,13 @@ pub struct Epoch {
     pub refreshes: Option<u32>,
 }
 
-/// A partition of a topic.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Partition {
-    pub topic: Arc<str>,
-    pub partition: u32,
-}
+/// Next offset to read, by role and partition.
+pub type Positions = BTreeMap<(Role, u32), u64>;
 
 /// An epoch and the offsets it holds: from these two everything downstream can be made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     pub epoch: Epoch,
     /// First offset, and the one after the last.
-    pub offsets: BTreeMap<Partition, (u64, u64)>,
+    pub offsets: BTreeMap<(Role, u32), (u64, u64)>,
 }

@@ -8,11 +8,36 @@ use super::ids::{ItemId, UserId};
 use super::kind::Kind;
 use super::time::Millis;
 
+/// What a topic carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Role {
+    #[default]
+    Events = 0,
+    Items = 1,
+    Users = 2,
+    Control = 3,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 4] = [Role::Events, Role::Items, Role::Users, Role::Control];
+
+    /// The name in configurations, tokens and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Events => "events",
+            Role::Items => "items",
+            Role::Users => "users",
+            Role::Control => "control",
+        }
+    }
+}
+
 /// Where a record was read: the canonical order inside an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
-    /// Index of the topic in `topics.*` (0 events, 1 items, 2 users, 3 control).
-    pub topic: u8,
+    pub role: Role,
     pub partition: u32,
     pub offset: u64,
 }

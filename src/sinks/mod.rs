@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use crate::model::time::span;
+use crate::model::{Binding, Change, Positions};
 
 pub mod changes;
 pub mod dead_letters;
 pub mod encode;
+pub mod layout;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod writer;
 
 /// One write: the whole new value of one key. The layout is `schemas/redis.md`.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +27,8 @@ pub enum Write {
     Fields { key: String, fields: Vec<(String, String)>, ttl: Duration },
     /// A sorted set, all members with their scores.
     Ranked { key: String, members: Vec<(String, f64)>, ttl: Duration },
+    /// One member of a sorted set: put in with its score, or with `None` taken out.
+    Member { key: String, member: String, score: Option<f64>, ttl: Duration },
     /// Nothing any more.
     Delete { key: String },
 }
@@ -32,7 +37,11 @@ impl Write {
     /// The key it replaces.
     pub fn key(&self) -> &str {
         match self {
-            Self::Value { key, .. } | Self::Fields { key, .. } | Self::Ranked { key, .. } | Self::Delete { key } => key,
+            Self::Value { key, .. }
+            | Self::Fields { key, .. }
+            | Self::Ranked { key, .. }
+            | Self::Member { key, .. }
+            | Self::Delete { key } => key,
         }
     }
 }
@@ -47,9 +56,35 @@ pub struct Applied {
     pub clock_ms: i64,
     pub watermark_ms: i64,
     /// Next offset per role and partition, as of `epoch`.
-    pub offsets: crate::sources::Positions,
+    pub offsets: Positions,
     /// The same as of `tick_epoch`.
-    pub tick_offsets: crate::sources::Positions,
+    pub tick_offsets: Positions,
+}
+
+/// An epoch whose answers are complete: every worker has passed it.
+#[derive(Clone, Debug)]
+pub struct Completed {
+    pub binding: Binding,
+    pub changes: Vec<Change>,
+    /// When the log accepted each event of the epoch, milliseconds since 1970: what freshness is measured from.
+    pub accepted_ms: Vec<i64>,
+}
+
+/// Why a store did not take a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is away or busy: the batch is kept and tried again.
+    #[error("{0}")]
+    Retry(String),
+    /// Trying again cannot help (credentials, permissions): loud, and tried again slowly.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Something that holds answers.
+pub trait Store: Send {
+    /// Takes all writes, then shows `applied`. On an error nothing is promised; the caller writes the same keys again.
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<(), StoreError>;
 }
 
 /// `[store]`

@@ -6,42 +6,18 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use crate::model::epoch::Positions;
+pub use crate::model::interaction::Role;
 use crate::model::time::span;
 
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log;
-
-/// What a topic carries. The numbers are the `topic` of an `Origin`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Role {
-    Events = 0,
-    Items = 1,
-    Users = 2,
-    Control = 3,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Role; 4] = [Role::Events, Role::Items, Role::Users, Role::Control];
-
-    /// The name in configurations, tokens and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Events => "events",
-            Role::Items => "items",
-            Role::Users => "users",
-            Role::Control => "control",
-        }
-    }
-}
 
 /// One record as it lies in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +31,6 @@ pub struct Record {
     /// When the log accepted it, milliseconds since 1970: what freshness is measured from.
     pub accepted_ms: i64,
 }
-
-/// Next offset to read, by role and partition.
-pub type Positions = BTreeMap<(Role, u32), u64>;
 
 /// Why a source could not deliver.
 #[derive(Debug, thiserror::Error)]
