@@ -152,6 +152,3 @@ fn cosine(a: &[(TokenId, f64)], b: &[(TokenId, f64)]) -> f64 {
 pub fn norm(weights: &[(TokenId, f64)]) -> f64 {
     libm::sqrt(weights.iter().map(|(_, w)| w * w).sum())
 }
-
-#[cfg(test)]
-mod tests;

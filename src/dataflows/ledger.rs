@@ -359,6 +359,3 @@ impl MaxByWeight for Option<Kind> {
         Some(self.map_or(other, |kind| if rank(other) > rank(kind) { other } else { kind }))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -201,6 +201,3 @@ fn digest(users: u32, nearest: &[(ItemId, u32)]) -> u64 {
     }
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
-
-#[cfg(test)]
-mod tests;

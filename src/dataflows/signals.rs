@@ -207,6 +207,3 @@ impl State {
         out.extend(gone.into_iter().map(|key| Change { key, signals: None, forward_micro: None }));
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -136,8 +136,10 @@ impl State {
         if !seen.is_empty() {
             out.push(Change::Seen(delta.user, seen));
         }
-        if delta.forgotten {
-            return self.forget(delta.user, out);
+        if delta.forgotten || of.profile.is_empty() {
+            self.leave(delta.user, out);
+            out.extend(delta.forgotten.then_some(Change::Forgotten(delta.user)));
+            return;
         }
         let weight: i64 = delta.updates.iter().map(|u| self.weights.milli(u.kind).abs() + 1).sum();
         let waiting = of.pending.unwrap_or(0);
@@ -148,7 +150,8 @@ impl State {
         queue.pending.insert((Reverse(waiting + weight), delta.user));
     }
 
-    fn forget(&mut self, user: UserId, out: &mut Vec<Change>) {
+    /// A user of whom nothing is left has no slate.
+    fn leave(&mut self, user: UserId, out: &mut Vec<Change>) {
         let of = self.users.remove(&user).unwrap_or_default();
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));
@@ -156,7 +159,6 @@ impl State {
         if !of.shown.is_empty() {
             out.push(Change::Slate { user, surface: Surface::Home, slate: None, entered: Vec::new(), left: of.shown });
         }
-        out.push(Change::Forgotten(user));
     }
 
     /// The users of a key group whose turn it is: those who acted, as far as the budget goes, and at most one that is due.
@@ -203,9 +205,6 @@ impl State {
         let (entered, left) = (missing(&of.shown, &before), missing(&before, &of.shown));
         let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
-        if of.profile.is_empty() && of.shown.is_empty() {
-            self.users.remove(&user);
-        }
     }
 }
 
@@ -260,6 +259,3 @@ fn missing(items: &[ItemId], others: &[ItemId]) -> Vec<ItemId> {
     let others: FxHashSet<ItemId> = others.iter().copied().collect();
     items.iter().filter(|i| !others.contains(i)).copied().collect()
 }
-
-#[cfg(test)]
-mod tests;

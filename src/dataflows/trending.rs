@@ -226,6 +226,3 @@ impl Lists {
 
 /// A list that changed, best first.
 pub type Told = (List, Arc<Vec<(ItemId, i64)>>);
-
-#[cfg(test)]
-mod tests;
