@@ -3,11 +3,12 @@
 //! A read never computes: it decodes what the engine wrote, leaves out what must not be shown, and says how old it is. A read
 //! that carries the token of a write sees that write or says `stale`.
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::model::{Positions, Role};
 use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
 use crate::sources::Appender;
+use crate::telemetry;
 
 mod commons;
 mod cursor;
@@ -33,7 +35,7 @@ pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
-pub use read::{Answer, Fields, MemoryReader, Parts, Reader, Unavailable};
+pub use read::{Answer, Fields, MemoryReader, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
 pub use server::serve;
 pub use token::Token;
@@ -69,6 +71,10 @@ pub struct State {
     log: Arc<dyn Appender>,
     recent: Recent,
     commons: commons::Commons,
+    /// Keys by family, and when they were counted.
+    sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
+    /// Or why there is none.
+    metrics: Result<PrometheusHandle, String>,
     started: Instant,
 }
 
@@ -94,7 +100,9 @@ impl State {
     /// Over a store and a log. `prefix` is of every key of the store; `recent` may be shared with whoever knows who is active.
     pub fn new(params: &Params, prefix: &str, reader: Arc<dyn Reader>, log: Arc<dyn Appender>, recent: Recent) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
-        Arc::new(Self { params, keys, reader, log, recent, commons: commons::Commons::new(), started: Instant::now() })
+        let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
+        let (sizes, started) = (Default::default(), Instant::now());
+        Arc::new(Self { params, keys, reader, log, recent, commons, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.
@@ -167,6 +175,11 @@ pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
         .map_err(|e| format!("the shim's thread cannot start: {e}"))?;
     tracing::info!(%addr, "the shim answers");
     Ok(Handle { addr, stop, thread })
+}
+
+/// The time of day, milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// The listener of `[service]`.

@@ -154,7 +154,8 @@ pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token)
     let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
     let rest = match shim.reader.value(&shim.keys.neighbours(&item)).await? {
         Some(value) => {
-            let (stamp, found) = layout::decode_neighbours(&value).map_err(unreadable)?;
+            let (stamp, _) = layout::open(&value).map_err(unreadable)?;
+            let found = layout::decode_neighbours(&value).map_err(unreadable)?;
             let view = |n: layout::proto::Neighbour| NeighbourView {
                 item_id: n.item_id,
                 similarity: f64::from(n.similarity_micro) / 1e6,

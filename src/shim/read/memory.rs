@@ -1,10 +1,9 @@
 //! The memory of this process as a reader: every answer is there at once.
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::future::ready;
 
-use super::{Answer, Fields, Parts, Reader, SEEN, Unavailable};
+use super::{Answer, Fields, Parts, Reader, SEEN, Sizes, Unavailable};
 use crate::sinks::Applied;
 use crate::sinks::memory::Memory;
 
@@ -56,7 +55,7 @@ impl Reader for MemoryReader {
         })
     }
 
-    fn sizes(&self) -> Option<BTreeMap<String, usize>> {
-        Some(self.0.sizes())
+    fn sizes(&self) -> Option<Sizes> {
+        Some(self.0.sizes().into_iter().map(|(family, size)| (family, size.keys)).collect())
     }
 }

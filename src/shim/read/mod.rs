@@ -28,6 +28,9 @@ pub type Answer<'a, T> = Pending<'a, Result<T, Unavailable>>;
 /// A hash: field and value.
 pub type Fields = BTreeMap<String, String>;
 
+/// Number of keys by family: `slate`, `item`, ….
+pub type Sizes = BTreeMap<String, usize>;
+
 /// What a feed is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
@@ -64,8 +67,9 @@ pub trait Reader: Send + Sync {
     /// Waits until the mark is another one than `last`, and gives it. The caller bounds the wait.
     fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied>;
 
-    /// Number of keys by family (`slate`, `item`, …), where the store can say it cheaply.
-    fn sizes(&self) -> Option<BTreeMap<String, usize>> {
+    /// Number of keys by family, where the store can say it without a scan over the wire. May take long: not for a thread that
+    /// answers requests.
+    fn sizes(&self) -> Option<Sizes> {
         None
     }
 }
