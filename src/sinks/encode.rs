@@ -1,6 +1,7 @@
 //! Changes become writes: names are looked up, values are laid out, lifetimes set. Pure but for a count: the same change, epoch
 //! and names always make the same bytes.
 
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,8 +82,11 @@ impl Encoder {
         let key = self.keys.slate(surface.name(), None, &user);
         let Some(slate) = slate else { return Some(Write::Delete { key }) };
         let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
+        // Two hundred items have a few dozen reasons between them, and looking names up is most of the work.
+        let mut subjects = FxHashMap::default();
         for row in &slate.items {
-            let (Some(item), Some(subject)) = (self.item_name(row.item), self.subject(&row.reason)) else {
+            let subject: &Option<_> = subjects.entry(row.reason).or_insert_with(|| self.subject(&row.reason));
+            let (Some(item), Some(subject)) = (self.item_name(row.item), subject) else {
                 self.skip();
                 continue;
             };
