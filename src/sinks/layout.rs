@@ -2,7 +2,6 @@
 //! what is applied. Pure. What is written here is read back equal, and the bytes change only together with a version number.
 
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -296,7 +295,7 @@ impl SlateValue {
         put_bytes(&mut self.item, 4, &self.inner);
         self.inner.clear();
         for term in terms {
-            encode_varint(u64::from(*term), &mut self.inner);
+            put_varint(&mut self.inner, u64::from(*term));
         }
         put_bytes(&mut self.item, 5, &self.inner);
         put_bytes(&mut self.value, 4, &self.item);
@@ -311,25 +310,36 @@ impl SlateValue {
     }
 }
 
-fn put_bytes(into: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    encode_key(field, WireType::LengthDelimited, into);
-    encode_varint(bytes.len() as u64, into);
+const VARINT: u8 = 0;
+const BYTES: u8 = 2;
+
+fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    into.push(field << 3 | BYTES);
+    put_varint(into, bytes.len() as u64);
     into.extend_from_slice(bytes);
 }
 
 /// proto3 leaves out what is empty …
-fn put_text(into: &mut Vec<u8>, field: u32, text: &str) {
+fn put_text(into: &mut Vec<u8>, field: u8, text: &str) {
     if !text.is_empty() {
         put_bytes(into, field, text.as_bytes());
     }
 }
 
 /// … and what is zero.
-fn put_number(into: &mut Vec<u8>, field: u32, number: u64) {
+fn put_number(into: &mut Vec<u8>, field: u8, number: u64) {
     if number != 0 {
-        encode_key(field, WireType::Varint, into);
-        encode_varint(number, into);
+        into.push(field << 3 | VARINT);
+        put_varint(into, number);
     }
+}
+
+fn put_varint(into: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        into.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    into.push(number as u8);
 }
 
 fn zigzag(n: i32) -> u64 {
