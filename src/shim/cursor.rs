@@ -55,11 +55,6 @@ impl Cursor {
         self.position = position;
     }
 
-    /// Whether no page has been given yet.
-    pub fn is_start(&self) -> bool {
-        self.position == 0 && self.now.is_empty() && self.before.is_empty()
-    }
-
     /// How many items may still be given.
     pub fn room(&self) -> usize {
         LONGEST.saturating_sub(self.before.len() + self.now.len())
