@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod encode;
 pub mod layout;
 pub mod memory;
+pub mod proto;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod writer;
