@@ -3,7 +3,6 @@
 //! The facts that must stay true: an epoch's binding and clock are decided here, once, before any worker sees a row of it; clocks
 //! never go back; and no more epochs are under way than there is credit for, so that what cannot be worked off waits in the log.
 
-use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
 use crate::model::time::{Millis, now_ms};
 use crate::model::{Binding, Dead, Epoch, Input, Origin, Role, Row};
-use crate::sources::{Record, Source, SourceError};
+use crate::sources::{Record, Source, SourceError, file};
 
 /// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
 #[derive(Clone)]
@@ -47,7 +46,7 @@ impl Credit {
 pub struct Cut {
     pub binding: Binding,
     pub rows: Vec<Row>,
-    /// When the log accepted each event.
+    /// When the log accepted each event; not those of a backfill, which were accepted long ago.
     pub accepted_ms: Vec<i64>,
 }
 
@@ -126,33 +125,28 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Feeds epochs to `cuts` until `stop` is set, the source ends or fails for good. An ended source is followed by empty epochs
-    /// until `stop`, so that windows go on expiring.
-    pub fn run(mut self, cuts: &Sender<Cut>, stop: &AtomicBool) -> Result<(), SourceError> {
+    /// Hands epochs to `deliver` until `stop` is set, `deliver` says that nobody takes them, or the source fails for good. A source
+    /// that ended is followed by empty epochs, so that windows go on expiring.
+    pub fn run(mut self, stop: &AtomicBool, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
         let mut records = Vec::new();
         let mut retries = Retries::default();
         loop {
-            let stopping = stop.load(Ordering::Acquire);
-            let opened = self.gather(&mut records, stopping, &mut retries)?;
-            if stopping && records.is_empty() {
-                return Ok(());
-            }
+            let opened = self.gather(&mut records, &mut retries)?;
             while !self.credit.take(Duration::from_millis(100)) {
-                if stop.load(Ordering::Acquire) && cuts.is_full() {
-                    return Ok(()); // nobody takes epochs any more
+                if stop.load(Ordering::Acquire) {
+                    return Ok(()); // what was read and not cut is read again by the next start
                 }
             }
             self.top_up(&mut records, opened);
-            if cuts.send(self.cut(&mut records)).is_err() || stopping {
+            if !deliver(self.cut(&mut records)) || stop.load(Ordering::Acquire) {
                 return Ok(());
             }
         }
     }
 
     /// Waits for the first record up to the heartbeat, then for more until the epoch's interval is over or it is full.
-    fn gather(&mut self, records: &mut Vec<Record>, stopping: bool, retries: &mut Retries) -> Result<Instant, SourceError> {
-        let (rows, interval) = (self.engine.epoch_rows, self.engine.epoch_interval);
-        let patience = if stopping { Duration::ZERO } else { self.engine.heartbeat };
+    fn gather(&mut self, records: &mut Vec<Record>, retries: &mut Retries) -> Result<Instant, SourceError> {
+        let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
         retries.settle(self.source.poll(rows, patience, records), patience)?;
         let opened = Instant::now();
         while !records.is_empty() && records.len() < rows && opened.elapsed() < interval {
@@ -176,7 +170,7 @@ impl Feed {
         for record in records.iter() {
             let (_, to) = offsets.entry((record.role, record.partition)).or_insert((record.offset, record.offset));
             *to = record.offset + 1;
-            if record.role == Role::Events {
+            if record.role == Role::Events && record.partition < file::PARTITION {
                 accepted_ms.push(record.accepted_ms);
             }
         }

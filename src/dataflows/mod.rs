@@ -13,7 +13,7 @@ pub mod signals;
 pub mod slates;
 pub mod trending;
 
-pub use recommend::recommend;
+pub use recommend::{Probes, recommend};
 
 use serde::{Deserialize, Serialize};
 

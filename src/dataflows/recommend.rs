@@ -11,8 +11,9 @@
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, Concatenate, OkErr};
+use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
@@ -30,9 +31,39 @@ use crate::operators::{PerEpoch, Route};
 /// A stream whose time is the epoch.
 type Stream<'scope, T> = StreamVec<'scope, u64, T>;
 
+/// How far each stage has come, for whoever watches.
+#[derive(Clone, Default)]
+pub struct Probes {
+    pub ledger: Handle<u64>,
+    pub signals: Handle<u64>,
+    pub interests: Handle<u64>,
+    pub neighbours: Handle<u64>,
+    pub trending: Handle<u64>,
+    pub slates: Handle<u64>,
+}
+
+impl Probes {
+    /// Each stage by name, in path order.
+    pub fn stages(&self) -> [(&'static str, &Handle<u64>); 6] {
+        [
+            ("ledger", &self.ledger),
+            ("signals", &self.signals),
+            ("interests", &self.interests),
+            ("neighbours", &self.neighbours),
+            ("trending", &self.trending),
+            ("slates", &self.slates),
+        ]
+    }
+}
+
 /// Every record of every epoch, and on each worker one [`Epoch`] per epoch; out comes everything that changed, at the epoch that
 /// changed it, on the worker that owns its key.
-pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: Stream<'scope, Epoch>, params: &Params) -> Stream<'scope, Change> {
+pub fn recommend<'scope>(
+    rows: Stream<'scope, Row>,
+    clock: Stream<'scope, Epoch>,
+    params: &Params,
+    probes: &Probes,
+) -> Stream<'scope, Change> {
     let scope = rows.scope();
     let (usable, dead): (Stream<(Origin, Input)>, Stream<Dead>) = rows.ok_err(|row| row.input.map(|input| (row.origin, input)));
     let (said, entries): (Stream<Said>, Stream<Entry>) = usable.ok_err(item_or_entry);
@@ -40,10 +71,12 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: Stream<'scope, Epoch>
     let items = catalogue(said, clock.clone());
     let entries = entries.concat(items.clone().map(|(item, facts)| Entry::Item(item, facts)));
     let (deltas, judged) = ledger(entries, clock.clone(), params);
-    let signals = signals(deltas.clone(), clock.clone(), params);
-    let interests = interests(deltas.clone(), clock.clone(), params);
-    let neighbours = neighbours(deltas.clone(), clock.clone(), params);
+    let deltas = deltas.probe_with(&probes.ledger);
+    let signals = signals(deltas.clone(), clock.clone(), params).probe_with(&probes.signals);
+    let interests = interests(deltas.clone(), clock.clone(), params).probe_with(&probes.interests);
+    let neighbours = neighbours(deltas.clone(), clock.clone(), params).probe_with(&probes.neighbours);
     let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params);
+    let lists = lists.probe_with(&probes.trending);
 
     let board = scope.concatenate([
         items.clone().map(|(item, facts)| Post::Item(item, facts)),
@@ -56,7 +89,8 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: Stream<'scope, Epoch>
         interests.clone().map(refresh::Row::Interests),
         deltas.map(refresh::Row::Delta),
     ]);
-    let (refreshed, slates) = slates(looked_up, clock.clone(), params).ok_err(|change| match change {
+    let sampled = slates(looked_up, clock.clone(), params).probe_with(&probes.slates);
+    let (refreshed, slates) = sampled.ok_err(|change| match change {
         Change::Account(account) => Ok(account),
         change => Err(change),
     });

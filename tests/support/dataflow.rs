@@ -1,6 +1,7 @@
 //! One helper that runs `recommend` over a log of epochs, and what tests ask of its changes.
 
-use overdrive::dataflows::{Params, recommend};
+use overdrive::dataflows::Params;
+use overdrive::dataflows::recommend::{Probes, recommend};
 use overdrive::model::catalogue::Item;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
@@ -182,7 +183,7 @@ pub fn run(log: &Log, how: Run) -> Changes {
             let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
                 out.lock().expect("no panic").entry(epoch.number).or_default().append(changes);
             };
-            let changes = recommend(rows, clock.clone(), &params());
+            let changes = recommend(rows, clock.clone(), &params(), &Probes::default());
             changes.per_epoch(clock, Pipeline, "Collect", collect).probe().0
         });
         let (index, peers) = (worker.index(), worker.peers());
