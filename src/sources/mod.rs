@@ -18,6 +18,7 @@ pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log;
+pub mod synthetic;
 
 /// One record as it lies in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
