@@ -22,6 +22,7 @@ pub mod file;
 pub mod kafka;
 pub mod log;
 pub mod start;
+pub mod synthetic;
 
 pub use chained::Chained;
 use start::Start;
