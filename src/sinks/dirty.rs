@@ -82,8 +82,13 @@ impl Dirty {
     }
 }
 
-/// Makes a slate's `entered` and `left` the difference to the slate before `older`.
+/// What two changes of one key come to: whole values replace each other, differences add up. The seen items of both stay, the newer
+/// word on each; a slate's `entered` and `left` become the difference to the slate before `older`.
 fn compose(older: &Change, newer: &mut Change) {
+    if let (Change::Seen(_, before), Change::Seen(_, seen)) = (older, &mut *newer) {
+        let said: Ids = seen.iter().map(|(item, _)| *item).collect();
+        seen.extend(before.iter().filter(|(item, _)| !said.contains(item)));
+    }
     let Change::Slate { entered: entered_before, left: left_before, .. } = older else { return };
     let Change::Slate { entered, left, .. } = newer else { return };
     let first: (Ids, Ids) = (entered_before.iter().copied().collect(), left_before.iter().copied().collect());
@@ -172,6 +177,16 @@ mod tests {
             .map(|(change, _)| if let Change::Catalogue(item, available) = change { (item.0, available) } else { panic!() })
             .collect();
         assert_eq!((rest, dirty.len()), ([(1, true), (2, false)].into(), 0));
+    }
+
+    #[test]
+    fn seen_items_of_several_epochs_stay() {
+        let mut dirty = Dirty::default();
+        let seen =
+            |items: &[(u64, Option<i64>)]| Change::Seen(UserId(1), items.iter().map(|(i, at)| (ItemId(*i), *at)).collect());
+        dirty.merge(seen(&[(1, Some(10)), (2, Some(11))]), epoch(1));
+        dirty.merge(seen(&[(3, Some(12)), (1, None)]), epoch(2));
+        assert_eq!(dirty.take(9), [(seen(&[(3, Some(12)), (1, None), (2, Some(11))]), epoch(2))]);
     }
 
     proptest! {

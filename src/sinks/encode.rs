@@ -105,17 +105,17 @@ impl Encoder {
 
     fn signals(&self, key: SignalKey, signals: Option<&Signals>, when: When) -> Option<Write> {
         let (key, ttl) = match key {
-            SignalKey::User(user) => (self.keys.user(&*self.user_name(user)?), self.user_ttl),
-            SignalKey::Item(item) => (self.keys.item(&*self.item_name(item)?), self.item_ttl),
-            SignalKey::Category(token) => (self.keys.category(bare(&*self.token_name(token)?)), self.item_ttl),
-            SignalKey::Author(token) => (self.keys.author(bare(&*self.token_name(token)?)), self.item_ttl),
+            SignalKey::User(user) => (self.keys.user(&self.user_name(user)?), self.user_ttl),
+            SignalKey::Item(item) => (self.keys.item(&self.item_name(item)?), self.item_ttl),
+            SignalKey::Category(token) => (self.keys.category(bare(&self.token_name(token)?)), self.item_ttl),
+            SignalKey::Author(token) => (self.keys.author(bare(&self.token_name(token)?)), self.item_ttl),
         };
         let Some(signals) = signals else { return Some(Write::Delete { key }) };
         Some(Write::Fields { key, fields: layout::encode_features(signals, when.as_of, when.stamp.epoch), ttl })
     }
 
     fn interests(&self, user: UserId, interests: Option<&Interests>, when: When) -> Option<Write> {
-        let key = self.keys.interests(&*self.user_name(user)?);
+        let key = self.keys.interests(&self.user_name(user)?);
         let Some(interests) = interests else { return Some(Write::Delete { key }) };
         let stored = StoredInterests {
             as_of: when.as_of,
@@ -159,7 +159,7 @@ impl Encoder {
     fn trending(&self, scope: Scope, items: &[(ItemId, i64)]) -> Option<Write> {
         let key = match scope {
             Scope::Global => self.keys.trending(None),
-            Scope::Category(token) => self.keys.trending(Some(bare(&*self.token_name(token)?))),
+            Scope::Category(token) => self.keys.trending(Some(bare(&self.token_name(token)?))),
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };

@@ -180,9 +180,12 @@ impl Loop {
     fn take_epochs(&mut self) -> bool {
         let Ok(first) = self.rx.recv() else { return false };
         self.merge(first);
-        while self.has_room()
-            && let Ok(epoch) = self.rx.try_recv()
-        {
+        // Those that are there now: what arrives meanwhile must not put the writing off.
+        for _ in 0..self.rx.len() {
+            if !self.has_room() {
+                break;
+            }
+            let Ok(epoch) = self.rx.try_recv() else { break };
             self.merge(epoch);
         }
         true
@@ -423,6 +426,41 @@ impl Meters {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         for (at, events) in accepted.drain() {
             self.freshness.record_many((now - at as f64 / 1000.0).max(0.0), events);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn every_event_has_a_freshness_and_every_outcome_a_count() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let meters = metrics::with_local_recorder(&recorder, Meters::new);
+        let account =
+            Account { consumed: 15, applied: 1, duplicate: 2, late: 3, filtered: 4, dead: 5, refreshed: 6, ..Default::default() };
+        meters.account(&account);
+        meters.error(Class::Refused);
+        let mut accepted = Accepted::default();
+        [1_000, 1_000, 2_000].into_iter().for_each(|at| accepted.push(at));
+        meters.shown(&Applied { epoch: 9, clock_ms: 8, ..Default::default() }, &mut accepted);
+        let text = recorder.handle().render();
+        let expected = [
+            "overdrive_freshness_seconds_count 3",
+            "overdrive_events_total{outcome=\"applied\"} 1",
+            "overdrive_events_total{outcome=\"duplicate\"} 2",
+            "overdrive_events_total{outcome=\"late\"} 3",
+            "overdrive_events_total{outcome=\"filtered\"} 4",
+            "overdrive_events_total{outcome=\"dead\"} 5",
+            "overdrive_refreshes_total 6",
+            "overdrive_store_errors_total{class=\"refused\"} 1",
+            "overdrive_epoch 9",
+            "overdrive_clock_ms 8",
+        ];
+        for line in expected {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
         }
     }
 }

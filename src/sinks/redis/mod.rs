@@ -53,9 +53,11 @@ impl Redis {
     }
 
     fn connect(&self) -> Result<Connection, RedisError> {
-        let connection = self.client.get_connection_with_timeout(self.connect_timeout)?;
+        let mut connection = self.client.get_connection_with_timeout(self.connect_timeout)?;
         connection.set_read_timeout(Some(self.response_timeout))?;
         connection.set_write_timeout(Some(self.response_timeout))?;
+        // A server that wants a password says so to a small command; on a large one it hangs up.
+        redis::cmd("PING").exec(&mut connection)?;
         Ok(connection)
     }
 }
