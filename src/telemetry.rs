@@ -76,8 +76,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Starts logging to stderr as `[logging]` says. Fails on a filter or format that cannot be read, or when called twice.
 pub fn init(logging: &Logging) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&logging.filter)
-        .map_err(|e| format!("logging.filter `{}` cannot be read: {e}; write it as RUST_LOG, for instance `info`", logging.filter))?;
+    let filter = EnvFilter::try_new(&logging.filter).map_err(|e| {
+        format!("logging.filter `{}` cannot be read: {e}; write it as RUST_LOG, for instance `info`", logging.filter)
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done = match logging.format.as_str() {
         "text" => builder.try_init(),

@@ -89,7 +89,8 @@ fn render_operation(page: &mut String, document: &Value, path: &str, verb: &str,
         put(page, format_args!("<p>{}</p>", escape(text)));
     }
     let parameters = operation["parameters"].as_array().into_iter().flatten().map(|p| resolved(document, p));
-    let rows: String = parameters.map(|p| cells(&p["name"], &format!("{}: {}", text(&p["in"]), text(&p["description"])))).collect();
+    let rows: String =
+        parameters.map(|p| cells(&p["name"], &format!("{}: {}", text(&p["in"]), text(&p["description"])))).collect();
     if !rows.is_empty() {
         put(page, format_args!("<table>{rows}</table>"));
     }

@@ -145,8 +145,7 @@ pub async fn interests(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token):
     let fields = shim.reader.fields(&shim.keys.interests(&user)).await?;
     let fields = fields.ok_or_else(|| unknown("unknown_user", "user", stale))?;
     let found = layout::decode_interests(&fields).map_err(unreadable)?;
-    let rest =
-        InterestsView { as_of: found.as_of, epoch: found.epoch, short: found.short, long: found.long, drift: found.drift };
+    let rest = InterestsView { as_of: found.as_of, epoch: found.epoch, short: found.short, long: found.long, drift: found.drift };
     Ok(Body::of(&Of { user_id: Some(&user), item_id: None, stale, rest }))
 }
 
@@ -173,12 +172,7 @@ pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token)
     Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest }))
 }
 
-pub async fn trending(
-    State(shim): State<Arc<Shim>>,
-    Id(scope): Id,
-    wanted: Wanted,
-    Sent(token): Sent,
-) -> Result<Body, Refusal> {
+pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Wanted, Sent(token): Sent) -> Result<Body, Refusal> {
     let category = match scope.split_once(':') {
         None if scope == "global" => None,
         Some(("category", category)) if !category.is_empty() => Some(category),
