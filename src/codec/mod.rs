@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use crate::model::time::Millis;
 use crate::model::{Input, Names, Role};
 
 mod control;
@@ -46,6 +47,11 @@ impl Limits {
 pub struct Decoder {
     names: Arc<Names>,
     limits: Limits,
+}
+
+/// A moment as people write it (milliseconds since 1970 or ISO 8601); `field` is named in the error.
+pub fn moment(field: &str, text: &str) -> Result<Millis, String> {
+    text::millis(field, &text::Moment::Written(text.into()), text::Unit::Millis)
 }
 
 impl Decoder {

@@ -12,9 +12,6 @@ use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
 
-/// How many items of a user's `seen` are stored, the latest.
-pub const SEEN_KEPT: usize = 500;
-
 /// Writes changes down in the published layout.
 pub struct Encoder {
     names: Arc<Names>,
@@ -65,7 +62,7 @@ impl Encoder {
             Change::Slate { user, surface, slate, .. } => self.slate(*user, *surface, slate.as_deref(), when),
             Change::Signals(key, signals) => self.signals(*key, signals.as_deref(), when),
             Change::Interests(user, interests) => self.interests(*user, interests.as_deref(), when),
-            Change::Seen(user, items) => self.seen(*user, items),
+            Change::Seen(user, items) => return self.seen(*user, items, out),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items),
             Change::Catalogue(item, available) => self.catalogue(*item, *available, epoch.clock_ms),
@@ -130,11 +127,17 @@ impl Encoder {
         Some(Write::Fields { key, fields: layout::encode_interests(&stored), ttl: self.user_ttl })
     }
 
-    /// It lives as long as the slates it filters.
-    fn seen(&self, user: UserId, items: &[(ItemId, Millis)]) -> Option<Write> {
-        let key = self.keys.seen(&*self.user_name(user)?);
-        let members = self.named(&items[..items.len().min(SEEN_KEPT)], |i| self.item_name(i));
-        Some(ranked(key, members.into_iter().map(|(item, at)| (item, at as f64)).collect(), self.slate_ttl))
+    /// Member by member: an event changes one. The set lives as long as the slates it filters.
+    fn seen(&self, user: UserId, items: &[(ItemId, Option<Millis>)], out: &mut Vec<Write>) {
+        let Some(user) = self.user_name(user) else { return self.skip() };
+        let key = self.keys.seen(&user);
+        let write = |(member, at): (String, Option<Millis>)| Write::Member {
+            key: key.clone(),
+            member,
+            score: at.map(|at| at as f64),
+            ttl: self.slate_ttl,
+        };
+        out.extend(self.named(items, |i| self.item_name(i)).into_iter().map(write));
     }
 
     fn neighbours(&self, item: ItemId, neighbours: &[Neighbour], when: When) -> Option<Write> {
@@ -157,6 +160,8 @@ impl Encoder {
         let key = match scope {
             Scope::Global => self.keys.trending(None),
             Scope::Category(token) => self.keys.trending(Some(bare(&*self.token_name(token)?))),
+            Scope::Popular => self.keys.popular(),
+            Scope::Fresh => self.keys.fresh(),
         };
         let members = self.named(items, |i| self.item_name(i));
         Some(ranked(key, members.into_iter().map(|(item, milli)| (item, milli as f64)).collect(), self.trending_ttl))
@@ -307,10 +312,11 @@ mod tests {
             (Change::Signals(SignalKey::Category(token), None), "od:category:a"),
             (Change::Signals(SignalKey::Author(token), None), "od:author:a"),
             (Change::Interests(user, None), "od:interests:{u}"),
-            (Change::Seen(user, vec![]), "od:seen:{u}"),
             (Change::Neighbours(item, vec![]), "od:neighbours:i"),
             (Change::Trending(Scope::Global, vec![]), "od:trending:global"),
             (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a"),
+            (Change::Trending(Scope::Popular, vec![]), "od:trending:popular"),
+            (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh"),
         ];
         for (change, key) in table {
             assert_eq!(write_of(&encoder, change), Some(Write::Delete { key: key.into() }));
@@ -324,10 +330,16 @@ mod tests {
     fn lists_carry_their_scores_and_lifetimes() {
         let (encoder, names) = encoder();
         let user = names.user("u").expect("no collision");
-        let items: Vec<ItemId> = (0..600).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
-        let seen = items.iter().enumerate().map(|(i, item)| (*item, 10_000 - i as i64)).collect();
-        let Some(Write::Ranked { members, ttl, .. }) = write_of(&encoder, Change::Seen(user, seen)) else { panic!("a set") };
-        assert_eq!((members.len(), members[0].clone(), ttl), (SEEN_KEPT, ("i0".into(), 10_000.0), params().slate_ttl));
+        let items: Vec<ItemId> = (0..6).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
+        let mut seen = Vec::new();
+        encoder.writes(&Change::Seen(user, vec![(items[0], Some(10)), (items[1], None)]), &EPOCH, 7, &mut seen);
+        let member = |member: &str, score| Write::Member {
+            key: "od:seen:{u}".into(),
+            member: member.into(),
+            score,
+            ttl: params().slate_ttl,
+        };
+        assert_eq!(seen, [member("i0", Some(10.0)), member("i1", None)]);
 
         let trending = write_of(&encoder, Change::Trending(Scope::Global, vec![(items[3], 1_500), (items[1], -2)]));
         let members = vec![("i3".to_string(), 1_500.0), ("i1".to_string(), -2.0)];
@@ -362,12 +374,11 @@ mod tests {
     fn unknown_names_are_skipped_and_counted() {
         let (encoder, names) = encoder();
         let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
-        assert_eq!(write_of(&encoder, Change::Seen(UserId(1), vec![])), None);
+        assert_eq!(write_of(&encoder, Change::Interests(UserId(1), None)), None);
         assert_eq!(write_of(&encoder, Change::Signals(SignalKey::Author(TokenId(1)), None)), None);
         assert_eq!(encoder.skipped(), 2);
-        let Some(Write::Ranked { members, .. }) = write_of(&encoder, Change::Seen(user, vec![(ItemId(1), 5), (item, 4)])) else {
-            panic!("the known one stays")
-        };
+        let change = Change::Trending(Scope::Global, vec![(ItemId(1), 5), (item, 4)]);
+        let Some(Write::Ranked { members, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
         assert_eq!((members, encoder.skipped()), (vec![("i".to_string(), 4.0)], 3));
         let row = |item, reason| SlateItem { item, score_micro: 1, source: Source::Fresh, reason, terms: [0; 5] };
         let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };

@@ -123,6 +123,16 @@ impl Keys {
         key
     }
 
+    /// What is popular over the days, shown when nothing trends: a sorted set by the forward logarithm of the decayed sum.
+    pub fn popular(&self) -> String {
+        format!("{}trending:popular", self.prefix)
+    }
+
+    /// The newest items: a sorted set by creation time.
+    pub fn fresh(&self) -> String {
+        format!("{}trending:fresh", self.prefix)
+    }
+
     /// Items withdrawn: a sorted set by the time they went.
     pub fn gone(&self) -> String {
         format!("{}gone", self.prefix)
