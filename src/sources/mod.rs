@@ -7,17 +7,25 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use crate::model::epoch::Positions;
 pub use crate::model::interaction::Role;
 use crate::model::time::span;
 
+pub mod chained;
 pub mod file;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log;
+pub mod start;
+pub mod synthetic;
+
+pub use chained::Chained;
+use start::Start;
 
 /// One record as it lies in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +81,84 @@ pub trait Appender: Send + Sync {
 /// The partition of a key: what Kafka's and our own producers agree on.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (xxhash_rust::xxh3::xxh3_64(key) % u64::from(partitions.max(1))) as u32
+}
+
+/// The source that `[source]` describes: the live log, behind the backfill file if one is named. `recorded` are the positions to
+/// continue at; a live partition that is not in it begins where `[source] start` says.
+///
+/// The live log is opened first, so that whatever is appended while the file is read lies behind its position: no gap. Record
+/// `positions()` before the first poll, or a restart in the middle of the file finds another "latest".
+pub fn open(
+    source: &Params,
+    log: &log::Params,
+    kafka: &KafkaParams,
+    state_dir: &Path,
+    recorded: &Positions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let start: Start = source.start.parse().map_err(SourceError::Stop)?;
+    let (backfill, live): (Positions, Positions) = recorded.iter().partition(|((_, partition), _)| *partition >= file::PARTITION);
+    let live = open_live(source.kind, log, kafka, state_dir, start, live)?;
+    if source.backfill.is_empty() {
+        return Ok(live);
+    }
+    let file = file::FileSource::open_at(Path::new(&source.backfill), &backfill)?;
+    Ok(Box::new(Chained { first: Box::new(file), then: live }))
+}
+
+fn open_live(
+    kind: Kind,
+    log: &log::Params,
+    kafka: &KafkaParams,
+    state_dir: &Path,
+    start: Start,
+    recorded: Positions,
+) -> Result<Box<dyn Source>, SourceError> {
+    match kind {
+        Kind::Log => {
+            let dir = log::folder(state_dir);
+            let from = start.with(recorded, || log::ends(&dir, log))?;
+            Ok(Box::new(log::LogSource::open(&dir, log, from)?))
+        }
+        #[cfg(feature = "kafka")]
+        Kind::Kafka => {
+            let from = start.with(recorded, || kafka::ends(kafka))?;
+            Ok(Box::new(kafka::KafkaSource::open(kafka, from)?))
+        }
+        #[cfg(not(feature = "kafka"))]
+        Kind::Kafka => Err(SourceError::Stop(no_kafka(kafka))),
+    }
+}
+
+/// Something to append to the live log that `[source] kind` names.
+pub fn appender(source: &Params, log: &log::Params, kafka: &KafkaParams, state_dir: &Path) -> Result<Arc<dyn Appender>, String> {
+    match source.kind {
+        Kind::Log => Ok(Arc::new(log::LogAppender::open(&log::folder(state_dir), log)?)),
+        #[cfg(feature = "kafka")]
+        Kind::Kafka => Ok(Arc::new(kafka::KafkaAppender::open(kafka)?)),
+        #[cfg(not(feature = "kafka"))]
+        Kind::Kafka => Err(no_kafka(kafka)),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn no_kafka(kafka: &KafkaParams) -> String {
+    format!("this build cannot reach kafka at {}; build with --features kafka, or set [source] kind to log", kafka.brokers)
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// `Stop` when `start` names a partition that does not exist: it would be left unread without a word.
+fn refuse_unknown(start: &Positions, exists: impl Fn(&(Role, u32)) -> bool, place: &str) -> Result<(), SourceError> {
+    match start.keys().find(|key| !exists(key)) {
+        None => Ok(()),
+        Some((role, partition)) => Err(SourceError::Stop(format!(
+            "{}/{partition} is to be read, but {place} has no such partition; check [source] start and the number of partitions",
+            role.name()
+        ))),
+    }
 }
 
 /// `[source]`

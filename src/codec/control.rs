@@ -1,0 +1,65 @@
+//! Orders: forget a user, revoke what users did in a span of time. An order that names nobody is refused.
+
+use serde::Deserialize;
+
+use super::Limits;
+use super::text::{Loose, Moment, Text, Unit, Words, millis, required, shown, word, words};
+use crate::model::interaction::Control;
+use crate::model::time::Millis;
+use crate::model::{Input, Names, UserId};
+
+/// An order as it was sent. `type` stands for a missing `op`, and `users` for `user_ids`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Raw<'a> {
+    #[serde(borrow)]
+    pub(super) op: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Loose<'a>,
+    #[serde(borrow)]
+    pub(super) user_id: Option<Text<'a>>,
+    #[serde(borrow, alias = "users")]
+    pub(super) user_ids: Words<'a>,
+    #[serde(borrow)]
+    pub(super) from: Option<Moment<'a>>,
+    #[serde(borrow)]
+    pub(super) to: Option<Moment<'a>>,
+}
+
+/// The order a record gives.
+pub(super) fn input(raw: Raw, names: &Names, limits: Limits) -> Result<Input, String> {
+    match raw.op.as_ref().map(|op| &op.0).or(raw.kind.0.as_ref()).map(|op| op.to_ascii_lowercase()).as_deref() {
+        Some("forget") => forget(&raw, names, limits),
+        Some("revoke") => revoke(&raw, names, limits),
+        Some(op) => Err(format!("unknown op `{}`; known on the control topic: forget, revoke", shown(op))),
+        None => Err("`op` is missing; send forget or revoke".into()),
+    }
+    .map(Input::Control)
+}
+
+fn forget(raw: &Raw, names: &Names, limits: Limits) -> Result<Control, String> {
+    let user = required("user_id", raw.user_id.as_ref(), limits)?;
+    Ok(Control::Forget { user: intern(names, user)? })
+}
+
+/// Without `from` since ever, without `to` until ever.
+fn revoke(raw: &Raw, names: &Names, limits: Limits) -> Result<Control, String> {
+    let bound = |field, at: &Option<Moment>, open: Millis| at.as_ref().map_or(Ok(open), |at| millis(field, at, Unit::Millis));
+    let (from, to) = (bound("from", &raw.from, 0)?, bound("to", &raw.to, Millis::MAX)?);
+    if from >= to {
+        return Err(format!("`from` {from} is not before `to` {to}; the span is from <= ts < to"));
+    }
+    let mut users = words("user_ids", &raw.user_ids, limits)?;
+    users.extend(raw.user_id.as_ref().map(|u| word("user_id", u, limits)).transpose()?);
+    if users.is_empty() {
+        return Err("`user_ids` is missing; send the ids of those whose interactions shall go".into());
+    }
+    let mut users = users.into_iter().map(|u| intern(names, u)).collect::<Result<Vec<_>, _>>()?;
+    users.sort();
+    users.dedup();
+    Ok(Control::Revoke { users, from, to })
+}
+
+fn intern(names: &Names, user: &str) -> Result<UserId, String> {
+    names.user(user).map_err(|e| e.to_string())
+}

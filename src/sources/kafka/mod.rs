@@ -1,0 +1,221 @@
+//! Kafka as a source and as something to append to. Partitions are assigned by us, at offsets of ours; the broker's groups and
+//! commits are not used, so nothing but our own record of positions says what has been read.
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{KafkaParams, Positions, Role, SourceError};
+
+mod append;
+mod source;
+
+pub use append::KafkaAppender;
+pub use source::KafkaSource;
+
+/// How long the broker may take for a question about topics.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What librdkafka says goes where our own logs go.
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
+        match level {
+            Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
+            Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
+            _ => tracing::debug!(target: "kafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "kafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// The topic that carries a role.
+pub fn topic(params: &KafkaParams, role: Role) -> &str {
+    match role {
+        Role::Events => &params.events_topic,
+        Role::Items => &params.items_topic,
+        Role::Users => &params.users_topic,
+        Role::Control => &params.control_topic,
+    }
+}
+
+/// What every client of ours is told.
+fn client(params: &KafkaParams) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &params.brokers)
+        .set("client.id", "overdrive")
+        // Small requests that someone waits for.
+        .set("socket.nagle.disable", "true")
+        // A broker that is back should be noticed within a second, not ten.
+        .set("reconnect.backoff.max.ms", "1000")
+        // Brokers close idle connections; that is not news.
+        .set("log.connection.close", "false")
+        .set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+fn consumer(params: &KafkaParams) -> Result<BaseConsumer<Context>, KafkaError> {
+    client(params)
+        // Asked for by assign(), though the group is never joined.
+        .set("group.id", "overdrive")
+        // Our own record of positions is the only one.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // An offset that is gone must be told, not skipped.
+        .set("auto.offset.reset", "error")
+        // What a producer's transaction took back was never there.
+        .set("isolation.level", "read_committed")
+        // A prefetch that fits into memory; the default is 64 MB.
+        .set("queued.max.messages.kbytes", params.queued_max_kbytes.to_string())
+        // The default of 1 s is how long a partition stands still each time the prefetch is full.
+        .set("fetch.queue.backoff.ms", "2")
+        // The default of 500 ms is how late a record may be when another partition is quiet.
+        .set("fetch.wait.max.ms", params.fetch_wait_max.as_millis().to_string())
+        .set("fetch.error.backoff.ms", "100")
+        // The end of a live log is nothing to be told of.
+        .set("enable.partition.eof", "false")
+        // A misspelt topic must be an error, not a new topic.
+        .set("allow.auto.create.topics", "false")
+        .create_with_context(Context)
+}
+
+/// How many partitions a topic has; `None` when there is no such topic.
+fn partitions(consumer: &BaseConsumer<Context>, params: &KafkaParams, topic: &str) -> Result<Option<u32>, SourceError> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(|e| unreachable(params, &e))?;
+    let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
+    let led = found.partitions().iter().all(|p| p.leader() >= 0);
+    match found.error().map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        Some(RDKafkaErrorCode::LeaderNotAvailable) => Err(SourceError::Retry(format!("topic {topic} has no leader yet"))),
+        Some(error) => Err(SourceError::Stop(format!("cannot read about topic {topic}: {error}"))),
+        None if !led => Err(SourceError::Retry(format!("a partition of topic {topic} has no leader yet"))),
+        None => Ok(Some(found.partitions().len() as u32)),
+    }
+}
+
+/// The number of partitions of the topic of `role`; waits a little for one just created.
+fn partitions_of(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: Role) -> Result<u32, SourceError> {
+    let (topic, until) = (topic(params, role), Instant::now() + ANSWER);
+    loop {
+        match partitions(consumer, params, topic) {
+            Ok(Some(count)) if count > 0 => return Ok(count),
+            Ok(_) if !params.create_topics => {
+                return Err(SourceError::Stop(format!(
+                    "there is no topic {topic} at {}; create it, or set [kafka] create_topics",
+                    params.brokers
+                )));
+            }
+            Ok(_) if Instant::now() > until => {
+                return Err(SourceError::Retry(format!("topic {topic} at {} was created but does not appear", params.brokers)));
+            }
+            Err(SourceError::Retry(_)) | Ok(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Creates the topics that are missing. Items and users are compacted: their last word on a key is kept for ever. Control is
+/// not, since each of its records is an order of its own, and it keeps all of them.
+pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
+    let consumer = consumer(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))?;
+    let replication = params.replication as i32;
+    let new = |name, partitions: u32| NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replication));
+    let wanted = [
+        new(&params.events_topic, params.partitions),
+        new(&params.items_topic, 1).set("cleanup.policy", "compact"),
+        new(&params.users_topic, 1).set("cleanup.policy", "compact"),
+        new(&params.control_topic, 1).set("retention.ms", "-1"),
+        new(&params.slates_topic, params.partitions),
+        new(&params.dead_topic, 1),
+    ];
+    let mut missing = Vec::new();
+    for topic in &wanted {
+        if partitions(&consumer, params, topic.name)?.is_none() {
+            missing.push(topic);
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { create(params, &missing) }
+}
+
+fn create(params: &KafkaParams, missing: &[&NewTopic<'_>]) -> Result<(), SourceError> {
+    let admin: AdminClient<Context> = client(params).create_with_context(Context).map_err(|e| unreachable(params, &e))?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
+    let created = wait_for(admin.create_topics(missing.iter().copied(), &options)).map_err(|e| unreachable(params, &e))?;
+    for topic in created {
+        match topic {
+            Ok(name) => tracing::info!(topic = name, "created"),
+            // Another process was quicker.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, error)) => {
+                return Err(SourceError::Stop(format!(
+                    "cannot create topic {name} at {}: {error}; create it by hand and unset [kafka] create_topics",
+                    params.brokers
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Blocks for an answer of the admin client, also where an async runtime is running already.
+fn wait_for<T: Send>(answer: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O needs nothing");
+            runtime.block_on(answer)
+        });
+        waiting.join().expect("waiting for a future does not panic")
+    })
+}
+
+/// First offset and the one after the last, of a partition.
+fn range(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: Role, partition: u32) -> Result<(u64, u64), SourceError> {
+    let (low, high) =
+        consumer.fetch_watermarks(topic(params, role), partition as i32, ANSWER).map_err(|e| unreachable(params, &e))?;
+    Ok((low.max(0) as u64, high.max(0) as u64))
+}
+
+/// First offset and the one after the last, of every partition.
+type Ranges = BTreeMap<(Role, u32), (u64, u64)>;
+
+/// What the partitions of every role hold now.
+fn ranges(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<Ranges, SourceError> {
+    let mut ranges = Ranges::new();
+    for role in Role::ALL {
+        for partition in 0..partitions_of(consumer, params, role)? {
+            ranges.insert((role, partition), range(consumer, params, role, partition)?);
+        }
+    }
+    Ok(ranges)
+}
+
+/// The offset after the last record of every partition: where a reader begins that wants only what is new.
+pub fn ends(params: &KafkaParams) -> Result<Positions, SourceError> {
+    let consumer = prepared(params)?;
+    Ok(ranges(&consumer, params)?.into_iter().map(|(place, (_, end))| (place, end)).collect())
+}
+
+/// A consumer of topics that exist, if they may be created.
+fn prepared(params: &KafkaParams) -> Result<BaseConsumer<Context>, SourceError> {
+    if params.create_topics {
+        create_topics(params)?;
+    }
+    consumer(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))
+}
+
+fn unreachable(params: &KafkaParams, error: &KafkaError) -> SourceError {
+    SourceError::Retry(format!("kafka at {} does not answer: {error}; check [kafka] brokers", params.brokers))
+}

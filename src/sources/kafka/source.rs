@@ -1,0 +1,145 @@
+//! All partitions of our four topics as a source. A position only ever moves past a record that was handed out.
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use std::time::Duration;
+
+use super::{Context, Ranges, prepared, range, ranges, topic};
+use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
+
+/// Reads every partition of the topics of all roles. Partitions that a topic gains are seen when it is opened again.
+pub struct KafkaSource {
+    params: KafkaParams,
+    consumer: BaseConsumer<Context>,
+    next: Positions,
+    /// An error met after records had been handed out: told by the next poll.
+    held: Option<SourceError>,
+}
+
+impl KafkaSource {
+    /// Opens all partitions at `start`; one that it leaves out begins at its first record. `Retry` when no broker answers,
+    /// `Stop` when a position is outside of what its partition holds.
+    pub fn open(params: &KafkaParams, start: Positions) -> Result<Self, SourceError> {
+        let consumer = prepared(params)?;
+        let ranges = ranges(&consumer, params)?;
+        refuse_unknown(&start, |place| ranges.contains_key(place), &format!("kafka at {}", params.brokers))?;
+        let next = positions(params, &ranges, &start)?;
+        consumer.assign(&assignment(params, &next)?).map_err(|e| SourceError::Stop(format!("cannot assign partitions: {e}")))?;
+        Ok(Self { params: params.clone(), consumer, next, held: None })
+    }
+
+    fn take(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
+        let mut wait = wait;
+        for _ in 0..max {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    let record = record(&self.params, &message)?;
+                    self.next.insert((record.role, record.partition), record.offset + 1);
+                    into.push(record);
+                }
+                Some(Err(error)) => return Err(self.explain(&error)),
+            }
+            // Only the first is waited for; the others are here or come with the next poll.
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn explain(&self, error: &KafkaError) -> SourceError {
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.lost(),
+            Some(
+                Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::UnknownTopicOrPartition
+                | Code::TopicAuthorizationFailed
+                | Code::Authentication
+                | Code::SaslAuthenticationFailed,
+            ) => SourceError::Stop(format!("kafka at {} refuses: {error}; check topics and permissions", self.params.brokers)),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                SourceError::Stop(format!("the kafka client gave up: {error}; start again"))
+            }
+            _ => SourceError::Retry(format!("kafka at {}: {error}", self.params.brokers)),
+        }
+    }
+
+    /// Which position it is that the broker does not have any more.
+    fn lost(&self) -> SourceError {
+        for ((role, partition), next) in &self.next {
+            match range(&self.consumer, &self.params, *role, *partition) {
+                Err(error) => return error,
+                Ok(held) if outside(*next, held) => return out_of_range(&self.params, (*role, *partition), *next, held),
+                Ok(_) => {}
+            }
+        }
+        SourceError::Stop("the broker refused an offset that it does hold; start again".into())
+    }
+}
+
+fn outside(offset: u64, (first, end): (u64, u64)) -> bool {
+    offset < first || offset > end
+}
+
+fn out_of_range(params: &KafkaParams, (role, partition): (Role, u32), offset: u64, (first, end): (u64, u64)) -> SourceError {
+    SourceError::Stop(format!(
+        "{}/{partition}: offset {offset} is not in topic {}, which holds {first}..{end}; records are missing, was it emptied or \
+         created anew? start at one of these",
+        role.name(),
+        topic(params, role)
+    ))
+}
+
+fn positions(params: &KafkaParams, ranges: &Ranges, start: &Positions) -> Result<Positions, SourceError> {
+    let position = |(place, held): (&(Role, u32), &(u64, u64))| match start.get(place) {
+        Some(offset) if outside(*offset, *held) => Err(out_of_range(params, *place, *offset, *held)),
+        Some(offset) => Ok((*place, *offset)),
+        None => Ok((*place, held.0)),
+    };
+    ranges.iter().map(position).collect()
+}
+
+fn assignment(params: &KafkaParams, next: &Positions) -> Result<TopicPartitionList, SourceError> {
+    let mut list = TopicPartitionList::new();
+    for ((role, partition), offset) in next {
+        list.add_partition_offset(topic(params, *role), *partition as i32, Offset::Offset(*offset as i64))
+            .map_err(|e| SourceError::Stop(format!("{}/{partition} cannot be read from {offset}: {e}", role.name())))?;
+    }
+    Ok(list)
+}
+
+fn record(params: &KafkaParams, message: &BorrowedMessage<'_>) -> Result<Record, SourceError> {
+    let role = Role::ALL.into_iter().find(|role| topic(params, *role) == message.topic());
+    Ok(Record {
+        role: role.ok_or_else(|| SourceError::Stop(format!("a record of topic {}, which was not asked for", message.topic())))?,
+        partition: message.partition() as u32,
+        offset: message.offset() as u64,
+        key: message.key().map(Bytes::copy_from_slice),
+        payload: message.payload().map(Bytes::copy_from_slice),
+        // Only brokers of before 2016 send none.
+        accepted_ms: message.timestamp().to_millis().unwrap_or_else(now_ms),
+    })
+}
+
+impl Source for KafkaSource {
+    fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
+        if let Some(error) = self.held.take() {
+            return Err(error);
+        }
+        let before = into.len();
+        let taken = self.take(max, wait, into);
+        if into.len() > before {
+            self.held = taken.err();
+            return Ok(());
+        }
+        taken
+    }
+
+    fn positions(&self) -> Positions {
+        self.next.clone()
+    }
+}
