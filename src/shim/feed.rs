@@ -98,8 +98,8 @@ pub fn page<'a>(kind: Kind, lists: &Lists<'a>, cursor: &Cursor, k: usize, explai
     ];
     let mut found = None;
     for (list, unseen) in tries.into_iter().filter_map(|(list, unseen)| list.map(|list| (list, unseen))) {
-        let keep = |item: &str| !lists.gone.contains(item) && !(unseen && lists.seen.contains(item));
-        let (taken, next) = list.take(cursor.clone(), k, keep);
+        let hidden = |item: &str| lists.gone.contains(item) || (unseen && lists.seen.contains(item));
+        let (taken, next) = list.take(cursor.clone(), k, |item| !hidden(item));
         let any = !taken.is_empty();
         // Without anything to show, the page is still that of the first list.
         if any || found.is_none() {

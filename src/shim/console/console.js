@@ -217,6 +217,10 @@ function note(text, tone) {
 }
 
 function showSlate(feed, cause) {
+  describe(feed);
+  const same = feed.items.length === shown.length && feed.items.every((item, place) => item.item_id === shown[place]);
+  // What was marked stays marked until the next change.
+  if (same && !cause && shown.length) return;
   const before = new Map(shown.map((id, place) => [id, place]));
   const now = new Set(feed.items.map((item) => item.item_id));
   const gone = shown.filter((id) => !now.has(id));
@@ -227,12 +231,17 @@ function showSlate(feed, cause) {
   at("items").replaceChildren(...rows);
   restore(focus);
   shown = feed.items.map((item) => item.item_id);
-  at("more").hidden = !feed.cursor || depth >= 100;
+  if (cause || entered.length || gone.length) effect(cause, entered.length, gone, feed.stale);
+  showSources(feed.items);
+}
+
+/** Says what is shown and how old it is. */
+function describe(feed) {
   const age = new Date(feed.as_of).toISOString().replace("T", " ").slice(0, 19);
   const kind = feed.fallback ? "No slate of their own yet: what is trending." : `Ordered by ${feed.model}${feed.variant ? " " + feed.variant : ""}.`;
   note(`${kind} As of ${age} UTC, epoch ${feed.epoch.toLocaleString("en")}.${feed.stale ? " Stale: your write is not in it yet." : ""}`, feed.stale ? "warn" : "");
-  if (cause || entered.length || gone.length) effect(cause, entered.length, gone, feed.stale);
-  showSources(feed.items);
+  at("more").hidden = !feed.cursor || depth >= 100;
+  at("key").hidden = !feed.items.some((item) => item.terms && Object.keys(item.terms).length);
 }
 
 function effect(cause, entered, gone, stale) {

@@ -158,8 +158,9 @@ fn split(body: &[u8], lines: bool) -> Result<Vec<&[u8]>, Refusal> {
     if lines || goes_on_after_a_line(body) {
         return Ok(body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect());
     }
-    let unreadable = |e: serde_json::Error| Refusal::bad("bad_json", format!("the body is not JSON: {e}"));
     let body = body.trim_ascii();
+    std::str::from_utf8(body).map_err(|e| Refusal::bad("bad_utf8", format!("the body is not UTF-8: {e}")))?;
+    let unreadable = |e: serde_json::Error| Refusal::bad("bad_json", format!("the body is not JSON: {e}"));
     match body.first() {
         Some(b'[') => serde_json::from_slice(body).map(raw).map_err(unreadable),
         _ => match serde_json::from_slice::<Wrapped>(body).map_err(unreadable)?.events {

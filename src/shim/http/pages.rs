@@ -86,7 +86,7 @@ fn render_operation(page: &mut String, document: &Value, path: &str, verb: &str,
     put(page, format_args!("<details><summary><span class=\"verb {verb}\">{verb}</span><code>{}</code>", escape(path)));
     put(page, format_args!("<span>{summary}</span></summary><div class=\"body\">"));
     if let Some(text) = operation["description"].as_str() {
-        put(page, format_args!("<p>{}</p>", escape(text)));
+        put(page, format_args!("<p>{}</p>", prose(text)));
     }
     let parameters = operation["parameters"].as_array().into_iter().flatten().map(|p| resolved(document, p));
     let rows: String =
@@ -139,6 +139,12 @@ fn escaped(value: &Value) -> String {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Escaped, with what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    parts.map(|(i, part)| if i % 2 == 0 { escape(part) } else { format!("<code>{}</code>", escape(part)) }).collect()
 }
 
 fn put(page: &mut String, text: std::fmt::Arguments) {

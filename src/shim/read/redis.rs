@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline};
+use redis::{Client, FromRedisValue, Pipeline};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
@@ -31,18 +30,14 @@ impl RedisReader {
     /// Opens nothing yet. `prefix` is of every key; an answer is awaited for at most `longest` (and never longer than
     /// `[redis] response_timeout`). Fails on a URL that cannot be read.
     pub fn new(params: &RedisParams, prefix: &str, longest: Duration) -> Result<Self, String> {
-        // The error of a bad URL may repeat it, and with it a password: say only what it is about.
-        let unreadable = |_| "redis.url cannot be read; write redis://[user:password@]host:port/database".to_string();
-        let info: ConnectionInfo = params.url.as_str().into_connection_info().map_err(unreadable)?;
-        // Without it a small pipeline waits for the acknowledgement of the one before.
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = crate::sinks::redis::client(params).map_err(|e| e.to_string())?;
         let patience = params.response_timeout.min(longest);
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(params.connect_timeout.min(longest)))
             .set_response_timeout(Some(patience));
         Ok(Self {
-            client: Client::open(info).map_err(unreadable)?,
+            client,
             config,
             connection: OnceCell::new(),
             meta: layout::Keys::new(prefix).meta(),

@@ -1,0 +1,566 @@
+//! The shim as its clients meet it: a real server on a free port, over the memory store and over a real Redis, with the embedded
+//! log behind the way in.
+//!
+//! What these tests can catch: shapes, statuses, limits, filters, waiting and forgetting to wait. What they cannot: how fast.
+
+use overdrive::model::Role;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{Read, Write as _};
+use std::time::Duration;
+
+#[path = "shim/client.rs"]
+mod client;
+#[cfg(feature = "redis")]
+mod support;
+#[path = "shim/world.rs"]
+mod world;
+
+use client::{accepted, connect, get, get_with, post, rest, send};
+use world::{CLOCK, World};
+
+const JSON: &str = "content-type: application/json";
+
+/// Runs a test over both stores.
+fn both(test: impl Fn(World)) {
+    test(World::memory(|_| {}));
+    #[cfg(feature = "redis")]
+    test(over_redis(|_| {}));
+}
+
+#[cfg(feature = "redis")]
+fn over_redis(change: impl Fn(&mut overdrive::shim::Params)) -> World {
+    use overdrive::shim::RedisReader;
+    let server = support::redis::RedisServer::start();
+    let mut config = world::config();
+    config.redis.url = server.url();
+    let reader = RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
+    let store = overdrive::sinks::redis::Redis::open(&config.redis, world::PREFIX).expect("the url is one");
+    let mut world = World::over("redis", std::sync::Arc::new(reader), Box::new(store), change);
+    world.redis = Some(server);
+    world
+}
+
+/// A store with one of everything.
+fn fill(w: &mut World) {
+    let (user, item) = (w.keys.user("u1"), w.keys.item("i1"));
+    let writes = [
+        w.slate("u1", &["i1", "i2", "i3"]),
+        w.features(user),
+        w.features(item),
+        w.interests("u1"),
+        w.neighbours("i1", "i2"),
+        w.trending(None, &["t1", "t2", "t3"]),
+        w.trending(Some("jazz"), &["t2"]),
+    ];
+    w.write(&writes);
+}
+
+fn openapi() -> Value {
+    serde_json::from_str(include_str!("../schemas/openapi.json")).expect("the document is JSON")
+}
+
+/// The body has the fields its schema asks for, and no others.
+fn conforms(document: &Value, path: &str, method: &str, status: &str, body: &Value) {
+    let mut answer = &document["paths"][path][method]["responses"][status];
+    if let Some(to) = answer["$ref"].as_str() {
+        answer = document.pointer(&to[1..]).expect("the reference leads somewhere");
+    }
+    let to = answer["content"]["application/json"]["schema"]["$ref"].as_str().unwrap_or_else(|| panic!("{path} {status}"));
+    let schema = document.pointer(&to[1..]).expect("the reference leads somewhere");
+    let fields: BTreeSet<&str> = body.as_object().expect("an object").keys().map(String::as_str).collect();
+    let known: BTreeSet<&str> = schema["properties"].as_object().expect("an object").keys().map(String::as_str).collect();
+    let needed = schema["required"].as_array().expect("a list").iter().map(|name| name.as_str().expect("a name"));
+    assert!(needed.collect::<BTreeSet<_>>().is_subset(&fields), "{path} lacks fields: {body}");
+    assert!(fields.is_subset(&known), "{path} has fields that are not described: {body}");
+}
+
+#[test]
+fn every_route_answers_as_it_is_described() {
+    let document = openapi();
+    both(|mut w| {
+        fill(&mut w);
+        let read = |path: &str, target: &str| {
+            let answer = get(w.addr, target);
+            assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{}", answer.body);
+            let body = answer.json();
+            conforms(&document, path, "get", "200", &body);
+            body
+        };
+        let windows = json!({
+            "1m": {"counts": {"view": 3}, "weighted": 3.0}, "5m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+            "15m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0}, "1h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+            "24h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+        });
+        let features = |name: &str, id: &str| {
+            json!({name: id, "as_of": CLOCK, "epoch": 1, "windows": windows, "velocity": 1.25, "decayed": 5.0,
+                "rates": {"ctr": 0.05, "engagement": 0.125}})
+        };
+        assert_eq!(read("/v1/items/{item}/features", "/v1/items/i1/features"), features("item_id", "i1"));
+        assert_eq!(read("/v1/users/{user}/features", "/v1/users/u1/features"), features("user_id", "u1"));
+        let mut feed = read("/v1/feeds/{surface}/{user}", "/v1/feeds/home/u1?k=1&explain=true");
+        let cursor = feed["cursor"].take();
+        assert!(cursor.is_string() && feed["request_id"].take().is_string());
+        let terms = json!({"content": 0.4, "collaborative": 0.9, "real_time": 0.1, "interests": 0.6, "freshness": 0.25});
+        let item =
+            json!({"item_id": "i1", "score": 0.9, "source": "neighbours", "reason": "because you shared i0", "terms": terms});
+        let whole = json!({"request_id": null, "user_id": "u1", "surface": "home", "stale": false, "as_of": CLOCK, "epoch": 1,
+            "model": "blend", "variant": "", "fallback": false, "items": [item], "cursor": null});
+        assert_eq!(feed, whole, "{}", w.name);
+        assert_eq!(read("/v1/feeds/{surface}/{user}", "/v1/feeds/home/u1")["items"][0].get("terms"), None);
+        let trending = read("/v1/feeds/{surface}/{user}", "/v1/feeds/trending/u1?k=1");
+        let first = json!([{"item_id": "t1", "score": 10.0, "source": "trending", "reason": "trending now"}]);
+        assert_eq!((&trending["items"], &trending["fallback"], &trending["model"]), (&first, &json!(false), &json!("trending")));
+        assert_eq!(
+            read("/v1/users/{user}/interests", "/v1/users/u1/interests"),
+            json!({"user_id": "u1", "as_of": CLOCK, "epoch": 1, "drift": 0.4, "short": {"category:rock": 0.75, "category:jazz": 0.25},
+                "long": {"category:jazz": 0.75, "category:rock": 0.25}})
+        );
+        assert_eq!(
+            read("/v1/items/{item}/neighbours", "/v1/items/i1/neighbours"),
+            json!({"item_id": "i1", "as_of": CLOCK, "epoch": 1, "neighbours": [{"item_id": "i2", "similarity": 0.41, "users": 12}]})
+        );
+        assert_eq!(
+            read("/v1/trending/{scope}", "/v1/trending/category%3Ajazz"),
+            json!({"scope": "category:jazz", "as_of": CLOCK, "epoch": 1, "items": [{"item_id": "t2", "score": 10.0}]})
+        );
+        assert_eq!(read("/v1/trending/{scope}", "/v1/trending/global?k=2")["items"].as_array().map(Vec::len), Some(2));
+        let stats = read("/v1/stats", "/v1/stats");
+        assert_eq!((&stats["epoch"], &stats["as_of"], &stats["store"]), (&json!(1), &json!(CLOCK), &json!(w.name)));
+        assert_eq!(stats["keys"]["slate"], if w.name == "memory" { json!(1) } else { Value::Null });
+        assert_eq!(read("/health", "/health")["status"], "ok");
+        assert_eq!(read("/livez", "/livez"), json!({"status": "ok"}));
+        assert_eq!(read("/readyz", "/readyz"), json!({"status": "ok", "epoch": 1}));
+    });
+}
+
+#[test]
+fn an_item_without_neighbours_is_an_item() {
+    both(|mut w| {
+        let key = w.keys.item("alone");
+        w.write(&[w.features(key)]);
+        let body = get(w.addr, "/v1/items/alone/neighbours").json();
+        assert_eq!(body, json!({"item_id": "alone", "as_of": null, "epoch": null, "neighbours": []}));
+        assert_eq!(get(w.addr, "/v1/items/none/neighbours").refusal(), (404, "unknown_item".to_string()));
+    });
+}
+
+#[test]
+fn pages_load_nothing_from_elsewhere() {
+    let w = World::memory(|_| {});
+    for (target, media) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/docs", "text/html; charset=utf-8"),
+        ("/console.css", "text/css; charset=utf-8"),
+        ("/console.js", "text/javascript; charset=utf-8"),
+        ("/openapi.json", "application/json"),
+    ] {
+        let page = get(w.addr, target);
+        assert_eq!((page.status, page.header("content-type")), (200, Some(media)), "{target}");
+        let policy = page.header("content-security-policy").expect("a policy");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        let named = page.body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!named.contains("://"), "{target} names another host");
+        assert!(!page.body.contains("style=\"") && !page.body.contains("onclick"), "{target} needs what the policy forbids");
+    }
+    assert!(get(w.addr, "/docs").body.contains("/v1/feeds/{surface}/{user}"));
+    let metrics = get(w.addr, "/metrics");
+    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert!(metrics.body.contains("overdrive_requests_total{route=\"/docs\",status=\"200\"}"), "{}", metrics.body);
+    assert!(metrics.body.contains("overdrive_request_seconds_bucket"), "{}", metrics.body);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_its_reason() {
+    both(|mut w| {
+        fill(&mut w);
+        let (long, longer) = ("a".repeat(257), "a".repeat(100_000));
+        let cases = [
+            ("/v1/feeds/home/u1?k=0", 400, "bad_k"),
+            ("/v1/feeds/home/u1?k=501", 400, "bad_k"),
+            ("/v1/feeds/home/u1?k=-1", 400, "bad_k"),
+            ("/v1/feeds/home/u1?k=ten", 400, "bad_k"),
+            ("/v1/feeds/home/u1?k=1&k=2", 400, "bad_query"),
+            ("/v1/feeds/home/u1?explain=perhaps", 400, "bad_explain"),
+            ("/v1/feeds/home/u1?cursor=AAAA", 400, "bad_cursor"),
+            ("/v1/feeds/home/u1?cursor=%F0%9F%98%80", 400, "bad_cursor"),
+            ("/v1/feeds/home/%ff%fe", 400, "bad_path"),
+            ("/v1/feeds/home/a%00b", 400, "bad_id"),
+            ("/v1/feeds/elsewhere/u1", 404, "unknown_surface"),
+            (&format!("/v1/feeds/home/{long}"), 400, "bad_id"),
+            (&format!("/v1/items/{long}/features"), 400, "bad_id"),
+            (&format!("/v1/feeds/home/{}", "a".repeat(2_040)), 414, "uri_too_long"),
+            ("/v1/items/nobody/features", 404, "unknown_item"),
+            ("/v1/users/nobody/features", 404, "unknown_user"),
+            ("/v1/users/nobody/interests", 404, "unknown_user"),
+            ("/v1/trending/nowhere", 404, "unknown_scope"),
+            ("/v1/trending/category:", 404, "unknown_scope"),
+            ("/v2/feeds", 404, "not_found"),
+            ("/v1/events", 405, "method_not_allowed"),
+        ];
+        for (target, status, code) in cases {
+            assert_eq!(get(w.addr, target).refusal(), (status, code.to_string()), "{target} over {}", w.name);
+        }
+        // So long that hyper itself refuses it.
+        assert_eq!(get(w.addr, &format!("/v1/items/{longer}/features")).status, 414);
+        for token in ["x", "AQ", "%%%", "AQAAAAABAAAAAAAAAAr_3q0l"] {
+            assert_eq!(get_with(w.addr, "/v1/feeds/home/u1", token).refusal(), (400, "bad_token".to_string()), "{token}");
+        }
+        assert_eq!(send(w.addr, "PUT", "/v1/events", &[], b"").refusal(), (405, "method_not_allowed".to_string()));
+        assert_eq!(send(w.addr, "DELETE", "/v1/users/a%0Ab", &[], b"").refusal(), (400, "bad_id".to_string()));
+        let event = br#"{"type":"like","user_id":"u","item_id":"i"}"#;
+        for header in [vec![], vec!["content-type: text/plain".to_string()]] {
+            assert_eq!(send(w.addr, "POST", "/v1/events", &header, event).refusal(), (415, "unsupported_media_type".to_string()));
+        }
+        for body in ["", "{", "nonsense", "\"\u{fffd}", "[1,2", "{\"events\":7}"] {
+            assert_eq!(post(w.addr, "/v1/events", body).refusal(), (400, "bad_json".to_string()), "{body}");
+        }
+        assert_eq!(
+            send(w.addr, "POST", "/v1/events", &[JSON.to_string()], b"{\"a\":\"\xff\xfe\"}").refusal(),
+            (400, "bad_utf8".into())
+        );
+        let many = format!("[{}1]", "1,".repeat(1_000));
+        let refused = post(w.addr, "/v1/events", &many);
+        assert_eq!(refused.refusal(), (413, "batch_too_large".to_string()));
+        assert!(refused.body.contains("at most 1000"), "the limit is named: {}", refused.body);
+        assert!(w.logged().is_empty(), "nothing refused reaches the log");
+        assert_eq!(get(w.addr, "/livez").status, 200);
+        // Hostile input is an error of the client's, each time: no other test in this process may cause a 500 either.
+        let metrics = get(w.addr, "/metrics").body;
+        assert!(!metrics.contains("status=\"500\""), "{metrics}");
+    });
+}
+
+#[test]
+fn a_request_id_comes_back_or_is_made() {
+    let w = World::memory(|_| {});
+    let given = send(w.addr, "GET", "/v1/feeds/home/u1", &["x-request-id: mine-7".to_string()], b"");
+    assert_eq!((given.header("x-request-id"), &given.json()["request_id"]), (Some("mine-7"), &json!("mine-7")));
+    let (one, other) = (get(w.addr, "/nowhere"), get(w.addr, "/nowhere"));
+    assert_eq!(one.header("x-request-id").map(str::len), Some(16));
+    assert_ne!(one.header("x-request-id"), other.header("x-request-id"));
+}
+
+#[test]
+fn good_events_go_in_as_they_were_sent_and_bad_ones_are_named() {
+    let w = World::memory(|_| {});
+    let good = |id: u32| format!(r#"{{"event_id":"e{id}","type":"like","user_id":"u{id}","item_id":"i9","ts":1763600000123}}"#);
+    let batch =
+        format!(r#"{{"events":[{},{{"type":"stare","user_id":"u","item_id":"i"}},{},{{"type":"like"}}]}}"#, good(1), good(2));
+    let answer = post(w.addr, "/v1/events", &batch);
+    let body = answer.json();
+    assert_eq!((answer.status, &body["accepted"]), (202, &json!(2)));
+    conforms(&openapi(), "/v1/events", "post", "202", &body);
+    let rejected = body["rejected"].as_array().expect("a list");
+    assert_eq!(rejected.iter().map(|r| r["index"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(3)]);
+    assert!(rejected[0]["reason"].as_str().is_some_and(|reason| reason.contains("stare")), "{body}");
+    accepted(w.addr, "/v1/events", &good(3));
+    accepted(w.addr, "/v1/events", &format!("[{}]", good(4)));
+    let lines = format!("{}\n{}\n", good(5), good(6));
+    assert_eq!(
+        send(w.addr, "POST", "/v1/events", &["content-type: application/x-ndjson".to_string()], lines.as_bytes()).status,
+        202
+    );
+    accepted(w.addr, "/v1/items", r#"[{"item_id":"i9","categories":["jazz"]}]"#);
+    accepted(w.addr, "/v1/users", r#"{"user_id":"u1","interests":["jazz"]}"#);
+    let mut events = w.payloads(Role::Events);
+    events.sort();
+    assert_eq!(events, (1..=6).map(good).collect::<Vec<_>>());
+    assert_eq!(w.payloads(Role::Items), [r#"{"item_id":"i9","categories":["jazz"]}"#]);
+    assert_eq!(w.payloads(Role::Users), [r#"{"user_id":"u1","interests":["jazz"]}"#]);
+    for record in w.logged() {
+        let payload: Value = serde_json::from_slice(&record.payload.expect("a payload")).expect("JSON");
+        let key = if record.role == Role::Items { &payload["item_id"] } else { &payload["user_id"] };
+        assert_eq!(record.key.as_deref(), key.as_str().map(str::as_bytes), "one user's events share a partition");
+    }
+    let nothing = post(w.addr, "/v1/events", "[]").json();
+    assert_eq!(nothing, json!({"accepted": 0, "rejected": [], "token": null}));
+    assert_eq!(get(w.addr, "/v1/stats").json()["recent_users"][0], "u6");
+}
+
+#[test]
+fn a_log_that_is_gone_is_said() {
+    let w = World::memory(|_| {});
+    std::fs::remove_dir_all(w.log_dir()).expect("the folder is there");
+    let refused = post(w.addr, "/v1/events", r#"{"type":"like","user_id":"u","item_id":"i"}"#);
+    assert_eq!(refused.refusal(), (503, "log_unavailable".to_string()));
+    assert!(refused.body.contains("send all of them again"), "{}", refused.body);
+}
+
+#[test]
+fn to_forget_is_an_order_in_the_log() {
+    let w = World::memory(|_| {});
+    let answer = send(w.addr, "DELETE", "/v1/users/u%201", &[], b"");
+    assert_eq!((answer.status, &answer.json()["accepted"]), (202, &json!(1)));
+    let orders: Vec<Value> = w.payloads(Role::Control).iter().map(|p| serde_json::from_str(p).expect("JSON")).collect();
+    assert_eq!(orders, [json!({"op": "forget", "user_id": "u 1"})]);
+}
+
+/// The write becomes visible while the read waits for it.
+#[test]
+fn a_read_with_a_token_waits_for_its_write() {
+    both(|mut w| {
+        fill(&mut w);
+        let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
+        let addr = w.addr;
+        let waiting: Vec<_> = ["/v1/feeds/home/u1", "/v1/users/u1/features", "/v1/trending/global"]
+            .into_iter()
+            .map(|target| (target, token.clone()))
+            .map(|(target, token)| std::thread::spawn(move || get_with(addr, target, &token)))
+            .collect();
+        // An epoch that does not contain it, then the one that does.
+        w.write(&[]);
+        w.caught_up(true);
+        let slate = w.slate("u1", &["new", "i1"]);
+        w.write(&[slate]);
+        let answers: Vec<_> = waiting.into_iter().map(|t| t.join().expect("no panic")).collect();
+        for answer in &answers {
+            assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(false)), "{}", answer.body);
+        }
+        assert_eq!(answers[0].ids(), ["new", "i1"], "over {}", w.name);
+    });
+}
+
+#[test]
+fn a_write_that_does_not_become_visible_makes_the_answer_stale() {
+    let soon = |params: &mut overdrive::shim::Params| params.token_wait = Duration::from_millis(50);
+    let test = |mut w: World| {
+        fill(&mut w);
+        let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
+        let stale = |target: &str| get_with(w.addr, target, &token).json()["stale"].clone();
+        for target in ["/v1/feeds/home/u1", "/v1/feeds/trending/u1", "/v1/users/u1/interests", "/v1/items/i1/neighbours"] {
+            assert_eq!(stale(target), json!(true), "{target} over {}", w.name);
+        }
+        let unknown = get_with(w.addr, "/v1/users/nobody/features", &token);
+        assert!(unknown.status == 404 && unknown.body.contains("not visible yet"), "{}", unknown.body);
+        // Trending and neighbours follow at ticks only.
+        w.caught_up(false);
+        w.write(&[]);
+        let stale = |target: &str| get_with(w.addr, target, &token).json()["stale"].clone();
+        assert_eq!(stale("/v1/users/u1/interests"), json!(false));
+        assert_eq!(stale("/v1/feeds/home/u1"), json!(false));
+        assert_eq!(stale("/v1/trending/global"), json!(true));
+        assert_eq!(stale("/v1/items/i1/neighbours"), json!(true));
+    };
+    test(World::memory(soon));
+    #[cfg(feature = "redis")]
+    test(over_redis(soon));
+}
+
+#[test]
+fn a_chain_of_pages_neither_repeats_nor_skips() {
+    both(|mut w| {
+        let names: Vec<String> = (0..50).map(|i| format!("i{i}")).collect();
+        let items: Vec<&str> = names.iter().map(String::as_str).collect();
+        w.write(&[w.slate("u1", &items), w.seen("u1", &["i7"]), w.gone("i8")]);
+        let page = |cursor: &Value| {
+            let next = cursor.as_str().map_or(String::new(), |cursor| format!("&cursor={cursor}"));
+            let answer = get(w.addr, &format!("/v1/feeds/home/u1?k=7{next}"));
+            (answer.ids(), answer.json()["cursor"].clone())
+        };
+        let (mut all, mut cursor) = (Vec::new(), Value::Null);
+        loop {
+            let (ids, next) = page(&cursor);
+            all.extend(ids);
+            if next.is_null() {
+                break;
+            }
+            cursor = next;
+        }
+        let expected: Vec<_> = items.iter().filter(|i| **i != "i7" && **i != "i8").map(|i| i.to_string()).collect();
+        assert_eq!(all, expected, "over {}", w.name);
+        // Replaced in the middle of a chain: the new slate, without what was given.
+        let (first, cursor) = page(&Value::Null);
+        w.write(&[w.slate("u1", &["x", "i3", "y", "i40", "i0"])]);
+        let next = get(w.addr, &format!("/v1/feeds/home/u1?k=9&cursor={}", cursor.as_str().expect("more")));
+        assert!(first.contains(&"i3".to_string()) && first.contains(&"i0".to_string()));
+        assert_eq!((next.ids(), &next.json()["cursor"]), (vec!["x".into(), "y".into(), "i40".into()], &Value::Null));
+    });
+}
+
+#[test]
+fn a_user_nobody_knows_gets_what_is_trending() {
+    both(|mut w| {
+        let empty = get(w.addr, "/v1/feeds/home/nobody");
+        assert_eq!((empty.status, empty.ids().len(), &empty.json()["fallback"]), (200, 0, &json!(true)), "{}", empty.body);
+        assert_eq!(get(w.addr, "/readyz").refusal(), (503, "not_ready".to_string()));
+        assert_eq!(get(w.addr, "/health").json()["status"], "starting");
+        fill(&mut w);
+        // What is common to all is at most a second old; a token asks for it anew.
+        let token = accepted(w.addr, "/v1/events", r#"{"type":"view","user_id":"other","item_id":"i2"}"#);
+        w.caught_up(true);
+        w.write(&[w.gone("t1"), w.seen("nobody", &["t2"])]);
+        let feed = get_with(w.addr, "/v1/feeds/home/nobody", &token);
+        assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t3".to_string()], &json!(true)));
+        w.write(&[w.seen("nobody", &["t2", "t3"])]);
+        let feed = get_with(w.addr, "/v1/feeds/home/nobody", &token);
+        assert_eq!(feed.ids(), ["t2", "t3"], "all of it seen: better again than nothing");
+    });
+}
+
+#[test]
+fn nothing_withdrawn_and_nothing_seen_is_shown() {
+    both(|mut w| {
+        fill(&mut w);
+        assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i2", "i3"]);
+        let token = accepted(w.addr, "/v1/items", r#"{"item_id":"i1","available":false}"#);
+        w.caught_up(true);
+        w.write(&[w.gone("i1"), w.seen("u1", &["i3"])]);
+        assert_eq!(get_with(w.addr, "/v1/feeds/home/u1", &token).ids(), ["i2"], "over {}", w.name);
+    });
+}
+
+#[test]
+fn a_slate_that_cannot_be_read_is_as_good_as_none() {
+    both(|mut w| {
+        fill(&mut w);
+        let key = w.keys.slate("home", None, "u1");
+        w.write(&[overdrive::sinks::Write::Value { key, value: b"OD rubbish".to_vec(), ttl: Duration::from_secs(60) }]);
+        let feed = get(w.addr, "/v1/feeds/home/u1");
+        assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true)));
+    });
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
+    let mut w = over_redis(|_| {});
+    fill(&mut w);
+    assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i2", "i3"]);
+    let port = w.redis.as_ref().expect("over redis").port();
+    w.redis = None;
+    for target in ["/v1/items/i1/features", "/v1/trending/global", "/readyz", "/v1/stats"] {
+        let refused = get(w.addr, target);
+        assert_eq!(refused.refusal(), (503, "store_unavailable".to_string()), "{target}");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    assert_eq!((get(w.addr, "/livez").status, get(w.addr, "/health").status), (200, 503));
+    let feed = get(w.addr, "/v1/feeds/home/u1");
+    let body = feed.json();
+    assert_eq!(
+        (feed.ids(), &body["fallback"], &body["stale"]),
+        (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true), &json!(true))
+    );
+    w.redis = Some(support::redis::RedisServer::start_on(port));
+    // The writer's connection is its own affair: it may need a try to notice.
+    let ready = (0..200).any(|_| {
+        w.applied.epoch = 10;
+        let slate = w.slate("u1", &["back"]);
+        w.applied.clock_ms = CLOCK;
+        let written = w.store.write(&[slate], &w.applied).is_ok();
+        std::thread::sleep(Duration::from_millis(20));
+        written && get(w.addr, "/readyz").status == 200
+    });
+    assert!(ready, "{}", get(w.addr, "/readyz").body);
+    assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["back"]);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_that_was_never_there_is_no_secret_but_its_password_is() {
+    let mut config = world::config();
+    config.redis.url = format!("redis://someone:hunter2@127.0.0.1:{}/0", support::free_port());
+    let reader = overdrive::shim::RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
+    let store = overdrive::sinks::memory::Memory::new(world::PREFIX);
+    let w = World::over("redis", std::sync::Arc::new(reader), Box::new(store), |_| {});
+    let refused = get(w.addr, "/v1/feeds/home/u1");
+    assert_eq!(refused.refusal(), (503, "store_unavailable".to_string()));
+    assert!(!refused.body.contains("hunter2") && !refused.body.contains("someone"), "{}", refused.body);
+    config.redis.url = "redis://someone:hunter2@[".to_string();
+    let refused = overdrive::shim::RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).err();
+    assert!(refused.is_some_and(|why| !why.contains("hunter2")));
+}
+
+#[test]
+fn a_client_that_dribbles_or_says_nothing_is_cut() {
+    let w = World::memory(|params| params.header_timeout = Duration::from_millis(200));
+    let mut silent = connect(w.addr);
+    assert!(rest(&mut silent).is_none(), "closed without a word");
+    let mut dribbling = connect(w.addr);
+    let cut = b"GET /livez HTTP/1.1\r\nhost: test\r\nx-slow: ".iter().chain(std::iter::repeat(&b'a')).take(2_000).any(|byte| {
+        std::thread::sleep(Duration::from_millis(10));
+        dribbling.write_all(&[*byte]).is_err()
+    });
+    assert!(cut, "twenty seconds of dribbling were taken");
+    // A connection that rests between two requests is no dribbler.
+    let mut resting = connect(w.addr);
+    for _ in 0..2 {
+        resting.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").expect("still open");
+        let mut answer = [0; 4_096];
+        let n = resting.read(&mut answer).expect("an answer");
+        assert!(answer[..n].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..n]));
+        std::thread::sleep(Duration::from_millis(600));
+    }
+}
+
+#[test]
+fn a_connection_that_rests_too_long_is_closed() {
+    let w = World::memory(|params| params.idle_timeout = Duration::from_millis(200));
+    let mut resting = connect(w.addr);
+    resting.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").expect("open");
+    assert_eq!(rest(&mut resting).map(|answer| answer.status), Some(200), "answered, then closed by the server");
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_told_or_not() {
+    let w = World::memory(|_| {});
+    let body = vec![b' '; 64 << 20];
+    let refused = send(w.addr, "POST", "/v1/events", &[JSON.to_string()], &body);
+    assert_eq!(refused.refusal(), (413, "body_too_large".to_string()));
+    assert!(refused.body.contains("1048576"), "the limit is named: {}", refused.body);
+    let mut stream = connect(w.addr);
+    let head = format!("POST /v1/events HTTP/1.1\r\nhost: test\r\n{JSON}\r\ntransfer-encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("open");
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
+    let _ = (0..64).try_for_each(|_| stream.write_all(&chunk));
+    assert_eq!(rest(&mut stream).expect("an answer").refusal(), (413, "body_too_large".to_string()));
+    assert_eq!(get(w.addr, "/livez").status, 200);
+}
+
+#[test]
+fn a_body_that_never_ends_is_given_up() {
+    let w = World::memory(|params| params.request_timeout = Duration::from_millis(300));
+    let mut stream = connect(w.addr);
+    let head = format!("POST /v1/events HTTP/1.1\r\nhost: test\r\n{JSON}\r\ncontent-length: 100\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).expect("open");
+    assert_eq!(rest(&mut stream).expect("an answer").refusal(), (503, "timeout".to_string()));
+}
+
+#[test]
+fn a_full_house_says_so_and_takes_the_next_when_one_leaves() {
+    let w = World::memory(|params| params.connections = 2);
+    let keep = || {
+        let mut stream = connect(w.addr);
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").expect("open");
+        let n = stream.read(&mut [0; 4_096]).expect("an answer");
+        assert!(n > 0);
+        stream
+    };
+    let (one, two) = (keep(), keep());
+    let mut third = connect(w.addr);
+    assert_eq!(rest(&mut third).map(|answer| answer.status), Some(503));
+    drop((one, two));
+    let again = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        let mut next = connect(w.addr);
+        let _ = next.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        rest(&mut next).is_some_and(|answer| answer.status == 200)
+    });
+    assert!(again);
+}
+
+/// A stop lets the request under way finish: here one that waits for its write until it is told that there is none.
+#[test]
+fn a_stop_lets_requests_finish() {
+    let mut w = World::memory(|params| params.token_wait = Duration::from_millis(500));
+    let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
+    let mut stream = connect(w.addr);
+    let request = format!("GET /v1/feeds/home/u1 HTTP/1.1\r\nhost: test\r\nx-overdrive-token: {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("open");
+    // Only when its head was read is it under way.
+    std::thread::sleep(Duration::from_millis(150));
+    w.stop();
+    let answer = rest(&mut stream).expect("an answer");
+    assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(true)));
+    assert!(std::net::TcpStream::connect(w.addr).is_err(), "nobody listens any more");
+}

@@ -1,0 +1,190 @@
+//! A shim on a free port over a real store and the embedded log, and the few writes that fill the store as the engine would.
+
+use overdrive::config::Config;
+use overdrive::model::{Kind, Positions, Role, Signals, Source};
+use overdrive::shim::{Handle, MemoryReader, Params, Reader, Recent, State, spawn};
+use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use overdrive::sinks::memory::Memory;
+use overdrive::sinks::{Applied, Store, Write};
+use overdrive::sources::log::{LogAppender, LogSource};
+use overdrive::sources::{Record, Source as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const PREFIX: &str = "od:";
+pub const CLOCK: i64 = 1_763_600_000_123;
+const TTL: Duration = Duration::from_secs(3_600);
+
+/// The settings as published.
+pub fn config() -> Config {
+    toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults are whole")
+}
+
+/// A shim and what it stands on.
+pub struct World {
+    pub name: &'static str,
+    pub addr: SocketAddr,
+    pub store: Box<dyn Store>,
+    pub applied: Applied,
+    pub keys: Keys,
+    handle: Option<Handle>,
+    dir: tempfile::TempDir,
+    #[cfg(feature = "redis")]
+    pub redis: Option<crate::support::redis::RedisServer>,
+}
+
+impl World {
+    /// Over the memory of this process.
+    pub fn memory(change: impl Fn(&mut Params)) -> World {
+        let memory = Memory::new(PREFIX);
+        World::over("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), change)
+    }
+
+    /// Over any reader and store.
+    pub fn over(name: &'static str, reader: Arc<dyn Reader>, store: Box<dyn Store>, change: impl Fn(&mut Params)) -> World {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let config = config();
+        let mut params = config.service.clone();
+        (params.port, params.token_wait) = (0, Duration::from_secs(20));
+        change(&mut params);
+        let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
+        let state = State::new(&params, PREFIX, reader, log, Recent::default());
+        let handle = spawn(&params, state).expect("a free port");
+        World {
+            name,
+            addr: handle.addr,
+            store,
+            applied: Applied::default(),
+            keys: Keys::new(PREFIX),
+            handle: Some(handle),
+            dir,
+            #[cfg(feature = "redis")]
+            redis: None,
+        }
+    }
+
+    /// Writes as of the next epoch, which is also a tick.
+    pub fn write(&mut self, writes: &[Write]) {
+        self.applied.epoch += 1;
+        self.applied.tick_epoch = self.applied.epoch;
+        (self.applied.clock_ms, self.applied.watermark_ms) = (CLOCK, CLOCK - 5);
+        self.store.write(writes, &self.applied).expect("the store takes it");
+    }
+
+    /// Says that everything in the log has been read, at both cadences or only at that of epochs.
+    pub fn caught_up(&mut self, tick: bool) {
+        let mut next = Positions::new();
+        for record in self.logged() {
+            next.insert((record.role, record.partition), record.offset + 1);
+        }
+        self.applied.offsets = next.clone();
+        if tick {
+            self.applied.tick_offsets = next;
+        }
+    }
+
+    /// Everything in the log, in the order of roles and offsets.
+    pub fn logged(&self) -> Vec<Record> {
+        let mut source = LogSource::open(self.dir.path(), &config().log, Positions::new()).expect("the log opens");
+        let (mut records, mut last) = (Vec::new(), usize::MAX);
+        while records.len() != last {
+            last = records.len();
+            source.poll(10_000, Duration::from_millis(50), &mut records).expect("the log is whole");
+        }
+        records.sort_by_key(|r| (r.role, r.partition, r.offset));
+        records
+    }
+
+    /// The payloads of a role.
+    pub fn payloads(&self, role: Role) -> Vec<String> {
+        let of = self.logged().into_iter().filter(|record| record.role == role);
+        of.map(|record| String::from_utf8(record.payload.expect("not a deletion").to_vec()).expect("text")).collect()
+    }
+
+    /// Where the log lies.
+    pub fn log_dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Stops the shim.
+    pub fn stop(&mut self) {
+        self.handle.take().expect("stopped once").stop();
+    }
+
+    /// A slate of these items, best first, each because of another one.
+    pub fn slate(&self, user: &str, items: &[&str]) -> Write {
+        self.slate_of(user, items, self.applied.epoch + 1)
+    }
+
+    /// The same, as of a given epoch.
+    pub fn slate_of(&self, user: &str, items: &[&str], epoch: u64) -> Write {
+        let mut slate = SlateValue::new(user, "home", CLOCK, items.len());
+        let why = Why { kind: proto::ReasonKind::Because, interaction: "share", subject: "i0" };
+        for (place, item) in items.iter().enumerate() {
+            slate.push(item, 900_000 - place as i32, Source::Neighbours, why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
+        }
+        let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
+        Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL }
+    }
+
+    /// Items a user has seen, latest first.
+    pub fn seen(&self, user: &str, items: &[&str]) -> Write {
+        let members = items.iter().enumerate().map(|(i, item)| (item.to_string(), (CLOCK - i as i64) as f64)).collect();
+        Write::Ranked { key: self.keys.seen(user), members, ttl: TTL }
+    }
+
+    /// An item withdrawn.
+    pub fn gone(&self, item: &str) -> Write {
+        Write::Member { key: self.keys.gone(), member: item.to_string(), score: Some(CLOCK as f64), ttl: TTL }
+    }
+
+    /// What is trending, best first, with scores 10, 9, ….
+    pub fn trending(&self, category: Option<&str>, items: &[&str]) -> Write {
+        let score = |place: usize| (10_000 - 1_000 * place as i64) as f64;
+        let members = items.iter().enumerate().map(|(place, item)| (item.to_string(), score(place))).collect();
+        Write::Ranked { key: self.keys.trending(category), members, ttl: TTL }
+    }
+
+    /// Three views and a like in the last minute.
+    pub fn features(&self, key: String) -> Write {
+        let signals = Signals {
+            counts: vec![(Kind::View, [3; 5]), (Kind::Like, [0, 1, 1, 1, 1])],
+            decayed: 5.0,
+            velocity: 1.25,
+            ctr: 0.05,
+            engagement: 0.125,
+            weighted_milli: [3_000, 5_000, 5_000, 5_000, 5_000],
+        };
+        Write::Fields { key, fields: layout::encode_features(&signals, CLOCK, self.applied.epoch + 1), ttl: TTL }
+    }
+
+    /// Jazz for days, rock since an hour.
+    pub fn interests(&self, user: &str) -> Write {
+        let weights = |jazz: f64| vec![("category:jazz".to_string(), jazz), ("category:rock".to_string(), 1.0 - jazz)];
+        let interests = StoredInterests {
+            as_of: CLOCK,
+            epoch: self.applied.epoch + 1,
+            short: weights(0.25),
+            long: weights(0.75),
+            drift: 0.4,
+        };
+        Write::Fields { key: self.keys.interests(user), fields: layout::encode_interests(&interests), ttl: TTL }
+    }
+
+    /// One neighbour.
+    pub fn neighbours(&self, item: &str, neighbour: &str) -> Write {
+        let neighbour = proto::Neighbour { item_id: neighbour.to_string(), similarity_micro: 410_000, users: 12 };
+        let list = proto::Neighbours { item_id: item.to_string(), as_of_ms: CLOCK, neighbours: vec![neighbour] };
+        let stamp = Stamp { epoch: self.applied.epoch + 1, generation: 1, model: 0 };
+        Write::Value { key: self.keys.neighbours(item), value: layout::encode_neighbours(&list, stamp), ttl: TTL }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop();
+        }
+    }
+}
