@@ -46,6 +46,9 @@ const IGNORED: [&str; 1] = ["OVERDRIVE_CLIENT_BASE_URL"];
 /// A value and its origin, by `section.key`.
 type Settings = BTreeMap<String, (Value, Origin)>;
 
+/// A key of the file and what stands behind it, each with its place.
+type Entry<'t, 'i> = (&'t toml::Spanned<toml::de::DeString<'i>>, &'t toml::Spanned<toml::de::DeValue<'i>>);
+
 /// All settings before they are checked.
 pub struct Layers {
     settings: Settings,
@@ -117,21 +120,21 @@ impl Layers {
         };
         let spans = toml::de::DeTable::parse(&text).map_err(syntax)?;
         let table: toml::Table = text.parse().map_err(syntax)?;
-        for (section, keys) in spans.get_ref() {
-            let name: &str = section.get_ref();
-            let line = line_of(&text, section.span().start);
+        let line = |at: std::ops::Range<usize>| line_of(&text, at.start);
+        for (section, keys) in in_order(spans.get_ref()) {
+            let (name, here): (&str, _) = (section.get_ref(), line(section.span()));
             if let Err(unknown) = self.known_section(name) {
-                problems.push(format!("unknown section `{name}` in {shown} line {line}; {unknown}"));
+                problems.push(format!("unknown section `{name}` in {shown} line {here}; {unknown}"));
                 continue;
             }
             let (toml::de::DeValue::Table(keys), Some(Value::Table(values))) = (keys.get_ref(), table.get(name)) else {
-                problems.push(format!("`{name}` in {shown} line {line} must be a section: write [{name}]"));
+                problems.push(format!("`{name}` in {shown} line {here} must be a section: write [{name}]"));
                 continue;
             };
-            for (key, value) in values {
-                let at = keys.get_key_value(key.as_str()).map_or(0, |(key, _)| key.span().start);
-                let origin = Origin::File { path: path.into(), line: line_of(&text, at) };
-                self.lay(&format!("{name}.{key}"), value.clone(), origin, problems);
+            for (key, _) in in_order(keys) {
+                let value = values[&**key.get_ref()].clone();
+                let origin = Origin::File { path: path.into(), line: line(key.span()) };
+                self.lay(&format!("{name}.{}", key.get_ref()), value, origin, problems);
             }
         }
         Ok(())
@@ -190,7 +193,14 @@ impl Layers {
         let mut alone = defaults.settings.clone();
         alone.insert(key.to_string(), (value.clone(), origin.clone()));
         let error = build(&alone).err()?;
-        Some(format!("`{key}` = {} in {origin}: {}", spelt(key, value), error.message().trim_end()))
+        // The reader names its own type for a number that does not fit; a person wants the range.
+        let allowed = match error.message().trim_end() {
+            outside if !value.is_integer() => outside.to_string(),
+            outside if outside.ends_with("u16") => "must be 0 to 65535".to_string(),
+            outside if outside.ends_with("u32") => "must be 0 to 4294967295".to_string(),
+            _ => "must be 0 or more".to_string(),
+        };
+        Some(format!("`{key}` = {} in {origin}: {allowed}", spelt(key, value)))
     }
 
     /// "`a.b` = 3 (the default), `a.c` = 2 (overdrive.toml line 7): must be …"
@@ -304,6 +314,13 @@ fn section_of(key: &str) -> &str {
 
 fn last_of(key: &str) -> &str {
     key.split_once('.').map_or(key, |(_, last)| last)
+}
+
+/// The entries of a table as they stand in the file.
+fn in_order<'t, 'i>(table: &'t toml::de::DeTable<'i>) -> Vec<Entry<'t, 'i>> {
+    let mut entries: Vec<Entry> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
 }
 
 /// The line of a byte, counted from 1.

@@ -1,0 +1,48 @@
+# What one does with this checkout. Each target says in one line what it is doing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint audit bench clean-state
+
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
+export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
+
+help:                           ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo:                           ## build and show the whole system at work; needs only Rust and a C compiler
+	@echo "== building (the first time takes some minutes)"
+	@cargo build --release --locked
+	@echo "== starting the demo"
+	@target/release/overdrive demo
+
+test:                           ## install the servers the tests use, then run every test
+	@echo "== servers and tools by apt-get, where they are missing"
+	@scripts/install-servers.sh
+	@echo "== Kafka's jars by Maven into $(OVERDRIVE_KAFKA_JARS)"
+	@scripts/fetch-kafka.sh
+	@echo "== ONNX Runtime by pip into $(CACHE), unless ORT_DYLIB_PATH names one"
+	@if [ -z "$${ORT_DYLIB_PATH:-}" ]; then library="$$(scripts/fetch-onnxruntime.sh)"; eval "$$library"; fi; \
+	echo "== tests"; \
+	cargo test --locked --no-fail-fast
+
+lint:                           ## formatting and clippy, with and without the features
+	@echo "== formatting"
+	@cargo fmt --check
+	@echo "== clippy, default features"
+	@cargo clippy --locked --all-targets -- -D warnings
+	@echo "== clippy, no features"
+	@cargo clippy --locked --all-targets --no-default-features -- -D warnings
+
+audit:                          ## licences, advisories and sources of every dependency; needs cargo-deny
+	@echo "== dependencies"
+	@cargo deny --locked check
+
+bench:                          ## run the benchmarks
+	@echo "== benchmarks"
+	@cargo bench --locked
+
+clean-state:                    ## delete the embedded log and all that was written under .overdrive
+	@echo "== deleting .overdrive"
+	@rm -rf .overdrive

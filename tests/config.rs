@@ -1,0 +1,388 @@
+//! Configuration from outside: layers, complaints, the binary's exit codes. What it cannot catch: a setting that is read and
+//! then does nothing; the tests of the room it belongs to do.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use overdrive::config::{Config, ConfigError, DEFAULTS};
+
+/// Loads a file with this text, called `settings.toml`, and this environment.
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let file = dir.path().join("settings.toml");
+    std::fs::write(&file, text).expect("writable");
+    let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    // The folder differs from run to run: complaints are compared without it.
+    let folder = format!("{}/", dir.path().display());
+    Config::load(Some(&file), env)
+        .map_err(|e| ConfigError { problems: e.problems.iter().map(|p| p.replace(&folder, "")).collect() })
+}
+
+/// The problems of a configuration that must be refused.
+fn refused(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+    load(text, env).expect_err("must be refused").problems
+}
+
+fn keys(of: &toml::Table) -> BTreeSet<String> {
+    let of_section = |(section, keys): (&String, &toml::Value)| {
+        let keys: Vec<String> = keys.as_table().expect("a section").keys().map(|key| format!("{section}.{key}")).collect();
+        keys
+    };
+    of.iter().flat_map(of_section).collect()
+}
+
+#[test]
+fn every_key_of_the_file_is_a_field_and_every_field_is_in_the_file() {
+    let file: toml::Table = DEFAULTS.parse().expect("overdrive.toml is TOML");
+    let fields = toml::Table::try_from(Config::defaults()).expect("settings are TOML");
+    assert_eq!(keys(&file), keys(&fields));
+    // Reading ignores what no field takes, so the other direction is proven by what writing gives back.
+    assert_eq!(load(DEFAULTS, &[]), Ok(Config::defaults()));
+}
+
+#[test]
+fn every_key_of_the_file_has_a_comment_or_stands_in_a_section_with_one() {
+    let mut section_says = false;
+    for (number, line) in DEFAULTS.lines().enumerate() {
+        let says = line.contains(" # ");
+        if line.starts_with('[') {
+            section_says = says;
+        } else if line.contains(" = ") && !line.trim_start().starts_with('#') {
+            assert!(says || section_says, "overdrive.toml line {}: `{line}` has no comment", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_file_says_what_every_short_name_sets() {
+    let short = [
+        ("OVERDRIVE_KAFKA_BROKERS", "a:1"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "b:1"),
+        ("OVERDRIVE_REDIS_URL", "redis://c"),
+        ("REDIS_URL", "redis://d"),
+        ("OVERDRIVE_SERVICE_PORT", "5"),
+        ("SERVICE_PORT", "6"),
+        ("OVERDRIVE_STATE_DIR", "e"),
+        ("OVERDRIVE_FEATURE_TTL_SECONDS", "7"),
+    ];
+    for (name, value) in short {
+        let changed = load("", &[(name, value)]).expect("accepted").changed();
+        assert_eq!(changed.len(), 1, "{name}");
+        let key = changed[0].0.split_once('.').expect("section.key").1;
+        let line = DEFAULTS.lines().find(|line| line.split([' ', ',']).any(|word| word == name));
+        let line = line.unwrap_or_else(|| panic!("overdrive.toml does not mention {name}"));
+        assert!(line.starts_with(&format!("{key} = ")), "{name} sets {key}, yet stands at `{line}`");
+    }
+}
+
+#[test]
+fn file_beats_default_environment_beats_file() {
+    let text = "[engine]\nworkers = 3\nepoch_rows = 7\n[redis]\nurl = 'redis://file'\n";
+    let config = load(text, &[("OVERDRIVE_ENGINE__WORKERS", "4"), ("OVERDRIVE_WEIGHTS__LIKE", "9")]).expect("allowed");
+    assert_eq!((config.engine.workers, config.engine.epoch_rows, config.engine.epochs_in_flight), (4, 7, 4));
+    assert_eq!(config.redis.url, "redis://file");
+    assert_eq!(config.recommend.weights.table().milli(overdrive::model::Kind::Like), 9_000, "a whole number is a number");
+}
+
+#[test]
+fn among_variables_the_more_particular_wins() {
+    let url = |env: &[(&str, &str)]| load("", env).expect("allowed").redis.url;
+    let (plain, short, full) =
+        (("REDIS_URL", "redis://plain"), ("OVERDRIVE_REDIS_URL", "redis://short"), ("OVERDRIVE_REDIS__URL", "redis://full"));
+    assert_eq!(url(&[plain]), "redis://plain");
+    assert_eq!(url(&[plain, short]), "redis://short");
+    assert_eq!(url(&[full, plain, short]), "redis://full");
+    assert_eq!(url(&[("REDIS_URL", "")]), Config::defaults().redis.url, "handed on by a compose file, but not set");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_name() {
+    let text = "[engine]\nworkers = 2\n\nworker = 4\n[slate]\nkept = 3\n[blend]\nzeal = 1\n";
+    assert_eq!(
+        refused(text, &[("OVERDRIVE_ENGINE__WORKER", "3"), ("OVERDRIVE_REDIS_URI", "x"), ("OVERDRIVE_XYZ", "")]),
+        [
+            "unknown key `engine.worker` in settings.toml line 4; did you mean `engine.workers`?",
+            "unknown section `slate` in settings.toml line 5; did you mean `slates`?",
+            "unknown key `blend.zeal` in settings.toml line 8; [blend] has collaborative, content, freshness, interests, real_time",
+            "unknown environment variable OVERDRIVE_ENGINE__WORKER; did you mean OVERDRIVE_ENGINE__WORKERS?",
+            "unknown environment variable OVERDRIVE_REDIS_URI; did you mean OVERDRIVE_REDIS_URL?",
+            "unknown environment variable OVERDRIVE_XYZ; `overdrive config print --env` lists them all",
+        ]
+    );
+}
+
+#[test]
+fn a_key_without_its_section_and_a_section_that_is_a_value_are_explained() {
+    assert_eq!(
+        refused("workers = 4\nengine = 3\n", &[]),
+        [
+            "unknown section `workers` in settings.toml line 1; did you mean `engine.workers`?",
+            "`engine` in settings.toml line 2 must be a section: write [engine]",
+        ]
+    );
+    assert_eq!(
+        refused("[engine.workers]\nmany = 1\n", &[]),
+        ["`engine.workers` = { many = 1 } in settings.toml line 1: must be a whole number"]
+    );
+}
+
+#[test]
+fn variables_of_tests_clients_and_kubernetes() {
+    let fine = [("OVERDRIVE_TEST_FLUVIO", "x"), ("OVERDRIVE_KAFKA_JARS", "x"), ("OVERDRIVE_CLIENT_BASE_URL", "x"), ("PATH", "x")];
+    assert_eq!(load("", &fine), Ok(Config::defaults()));
+    let linked = refused("", &[("OVERDRIVE_PORT_8088_TCP", "tcp://10.0.0.1:8088")]);
+    assert!(linked.len() == 1 && linked[0].contains("enableServiceLinks"), "{linked:?}");
+}
+
+#[test]
+fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
+    let text = "[engine]\nworkers = \"two\"\ntick = 5\nclock = \"moon\"\nheartbeat = \"soon\"\n[log]\nfsync = 1\n";
+    assert_eq!(
+        refused(text, &[("OVERDRIVE_SERVICE__PORT", "http"), ("OVERDRIVE_BLEND__CONTENT", "much")]),
+        [
+            "`engine.workers` = \"two\" in settings.toml line 2: must be a whole number",
+            "`engine.tick` = 5 in settings.toml line 3: must be text in quotes",
+            "`log.fsync` = 1 in settings.toml line 7: must be true or false",
+            "`blend.content` = \"much\" in the environment variable OVERDRIVE_BLEND__CONTENT: must be a number",
+            "`service.port` = \"http\" in the environment variable OVERDRIVE_SERVICE__PORT: must be a whole number",
+        ]
+    );
+    assert_eq!(
+        refused(
+            "[engine]\nclock = \"moon\"\nheartbeat = \"soon\"\n",
+            &[("SERVICE_PORT", "65536"), ("OVERDRIVE_ENGINE__WORKERS", "-1")]
+        ),
+        [
+            "`engine.clock` = \"moon\" in settings.toml line 2: unknown variant `moon`, expected `wall` or `event`",
+            "`engine.heartbeat` = \"soon\" in settings.toml line 3: `soon` is not a duration: expected number at 0",
+            "`engine.workers` = -1 in the environment variable OVERDRIVE_ENGINE__WORKERS: must be 0 or more",
+            "`service.port` = 65536 in the environment variable SERVICE_PORT: must be 0 to 65535",
+        ]
+    );
+}
+
+/// One case a rule: what is set, and a part of the complaint.
+const OUT_OF_RANGE: [(&str, &str); 58] = [
+    ("engine.workers = 0", "must be 1 to 256"),
+    ("engine.workers = 257", "must be 1 to 256"),
+    ("engine.epoch_interval = '0s'", "from 1ms"),
+    ("engine.epoch_interval = '500us'", "whole milliseconds"),
+    ("engine.tick = '3651d'", "to 3650d"),
+    ("engine.epoch_rows = 0", "must be 1 to"),
+    ("engine.epochs_in_flight = 0", "must be 1 to"),
+    ("engine.state_dir = ''", "must name a folder"),
+    ("log.partitions = 0", "must be 1 to 1024"),
+    ("log.segment_bytes = 10", "must be 1024 or more"),
+    ("kafka.brokers = ''", "host:port"),
+    ("kafka.brokers = 'a:1,b'", "host:port"),
+    ("kafka.brokers = 'a:0'", "host:port"),
+    ("kafka.events_topic = 'a b'", "letters, digits"),
+    ("kafka.events_topic = 'overdrive.items'", "different topics"),
+    ("kafka.partitions = 0", "must be 1 to"),
+    ("kafka.replication = 0", "must be 1 to"),
+    ("kafka.queued_max_kbytes = 0", "must be 1 to"),
+    ("kafka.fetch_wait_max = '6m'", "5m or less"),
+    ("store.prefix = 'a{b'", "without braces"),
+    ("store.user_ttl = '0s'", "from 1ms"),
+    ("store.max_dirty_keys = 0", "must be 1 or more"),
+    ("redis.url = 'localhost:6379'", "redis://"),
+    ("redis.pipeline = 0", "must be 1 to"),
+    ("ledger.records_per_user = 0", "must be 1 or more"),
+    ("ledger.history_per_user = 0", "must be 1 or more"),
+    ("ledger.events_per_minute = 0", "must be 1 or more"),
+    ("ledger.lateness = '0s'", "from 1ms"),
+    ("signals.prior_ctr = 1.5", "from 0 to 1"),
+    ("signals.prior_engagement = -0.1", "from 0 to 1"),
+    ("signals.prior_strength = 0", "above 0"),
+    ("weights.like = nan", "must be a number"),
+    ("weights.like = inf", "must be a number"),
+    ("interests.short_half_life = '8d'", "must not be longer"),
+    ("interests.kept = 0", "must be 1 to"),
+    ("interests.signup_weight = -1", "from 0"),
+    ("neighbours.reach = 0", "must be 1 to"),
+    ("neighbours.kept = 0", "must be 1 to"),
+    ("neighbours.damping = -1", "from 0"),
+    ("trending.kept = 1001", "must be 1 to 1000"),
+    ("slates.kept = 501", "must be 1 to 500"),
+    ("slates.candidates = 0", "must be 1 to"),
+    ("slates.neighbours_from = 501", "must be 0 to 500"),
+    ("slates.fresh = 10001", "must be 0 to"),
+    ("slates.busy_refreshes = 0", "above 0"),
+    ("slates.author_decay = 1.1", "from 0 to 1"),
+    ("slates.category_floor = -1", "from 0 to 1"),
+    ("blend.content = -1", "from 0"),
+    ("changes.max_bytes = 1", "must be 1024 or more"),
+    ("service.bind = 'here'", "IP address"),
+    ("service.threads = 0", "must be 1 to 256"),
+    ("service.connections = 0", "must be 1 or more"),
+    ("service.default_k = 501", "default_k must be 1 to max_k"),
+    ("service.max_id_bytes = 257", "must be 1 to 256"),
+    ("metrics.bind = ''", "IP address"),
+    ("metrics.port = 8088", "different ports"),
+    ("logging.filter = 'a=b=c'", "must be a level"),
+    ("logging.format = 'xml'", "one of text, json"),
+];
+
+#[test]
+fn every_rule_refuses_and_names_the_key() {
+    for (setting, allowed) in OUT_OF_RANGE {
+        let problems = refused(setting, &[]);
+        let key = setting.split(' ').next().expect("a key");
+        let named = problems.len() == 1 && problems[0].contains(&format!("`{key}` = ")) && problems[0].contains(allowed);
+        assert!(named && problems[0].contains("settings.toml line 1"), "{setting}: {problems:?}");
+    }
+}
+
+#[test]
+fn rules_over_several_settings_name_them_all() {
+    let nothing = "blend = { content = 0, collaborative = 0, real_time = 0, interests = 0, freshness = 0 }";
+    let problems = refused(nothing, &[]);
+    assert!(problems.len() == 1 && problems[0].ends_with("(settings.toml line 1): their sum must be above 0"), "{problems:?}");
+    let none = "slates = { neighbours = 0, interests = 0, trending = 0, fresh = 0 }";
+    assert!(refused(none, &[])[0].ends_with("one of them must be above 0"));
+    load("slates = { neighbours = 0, interests = 0, trending = 1, fresh = 0 }", &[]).expect("one source is enough");
+    load("ledger.ahead = '0s'", &[]).expect("a clock may be trusted to the millisecond");
+}
+
+#[test]
+fn no_password_is_ever_shown() {
+    let secret = "hunter2";
+    let config = load("", &[("REDIS_URL", "redis://app:hunter2@h")]).expect("allowed");
+    assert_eq!(config.redis.url, "redis://app:hunter2@h", "kept for the connection");
+    let shown = format!("{config:?} {config:#?} {:?} {:?}", config.settings(), config.changed());
+    assert!(!shown.contains(secret) && shown.contains("redis://app:***@h"), "{shown}");
+    for text in [
+        "redis.url = 'http://app:hunter2@h'",
+        "redis.url = 'redis://app:hunter2@h' junk",
+        "redis.url = \"redis://app:hunter2@h\nx",
+    ] {
+        let problems = refused(text, &[]);
+        assert!(!problems.concat().contains(secret), "{problems:?}");
+    }
+    assert!(!refused("", &[("REDIS_URL", "app:hunter2@h")]).concat().contains(secret));
+}
+
+#[test]
+fn a_missing_or_broken_file_is_named() {
+    let missing = Config::load(Some(Path::new("no/such.toml")), std::iter::empty()).expect_err("not there").to_string();
+    assert!(missing.starts_with("cannot read the configuration file no/such.toml: "), "{missing}");
+    assert!(missing.ends_with("name another with --config"), "{missing}");
+    let env = [("OVERDRIVE_CONFIG".to_string(), "no/other.toml".to_string())];
+    let missing = Config::load(None, env.into_iter()).expect_err("not there").to_string();
+    assert!(missing.contains("no/other.toml"), "{missing}");
+    let broken = refused("[engine]\nworkers = = 2\n", &[]);
+    assert!(broken[0].starts_with("settings.toml line 2 is not TOML: "), "{broken:?}");
+    let twice = refused("[engine]\nworkers = 1\nworkers = 2\n", &[]);
+    assert!(twice[0].starts_with("settings.toml line 3 is not TOML: duplicate key"), "{twice:?}");
+}
+
+/// Runs the binary in an empty folder with nothing but this environment.
+fn overdrive(in_folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+    command.args(args).env_clear().envs(env.iter().copied()).current_dir(in_folder).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn the_binary_answers_with_the_right_exit_code() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = |args: &[&str], env: &[(&str, &str)]| overdrive(dir.path(), args, env);
+
+    let fine = run(&["config", "check"], &[]);
+    let settings = Config::defaults().settings().len();
+    assert_eq!(text(&fine.stdout), format!("ok: {settings} settings, 0 changed from the defaults\n"));
+    assert_eq!(fine.status.code(), Some(0));
+
+    std::fs::write(dir.path().join("overdrive.toml"), "[engine]\nworkers = 3\n").expect("writable");
+    std::fs::write(dir.path().join("other.toml"), "[engine]\nworkers = 5\n").expect("writable");
+    let changed = |args: &[&str], env: &[(&str, &str)]| {
+        text(&run(&[args, &["config", "print", "--changed", "--env"]].concat(), env).stdout)
+    };
+    assert_eq!(changed(&[], &[]), "OVERDRIVE_ENGINE__WORKERS=3\n", "./overdrive.toml is read");
+    assert_eq!(changed(&[], &[("OVERDRIVE_CONFIG", "other.toml")]), "OVERDRIVE_ENGINE__WORKERS=5\n");
+    assert_eq!(changed(&["--config", "overdrive.toml"], &[("OVERDRIVE_CONFIG", "other.toml")]), "OVERDRIVE_ENGINE__WORKERS=3\n");
+
+    let wrong = run(&["config", "check"], &[("OVERDRIVE_ENGINE__WORKERS", "0")]);
+    assert_eq!(wrong.status.code(), Some(2), "a wrong setting");
+    assert!(text(&wrong.stderr).starts_with("overdrive: `engine.workers` = 0 (the environment variable"), "{wrong:?}");
+    assert_eq!(run(&["fly"], &[]).status.code(), Some(2), "a wrong command line");
+    let note = run(&["config", "check"], &[("OVERDRIVE_CLIENT_BASE_URL", "x")]);
+    assert!(note.status.success() && text(&note.stderr).contains("note: ") && text(&note.stderr).contains("CLIENT_BASE_URL"));
+
+    let none = run(&["doctor", "--ask", &format!("127.0.0.1:{}/livez", closed_port())], &[]);
+    assert_eq!(none.status.code(), Some(1), "a failed command");
+}
+
+/// A port nobody listens on.
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).expect("a free port").port()
+}
+
+#[test]
+fn doctor_finds_a_real_redis_and_misses_one_that_is_not_there() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let server = Redis::start(dir.path());
+    let port = server.port.to_string();
+    // The service's port is another test's business: take a free one.
+    let free = closed_port().to_string();
+    let url = format!("redis://:hunter2@127.0.0.1:{port}/0");
+    let doctor = |url: &str| {
+        let env = [("OVERDRIVE_STORE__KIND", "redis"), ("REDIS_URL", url), ("SERVICE_PORT", &free)];
+        let output = overdrive(dir.path(), &["doctor"], &env);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, shown) = doctor(&url);
+    assert!(code == Some(0) && shown.contains("✓ redis") && shown.contains("version 7"), "{shown}");
+    let (code, shown) = doctor(&url.replace("hunter2", "hunter3"));
+    assert!(code == Some(1) && shown.contains("✗ redis") && !shown.contains("hunter3"), "{shown}");
+    drop(server);
+    let (code, shown) = doctor(&url);
+    assert!(code == Some(1) && shown.contains("→ start Redis 7") && !shown.contains("hunter2"), "{shown}");
+}
+
+/// A Redis server with a password, killed when dropped.
+struct Redis {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start(dir: &Path) -> Self {
+        let port = closed_port();
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--requirepass",
+                "hunter2",
+            ])
+            .arg("--dir")
+            .arg(PathBuf::from(dir))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("redis-server is installed: `make test` does it");
+        let mut server = Redis { child, port };
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert_eq!(server.child.try_wait().expect("our own child"), None, "redis-server stopped at once");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        server
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+}
