@@ -192,4 +192,3 @@ Ctrl-C stops it. Its log and change feed are in {}.
         state.display()
     )
 }
-

@@ -3,7 +3,7 @@
 use super::stack::{Parts, Stack};
 use crate::config::Config;
 use crate::sinks::Kind;
-use crate::telemetry;
+use crate::{shim, telemetry};
 
 /// Arguments of `overdrive run`.
 #[derive(Debug, clap::Args)]
@@ -16,10 +16,12 @@ pub struct Args {
 /// Runs until a signal comes or the source fails for good.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
     telemetry::init(&config.logging)?;
-    let shim = args.serve || config.store.kind == Kind::Memory;
-    let metrics = telemetry::serve(&config.metrics)?;
-    let stats = Stack::start(config, Parts { engine: true, shim })?.wait()?;
-    drop(metrics);
+    let with_shim = args.serve || config.store.kind == Kind::Memory;
+    let metrics = (config.metrics.port != 0).then(|| shim::spawn_metrics(&config.service, &config.metrics)).transpose()?;
+    let stats = Stack::start(config, Parts { engine: true, shim: with_shim })?.wait()?;
+    if let Some(metrics) = metrics {
+        metrics.stop();
+    }
     if let Some(stats) = stats {
         let account = stats.account;
         tracing::info!(

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::{Change, Names, Positions};
-use crate::shim::read::memory::MemoryReader;
-use crate::shim::{self, Reader, Recent};
+use crate::shim::{self, MemoryReader, Reader, Recent};
 use crate::sinks::memory::Memory;
 use crate::sinks::writer::Stats;
 use crate::sinks::{Completed, Kind, Store};
@@ -108,7 +107,7 @@ fn store(config: &Config) -> Result<(Box<dyn Store>, Arc<dyn Reader>), String> {
         Kind::Redis => {
             let store = crate::sinks::redis::Redis::open(&config.redis, &config.store.prefix).map_err(|e| e.to_string())?;
             let longest = config.service.request_timeout;
-            let reader = shim::read::redis::RedisReader::new(&config.redis, &config.store.prefix, longest)?;
+            let reader = shim::RedisReader::new(&config.redis, &config.store.prefix, longest)?;
             Ok((Box::new(store), Arc::new(reader)))
         }
         #[cfg(not(feature = "redis"))]
@@ -126,11 +125,14 @@ fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shi
 pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
     let asked = Arc::new(AtomicBool::new(false));
     let told = asked.clone();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("signals cannot be heard: {e}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("signals cannot be heard: {e}"))?;
     let hear = move || {
         runtime.block_on(async {
-            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM can be heard");
+            let mut term =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM can be heard");
             for again in [false, true] {
                 tokio::select! {
                     _ = tokio::signal::ctrl_c() => {},
