@@ -399,6 +399,18 @@ fn a_user_nobody_knows_gets_what_is_trending() {
 }
 
 #[test]
+fn where_nothing_trends_what_is_new_stands_in() {
+    both(|mut w| {
+        w.write(&[w.fresh(&["n1", "n2"])]);
+        let feed = get(w.addr, "/v1/feeds/home/nobody");
+        let body = feed.json();
+        assert_eq!((feed.ids(), &body["fallback"], &body["model"]), (vec!["n1".into(), "n2".into()], &json!(true), &json!("fresh")));
+        assert_eq!((&body["items"][0]["source"], &body["items"][0]["reason"]), (&json!("fresh"), &json!("new")));
+        assert_eq!(get(w.addr, "/v1/feeds/trending/nobody").json()["fallback"], true, "asked for trending, given what is new");
+    });
+}
+
+#[test]
 fn nothing_withdrawn_and_nothing_seen_is_shown() {
     both(|mut w| {
         fill(&mut w);

@@ -1,5 +1,5 @@
-//! What every feed reads and nobody owns: the items withdrawn and what is trending for all. Kept here for at most a second, so
-//! that a feed costs one round trip, and so that there still is a feed when the store is away.
+//! What every feed reads and nobody owns: the items withdrawn, and the shelves for all. Kept here for at most a second, so that a
+//! feed costs one round trip, and so that there still is a feed when the store is away.
 
 use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
@@ -8,8 +8,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::cursor::stamp_of;
-use super::feed::Trending;
+use super::feed::Shelf;
 use super::read::{Reader, Unavailable};
+use crate::model::Source;
 use crate::sinks::layout::Keys;
 
 /// From this age on one reader renews them while the others go on with what there is …
@@ -18,14 +19,15 @@ const RIPE: Duration = Duration::from_millis(500);
 const OLD: Duration = Duration::from_secs(1);
 /// Items withdrawn that are remembered, the latest first.
 const MOST_GONE: usize = 100_000;
-/// Trending items that are remembered: all that are stored by default.
-const MOST_TRENDING: usize = 1_000;
+/// Items of a shelf that are remembered: more than a chain of pages can show.
+const MOST_SHELVED: usize = 1_000;
 
-/// Withdrawn and trending, as of one moment.
-#[derive(Clone, Debug, Default)]
+/// Withdrawn items and shelves, as of one moment.
+#[derive(Clone, Debug)]
 pub struct Common {
     pub gone: HashSet<String>,
-    pub trending: Trending,
+    /// Trending, popular, fresh.
+    pub shelves: [Shelf; 3],
 }
 
 /// The latest of them.
@@ -74,19 +76,28 @@ impl Commons {
     async fn renew(&self, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
         let at = Instant::now();
         let applied = reader.applied().await?;
-        let (gone, trending) = (keys.gone(), keys.trending(None));
-        let gone = reader.ranked(&gone, MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();
-        let items = scores(reader.ranked(&trending, MOST_TRENDING).await?);
-        let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
-        let trending = Trending { items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp };
-        let common = Arc::new(Common { gone, trending });
+        let gone = reader.ranked(&keys.gone(), MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();
+        let shelf = async |source, key: String, scale: f64| {
+            let items = scaled(reader.ranked(&key, MOST_SHELVED).await?, scale);
+            let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
+            Ok(Shelf { source, items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp })
+        };
+        let shelves = [
+            shelf(Source::Trending, keys.trending(None), TRENDING_SCALE).await?,
+            shelf(Source::Popular, keys.popular(), 1.0).await?,
+            shelf(Source::Fresh, keys.fresh(), 1.0).await?,
+        ];
+        let common = Arc::new(Common { gone, shelves });
         *self.latest.write().expect("no panic under the lock") = Some((at, common.clone()));
         Ok(common)
     }
 }
 
 /// Trending is stored in thousandths.
-pub fn scores(mut members: Vec<(String, f64)>) -> Vec<(String, f64)> {
-    members.iter_mut().for_each(|(_, score)| *score /= 1000.0);
+pub const TRENDING_SCALE: f64 = 1_000.0;
+
+/// Scores in the unit they are answered in.
+pub fn scaled(mut members: Vec<(String, f64)>, scale: f64) -> Vec<(String, f64)> {
+    members.iter_mut().for_each(|(_, score)| *score /= scale);
     members
 }

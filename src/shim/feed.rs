@@ -1,4 +1,5 @@
-//! One page of a feed from the lists it may come from: the user's slate, then what is trending for everyone.
+//! One page of a feed from the lists it may come from: the user's slate, then the shelves kept for everyone: what is trending,
+//! what is popular, what is new.
 //!
 //! Nothing withdrawn is ever shown. What the user has seen is left out while anything else is there, so a feed is empty only
 //! when there is no item at all. Pure: no store, no clock.
@@ -13,12 +14,12 @@ use crate::model::{Source, Surface};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::sinks::proto::{self, ReasonKind};
 
-/// The model of a page that no model ordered.
-const TRENDING: &str = "trending";
-
-/// What is trending for everyone, best first.
-#[derive(Clone, Debug, Default)]
-pub struct Trending {
+/// A list kept for everyone, best first.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// Trending, popular or fresh; it also names the model of a page that no model ordered.
+    pub source: Source,
+    /// With scores in a unit of the shelf's own.
     pub items: Vec<(String, f64)>,
     /// The clock and the epoch of the mark it was read under.
     pub as_of: i64,
@@ -29,7 +30,8 @@ pub struct Trending {
 /// What a page is made from.
 pub struct Lists<'a> {
     pub slate: Option<&'a StoredSlate>,
-    pub trending: &'a Trending,
+    /// In the order in which they stand in for a slate.
+    pub shelves: &'a [Shelf],
     pub seen: &'a HashSet<&'a str>,
     pub gone: &'a HashSet<String>,
 }
@@ -46,7 +48,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Home => Surface::Home.name(),
-            Self::Trending => TRENDING,
+            Self::Trending => Source::Trending.name(),
         }
     }
 
@@ -80,24 +82,25 @@ pub struct Shown<'a> {
     pub terms: Option<BTreeMap<&'static str, f64>>,
 }
 
+/// The page when there is no list at all.
+const NOTHING: Page<'static> =
+    Page { as_of: 0, epoch: 0, model: "", variant: "", fallback: true, items: Vec::new(), cursor: None };
+
 /// The list a page is taken from.
 #[derive(Clone, Copy)]
 enum List<'a> {
     Slate(&'a StoredSlate),
-    Trending(&'a Trending),
+    Shelf(&'a Shelf),
 }
 
 /// The next `k` items (fewer at the end) after `cursor`.
 pub fn page<'a>(kind: Kind, lists: &Lists<'a>, cursor: &Cursor, k: usize, explain: bool) -> Page<'a> {
     let slate = lists.slate.filter(|_| kind == Kind::Home).map(List::Slate);
-    let tries = [
-        (slate, true),
-        (Some(List::Trending(lists.trending)), true),
-        (Some(List::Trending(lists.trending)), false),
-        (slate, false),
-    ];
+    let shelves = || lists.shelves.iter().map(List::Shelf);
+    let unseen = slate.into_iter().chain(shelves()).map(|list| (list, true));
+    let tries = unseen.chain(shelves().chain(slate).map(|list| (list, false)));
     let mut found = None;
-    for (list, unseen) in tries.into_iter().filter_map(|(list, unseen)| list.map(|list| (list, unseen))) {
+    for (list, unseen) in tries {
         let hidden = |item: &str| lists.gone.contains(item) || (unseen && lists.seen.contains(item));
         let (taken, next) = list.take(cursor.clone(), k, |item| !hidden(item));
         let any = !taken.is_empty();
@@ -109,22 +112,24 @@ pub fn page<'a>(kind: Kind, lists: &Lists<'a>, cursor: &Cursor, k: usize, explai
             break;
         }
     }
-    let (list, taken, next) = found.expect("the trending list is always tried");
-    list.page(&taken, next, kind, explain)
+    match found {
+        Some((list, taken, next)) => list.page(&taken, next, kind, explain),
+        None => NOTHING,
+    }
 }
 
 impl<'a> List<'a> {
     fn len(self) -> usize {
         match self {
             Self::Slate(stored) => stored.slate.items.len(),
-            Self::Trending(trending) => trending.items.len(),
+            Self::Shelf(shelf) => shelf.items.len(),
         }
     }
 
     fn item(self, at: usize) -> &'a str {
         match self {
             Self::Slate(stored) => &stored.slate.items[at].item_id,
-            Self::Trending(trending) => &trending.items[at].0,
+            Self::Shelf(shelf) => &shelf.items[at].0,
         }
     }
 
@@ -132,7 +137,7 @@ impl<'a> List<'a> {
         match self {
             // A slate is written once per epoch and generation.
             Self::Slate(stored) => xxhash_rust::xxh3::xxh3_64_with_seed(&stored.epoch.to_be_bytes(), stored.generation.into()),
-            Self::Trending(trending) => trending.stamp,
+            Self::Shelf(shelf) => shelf.stamp,
         }
     }
 
@@ -165,12 +170,12 @@ impl<'a> List<'a> {
                 items,
                 cursor,
             },
-            Self::Trending(trending) => Page {
-                as_of: trending.as_of,
-                epoch: trending.epoch,
-                model: TRENDING,
+            Self::Shelf(shelf) => Page {
+                as_of: shelf.as_of,
+                epoch: shelf.epoch,
+                model: shelf.source.name(),
                 variant: "",
-                fallback: kind != Kind::Trending,
+                fallback: kind == Kind::Home || shelf.source != Source::Trending,
                 items,
                 cursor,
             },
@@ -180,18 +185,25 @@ impl<'a> List<'a> {
     fn shown(self, at: usize, explain: bool) -> Shown<'a> {
         match self {
             Self::Slate(stored) => of_slate(&stored.slate.items[at], explain),
-            Self::Trending(trending) => {
-                let (item_id, score) = &trending.items[at];
-                let reason = proto::Reason { kind: ReasonKind::Trending as i32, ..Default::default() };
-                Shown {
-                    item_id,
-                    score: *score,
-                    source: Source::Trending.name(),
-                    reason: layout::reason_text(&reason, None).into(),
-                    terms: explain.then(BTreeMap::new),
-                }
-            }
+            Self::Shelf(shelf) => of_shelf(shelf, at, explain),
         }
+    }
+}
+
+fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
+    let (item_id, score) = &shelf.items[at];
+    let kind = match shelf.source {
+        Source::Trending => ReasonKind::Trending,
+        Source::Fresh => ReasonKind::New,
+        _ => ReasonKind::Popular,
+    };
+    let reason = proto::Reason { kind: kind as i32, ..Default::default() };
+    Shown {
+        item_id,
+        score: *score,
+        source: shelf.source.name(),
+        reason: layout::reason_text(&reason, None).into(),
+        terms: explain.then(BTreeMap::new),
     }
 }
 
@@ -218,14 +230,14 @@ mod tests {
         StoredSlate { epoch, generation: 1, model: 0, slate }
     }
 
-    fn trending(items: &[u32]) -> Trending {
+    fn shelf(source: Source, items: &[u32]) -> Shelf {
         let items: Vec<_> = items.iter().map(|i| (format!("i{i}"), 1.0)).collect();
-        Trending { stamp: stamp_of(items.iter().map(|i| i.0.as_str())), items, as_of: 5, epoch: 5 }
+        Shelf { source, stamp: stamp_of(items.iter().map(|i| i.0.as_str())), items, as_of: 5, epoch: 5 }
     }
 
     struct World {
         slate: Option<StoredSlate>,
-        trending: Trending,
+        shelves: [Shelf; 2],
         seen: Vec<&'static str>,
         gone: HashSet<String>,
     }
@@ -233,7 +245,7 @@ mod tests {
     impl World {
         fn page(&self, kind: Kind, cursor: &Cursor, k: usize) -> (Vec<String>, Option<Cursor>, bool) {
             let seen = self.seen.iter().copied().collect();
-            let lists = Lists { slate: self.slate.as_ref(), trending: &self.trending, seen: &seen, gone: &self.gone };
+            let lists = Lists { slate: self.slate.as_ref(), shelves: &self.shelves, seen: &seen, gone: &self.gone };
             let page = page(kind, &lists, cursor, k, false);
             let next = page.cursor.map(|text| Cursor::parse(&text).expect("our own cursor"));
             (page.items.iter().map(|i| i.item_id.to_string()).collect(), next, page.fallback)
@@ -241,7 +253,8 @@ mod tests {
     }
 
     fn world(items: Option<&[u32]>, trends: &[u32]) -> World {
-        World { slate: items.map(|i| slate(1, i)), trending: trending(trends), seen: vec![], gone: HashSet::new() }
+        let shelves = [shelf(Source::Trending, trends), shelf(Source::Fresh, &[])];
+        World { slate: items.map(|i| slate(1, i)), shelves, seen: vec![], gone: HashSet::new() }
     }
 
     /// The order in which lists are tried, and what each rule leaves out.
@@ -256,8 +269,10 @@ mod tests {
         assert_eq!(ids(&w), (vec!["i4".to_string()], None, true), "all seen: what is trending");
         w.seen = vec!["i1", "i3", "i4"];
         assert_eq!(ids(&w), (vec!["i3".to_string(), "i4".to_string()], None, true), "all of that seen too: again");
-        w.trending = trending(&[]);
-        assert_eq!(ids(&w), (vec!["i1".to_string(), "i3".to_string()], None, false), "nothing trending: the slate again");
+        w.shelves = [shelf(Source::Trending, &[]), shelf(Source::Fresh, &[7])];
+        assert_eq!(ids(&w), (vec!["i7".to_string()], None, true), "nothing trending: what is new");
+        w.shelves[1].items.clear();
+        assert_eq!(ids(&w), (vec!["i1".to_string(), "i3".to_string()], None, false), "nothing on any shelf: the slate again");
         assert_eq!(ids(&world(None, &[])), (vec![], None, true));
         let (items, _, fallback) = world(Some(&[1]), &[4]).page(Kind::Trending, &Cursor::default(), 10);
         assert_eq!((items, fallback), (vec!["i4".to_string()], false), "asked for trending it is no fallback");

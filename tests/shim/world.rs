@@ -146,6 +146,12 @@ impl World {
         Write::Ranked { key: self.keys.trending(category), members, ttl: TTL }
     }
 
+    /// What is new, newest first.
+    pub fn fresh(&self, items: &[&str]) -> Write {
+        let members = items.iter().enumerate().map(|(i, item)| (item.to_string(), (CLOCK - i as i64) as f64)).collect();
+        Write::Ranked { key: self.keys.fresh(), members, ttl: TTL }
+    }
+
     /// Three views and a like in the last minute.
     pub fn features(&self, key: String) -> Write {
         let signals = Signals {

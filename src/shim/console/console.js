@@ -238,7 +238,7 @@ function showSlate(feed, cause) {
 /** Says what is shown and how old it is. */
 function describe(feed) {
   const age = new Date(feed.as_of).toISOString().replace("T", " ").slice(0, 19);
-  const kind = feed.fallback ? "No slate of their own yet: what is trending." : `Ordered by ${feed.model}${feed.variant ? " " + feed.variant : ""}.`;
+  const kind = feed.fallback ? `No slate of their own yet: what is ${feed.model === "fresh" ? "new" : feed.model}.` : `Ordered by ${feed.model}${feed.variant ? " " + feed.variant : ""}.`;
   note(`${kind} As of ${age} UTC, epoch ${feed.epoch.toLocaleString("en")}.${feed.stale ? " Stale: your write is not in it yet." : ""}`, feed.stale ? "warn" : "");
   at("more").hidden = !feed.cursor || depth >= 100;
   at("key").hidden = !feed.items.some((item) => item.terms && Object.keys(item.terms).length);

@@ -46,8 +46,8 @@ pub async fn feed(
     };
     let found = find(&shim, kind, &user, token.as_ref()).await?;
     let seen: HashSet<&str> = found.seen.iter().map(|(item, _)| item.as_str()).collect();
-    let Common { gone, trending } = &*found.common;
-    let lists = Lists { slate: found.slate.as_ref(), trending, seen: &seen, gone };
+    let Common { gone, shelves } = &*found.common;
+    let lists = Lists { slate: found.slate.as_ref(), shelves, seen: &seen, gone };
     let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
     let feed = Feed { request_id: &id.0, user_id: &user, surface: kind.name(), stale: found.stale, page };
     Ok(super::views::Body::of(&feed))
@@ -91,9 +91,9 @@ fn decoded(value: &[u8]) -> Option<StoredSlate> {
     }
 }
 
-/// The last trending list read, for everybody, while the store is away.
+/// The last shelves read, for everybody, while the store is away.
 fn remembered(shim: &Shim) -> Option<Found> {
-    let common = shim.commons.stored().filter(|common| !common.trending.items.is_empty())?;
+    let common = shim.commons.stored().filter(|common| common.shelves.iter().any(|shelf| !shelf.items.is_empty()))?;
     metrics::counter!(STORE_ERRORS).increment(1);
     Some(Found { slate: None, seen: Vec::new(), common, stale: true })
 }

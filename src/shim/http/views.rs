@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::params::{Id, Sent, Wanted};
 use crate::model::time::Window;
-use crate::shim::commons::scores;
+use crate::shim::commons::{TRENDING_SCALE, scaled};
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
 use crate::sinks::layout::{self, Features, LayoutError};
 
@@ -183,7 +183,7 @@ pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Want
     };
     let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
     let applied = shim.reader.applied().await?;
-    let members = scores(shim.reader.ranked(&shim.keys.trending(category), wanted.k).await?);
+    let members = scaled(shim.reader.ranked(&shim.keys.trending(category), wanted.k).await?, TRENDING_SCALE);
     let items = members.into_iter().map(|(item_id, score)| Scored { item_id, score }).collect();
     let rest = TrendingView { scope, as_of: applied.clock_ms, epoch: applied.tick_epoch, items };
     Ok(Body::of(&Of { user_id: None, item_id: None, stale, rest }))
