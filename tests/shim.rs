@@ -404,7 +404,10 @@ fn where_nothing_trends_what_is_new_stands_in() {
         w.write(&[w.fresh(&["n1", "n2"])]);
         let feed = get(w.addr, "/v1/feeds/home/nobody");
         let body = feed.json();
-        assert_eq!((feed.ids(), &body["fallback"], &body["model"]), (vec!["n1".into(), "n2".into()], &json!(true), &json!("fresh")));
+        assert_eq!(
+            (feed.ids(), &body["fallback"], &body["model"]),
+            (vec!["n1".into(), "n2".into()], &json!(true), &json!("fresh"))
+        );
         assert_eq!((&body["items"][0]["source"], &body["items"][0]["reason"]), (&json!("fresh"), &json!("new")));
         assert_eq!(get(w.addr, "/v1/feeds/trending/nobody").json()["fallback"], true, "asked for trending, given what is new");
     });

@@ -509,26 +509,9 @@ mod kafka {
         runtime: tokio::runtime::Runtime,
     }
 
-    fn params(test: &str) -> KafkaParams {
-        let mut params = config().kafka;
-        params.brokers = KafkaBroker::shared().brokers();
-        params.partitions = 3;
-        for topic in [
-            &mut params.events_topic,
-            &mut params.items_topic,
-            &mut params.users_topic,
-            &mut params.control_topic,
-            &mut params.slates_topic,
-            &mut params.dead_topic,
-        ] {
-            *topic = format!("{test}.{topic}");
-        }
-        params
-    }
-
     impl KafkaCase {
         fn new(test: &str) -> Self {
-            let params = params(test);
+            let params = KafkaBroker::shared().params(test);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             Self { appender: KafkaAppender::open(&params).expect("opens"), params, runtime }
         }
@@ -613,7 +596,7 @@ mod kafka {
 
     #[test]
     fn missing_topics_are_created_as_they_must_be_or_named() {
-        let mut params = params("topics");
+        let mut params = KafkaBroker::shared().params("topics");
         params.create_topics = false;
         let message = stop(KafkaSource::open(&params, Positions::new()).map(|s| Box::new(s) as Box<dyn Source>));
         assert!(message.contains("there is no topic topics.overdrive.events") && message.contains("create_topics"), "{message}");
@@ -639,7 +622,7 @@ mod kafka {
 
     #[test]
     fn a_broker_that_is_away_may_come_back_but_not_without_its_data() {
-        let mut params = params("away");
+        let mut params = KafkaBroker::shared().params("away");
         let port = support::free_port();
         let broker = KafkaBroker::start_on(port);
         params.brokers = broker.brokers();

@@ -225,19 +225,7 @@ mod contract {
             ask::<Option<Vec<u8>>>(self, &["GET", key]).map(Bytes::from)
         }
         fn dump(&mut self) -> Dump {
-            let keys: Vec<String> = ask(self, &["KEYS", "*"]);
-            keys.into_iter().filter_map(|key| dump_key(self, &key).map(|dumped| (key, dumped))).collect()
-        }
-    }
-
-    fn dump_key(redis: &mut redis::Connection, key: &str) -> Option<Dumped> {
-        match ask::<String>(redis, &["TYPE", key]).as_str() {
-            "string" => redis.value(key).map(Dumped::Value),
-            "hash" => Some(Dumped::Fields(ask(redis, &["HGETALL", key]))),
-            "zset" => Some(Dumped::Ranked(ask(redis, &["ZREVRANGE", key, "0", "-1", "WITHSCORES"]))),
-            // It expired in between.
-            "none" => None,
-            other => panic!("{key} is a {other}"),
+            support::redis::dump(self)
         }
     }
 

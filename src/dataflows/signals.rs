@@ -16,7 +16,7 @@ use timely::dataflow::operators::vec::Map;
 
 use super::SignalsParams;
 use super::ledger::{Update, UserDelta};
-use crate::model::decayed::Decayed;
+use crate::model::decayed::{Decayed, Share};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::signals::Priors;
@@ -32,6 +32,7 @@ pub struct Count {
     pub kind: Kind,
     pub at: Millis,
     pub diff: i32,
+    pub share: Share,
 }
 
 /// Whole new signals of a key.
@@ -50,14 +51,21 @@ pub fn signals<'scope>(
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
 ) -> StreamVec<'scope, u64, Change> {
-    let mut state = State::new(&params.signals, params.weights.table());
-    let own = deltas.flat_map(|delta| counts(&delta)).route(|count| count.key.hash());
+    let (weights, half_life) = (params.weights.table(), params.signals.half_life);
+    let mut state = State::new(&params.signals, weights.clone());
+    let own = deltas.flat_map(move |delta| counts(&delta, &weights, half_life)).route(|count| count.key.hash());
     own.per_epoch(clock, Pipeline, "Signals", move |epoch, rows, out| state.step(epoch, rows, out))
 }
 
 /// The records of a user's delta, under every key they count for.
-pub fn counts(delta: &UserDelta) -> Vec<Count> {
-    delta.updates.iter().flat_map(|update| keys(delta, update).map(|key| count(key, update))).collect()
+pub fn counts(delta: &UserDelta, weights: &Weights, half_life: Millis) -> Vec<Count> {
+    let mut counts = Vec::with_capacity(delta.updates.len() * 4);
+    for update in &delta.updates {
+        let (at, diff) = (update.at, update.diff);
+        let share = Share::new(at, weights.milli(update.kind), diff, half_life);
+        counts.extend(keys(delta, update).map(|key| Count { key, kind: update.kind, at, diff: diff as i32, share }));
+    }
+    counts
 }
 
 fn keys<'a>(delta: &UserDelta, update: &'a Update) -> impl Iterator<Item = SignalKey> + use<'a> {
@@ -65,10 +73,6 @@ fn keys<'a>(delta: &UserDelta, update: &'a Update) -> impl Iterator<Item = Signa
     let categories = facts.into_iter().flat_map(|f| f.categories.iter().map(|c| SignalKey::Category(*c)));
     let author = facts.and_then(|f| f.author).map(SignalKey::Author);
     [SignalKey::User(delta.user), SignalKey::Item(update.item)].into_iter().chain(categories).chain(author)
-}
-
-fn count(key: SignalKey, update: &Update) -> Count {
-    Count { key, kind: update.kind, at: update.at, diff: update.diff as i32 }
 }
 
 /// What is kept of one key beside its panes.
@@ -161,7 +165,7 @@ impl State {
             }
         };
         key.dirty = true;
-        key.decayed.add(count.at, self.weights.milli(count.kind), i64::from(count.diff), self.half_life);
+        key.decayed.put(count.share);
         self.panes.add(slot, count.at, count.diff);
     }
 

@@ -13,6 +13,23 @@ use super::time::Millis;
 pub const REACH: i64 = 32;
 const SCALE: f64 = (1u64 << 20) as f64;
 
+/// What one record adds to a decayed sum: worked out once, added to the sum of every key the record counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Share {
+    block: i32,
+    mantissa: i64,
+}
+
+impl Share {
+    /// Of a weight in thousandths at time `at`; with a negative `diff` it takes back.
+    pub fn new(at: Millis, weight_milli: i64, diff: i64, half_life: Millis) -> Self {
+        let block = at.div_euclid(half_life) as i32;
+        let fraction = at.rem_euclid(half_life) as f64 / half_life as f64;
+        let mantissa = libm::round(weight_milli as f64 * libm::exp2(fraction) * SCALE) as i64;
+        Self { block, mantissa: mantissa * diff }
+    }
+}
+
 /// The decayed sum of one key: block number and integer mantissa, ascending, without zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Decayed(SmallVec<[(i32, i64); 2]>);
@@ -20,11 +37,11 @@ pub struct Decayed(SmallVec<[(i32, i64); 2]>);
 impl Decayed {
     /// Adds (or with a negative `diff` takes back) a weight in thousandths at time `at`.
     pub fn add(&mut self, at: Millis, weight_milli: i64, diff: i64, half_life: Millis) {
-        let (block, mantissa) = contribution(at, weight_milli, half_life);
-        self.add_mantissa(block, mantissa * diff);
+        self.put(Share::new(at, weight_milli, diff, half_life));
     }
 
-    fn add_mantissa(&mut self, block: i32, mantissa: i64) {
+    /// Adds what a record is worth.
+    pub fn put(&mut self, Share { block, mantissa }: Share) {
         if mantissa == 0 {
             return;
         }
@@ -71,12 +88,6 @@ impl Decayed {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-fn contribution(at: Millis, weight_milli: i64, half_life: Millis) -> (i32, i64) {
-    let block = at.div_euclid(half_life) as i32;
-    let fraction = at.rem_euclid(half_life) as f64 / half_life as f64;
-    (block, libm::round(weight_milli as f64 * libm::exp2(fraction) * SCALE) as i64)
 }
 
 #[cfg(test)]

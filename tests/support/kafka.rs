@@ -1,5 +1,7 @@
 //! A real Apache Kafka broker: one node, KRaft, from the jars that `scripts/fetch-kafka.sh` puts in place.
 
+use overdrive::config::Config;
+use overdrive::sources::KafkaParams;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -49,6 +51,24 @@ impl KafkaBroker {
     /// `127.0.0.1:<port>`
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The default settings with this broker, and topics that only `test` uses.
+    pub fn params(&self, test: &str) -> KafkaParams {
+        let mut params = Config::defaults().kafka;
+        params.brokers = self.brokers();
+        params.partitions = 3;
+        for topic in [
+            &mut params.events_topic,
+            &mut params.items_topic,
+            &mut params.users_topic,
+            &mut params.control_topic,
+            &mut params.slates_topic,
+            &mut params.dead_topic,
+        ] {
+            *topic = format!("{test}.{topic}");
+        }
+        params
     }
 }
 

@@ -110,3 +110,24 @@ fn ping(port: u16) -> bool {
     };
     matches!(asked().as_ref().map(|a| &a[..]), Ok(b"+PONG\r\n" | b"-NOAUTH"))
 }
+
+/// Everything a server holds, as the store in memory dumps itself.
+#[cfg(feature = "redis")]
+pub fn dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String, overdrive::sinks::memory::Dumped> {
+    use overdrive::sinks::memory::Dumped;
+    let keys: Vec<String> = ask(redis, &["KEYS", "*"]);
+    let dump_key = |key: &String| match ask::<String>(redis, &["TYPE", key]).as_str() {
+        "string" => ask::<Option<Vec<u8>>>(redis, &["GET", key]).map(|value| Dumped::Value(value.into())),
+        "hash" => Some(Dumped::Fields(ask(redis, &["HGETALL", key]))),
+        "zset" => Some(Dumped::Ranked(ask(redis, &["ZREVRANGE", key, "0", "-1", "WITHSCORES"]))),
+        "none" => None, // it expired in between
+        other => panic!("{key} is a {other}"),
+    };
+    let dumped: Vec<_> = keys.iter().map(dump_key).collect();
+    keys.into_iter().zip(dumped).filter_map(|(key, dumped)| Some((key, dumped?))).collect()
+}
+
+#[cfg(feature = "redis")]
+fn ask<T: redis::FromRedisValue>(redis: &mut redis::Connection, command: &[&str]) -> T {
+    redis::cmd(command[0]).arg(&command[1..]).query(redis).expect("the server answers")
+}
