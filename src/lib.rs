@@ -4,6 +4,7 @@ pub mod codec;
 pub mod commands;
 pub mod config;
 pub mod dataflows;
+pub mod feed;
 pub mod model;
 pub mod operators;
 pub mod scoring;

@@ -1,1 +1,29 @@
-fn main() {}
+//! Arguments to `Config` to a command; nothing else. Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+use overdrive::commands::{self, Cli};
+use overdrive::config::Layers;
+
+fn main() -> ExitCode {
+    let Cli { config: file, command } = Cli::parse();
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    let layers = Layers::read(file.as_deref(), env);
+    let (config, notes) = match layers.and_then(|layers| Ok((layers.config()?, layers.notes))) {
+        Ok(read) => read,
+        Err(refused) => return failed(&refused.to_string(), 2),
+    };
+    notes.iter().for_each(|note| eprintln!("overdrive: note: {note}"));
+    match commands::run(command, &config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => failed(&reason, 1),
+    }
+}
+
+/// Every line of `reason` on the error stream; an empty one was told already.
+fn failed(reason: &str, code: u8) -> ExitCode {
+    reason.lines().for_each(|line| eprintln!("overdrive: {line}"));
+    ExitCode::from(code)
+}

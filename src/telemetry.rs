@@ -1,1 +1,155 @@
-//! (being written)
+//! Logs and numbers about this process: the subscriber, the one recorder, and the table of every metric with its unit.
+//!
+//! A label is a route, a status, an outcome or a stage: never an id of a user or an item.
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Logging;
+
+/// From the log's acceptance of an event to its effect being readable, in seconds.
+pub const FRESHNESS: &str = "overdrive_freshness_seconds";
+/// What became of events: applied, duplicate, late, filtered, dead.
+pub const EVENTS: &str = "overdrive_events_total";
+/// How far a stage is behind the newest epoch.
+pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
+/// Users whose slate was made again.
+pub const REFRESHES: &str = "overdrive_refreshes_total";
+/// Refreshes put off by the budget of an epoch.
+pub const COALESCED: &str = "overdrive_refreshes_coalesced_total";
+/// Keys that wait for the store.
+pub const DIRTY_KEYS: &str = "overdrive_dirty_keys";
+/// Batches the store did not take, and reads it did not answer.
+pub const STORE_ERRORS: &str = "overdrive_store_errors_total";
+/// The newest epoch whose answers are in the store.
+pub const EPOCH: &str = "overdrive_epoch";
+/// The clock of that epoch.
+pub const CLOCK: &str = "overdrive_clock_ms";
+/// Requests answered by the shim.
+pub const REQUESTS: &str = "overdrive_requests_total";
+/// From the head of a request to the head of its answer, in seconds.
+pub const REQUEST_TIME: &str = "overdrive_request_seconds";
+/// Connections the shim holds.
+pub const CONNECTIONS: &str = "overdrive_connections";
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// One row of the table of metrics: name, sort, unit and help text.
+pub type Metric = (&'static str, Sort, metrics::Unit, &'static str);
+
+use Sort::{Counter, Gauge, Histogram};
+use metrics::Unit::{Count, Milliseconds, Seconds};
+
+/// Every metric of Overdrive.
+pub const METRICS: [Metric; 12] = [
+    (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
+    (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
+    (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
+    (REFRESHES, Counter, Count, "slates made again"),
+    (COALESCED, Counter, Count, "refreshes put off because the input was behind"),
+    (DIRTY_KEYS, Gauge, Count, "keys waiting for the store"),
+    (STORE_ERRORS, Counter, Count, "batches not taken and reads not answered by the store"),
+    (EPOCH, Gauge, Count, "newest epoch whose answers are in the store"),
+    (CLOCK, Gauge, Milliseconds, "clock of that epoch, since 1970"),
+    (REQUESTS, Counter, Count, "requests answered, by route and status"),
+    (REQUEST_TIME, Histogram, Seconds, "from the head of a request to the head of its answer, by route and status"),
+    (CONNECTIONS, Gauge, Count, "connections open at the shim"),
+];
+
+/// Bounds of freshness, seconds: dense around the 10 ms that are promised.
+const FRESHNESS_BOUNDS: [f64; 18] =
+    [0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0, 300.0];
+/// Bounds of request times, seconds: dense below the 5 ms that are promised.
+const REQUEST_BOUNDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// How often recorded samples are folded into buckets when nobody scrapes; without it they would pile up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Starts logging to stderr as `[logging]` says. Fails on a filter or format that cannot be read, or when called twice.
+pub fn init(logging: &Logging) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&logging.filter).map_err(|e| {
+        format!("logging.filter `{}` cannot be read: {e}; write it as RUST_LOG, for instance `info`", logging.filter)
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = match logging.format.as_str() {
+        "text" => builder.try_init(),
+        "json" => builder.json().try_init(),
+        other => return Err(format!("logging.format `{other}` is not known; use text or json")),
+    };
+    done.map_err(|e| format!("logging cannot start: {e}"))
+}
+
+/// The recorder of this process, installed at the first call; later calls give the same one.
+pub fn recorder() -> Result<PrometheusHandle, String> {
+    static RECORDER: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    RECORDER.get_or_init(install).clone()
+}
+
+fn install() -> Result<PrometheusHandle, String> {
+    let bounds = |name: &str| Matcher::Full(name.to_string());
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(bounds(FRESHNESS), &FRESHNESS_BOUNDS)
+        .and_then(|b| b.set_buckets_for_metric(bounds(REQUEST_TIME), &REQUEST_BOUNDS))
+        .and_then(|b| b.install_recorder())
+        .map_err(|e| format!("the metrics recorder cannot start: {e}"))?;
+    METRICS.iter().for_each(describe);
+    let upkeep = handle.clone();
+    let keep = move || loop {
+        std::thread::sleep(UPKEEP);
+        upkeep.run_upkeep();
+    };
+    std::thread::Builder::new()
+        .name("metrics".to_string())
+        .spawn(keep)
+        .map_err(|e| format!("the thread of the metrics recorder cannot start: {e}"))?;
+    Ok(handle)
+}
+
+fn describe(&(name, sort, unit, help): &Metric) {
+    match sort {
+        Counter => metrics::describe_counter!(name, unit, help),
+        Gauge => metrics::describe_gauge!(name, unit, help),
+        Histogram => metrics::describe_histogram!(name, unit, help),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorder_is_one_and_shows_buckets_and_help() {
+        let handle = recorder().expect("first call");
+        recorder().expect("second call gives the same");
+        metrics::histogram!(FRESHNESS).record(0.0042);
+        metrics::counter!(EVENTS, "outcome" => "applied").increment(3);
+        let text = handle.render();
+        assert!(text.contains("overdrive_freshness_seconds_bucket{le=\"0.005\"}"), "{text}");
+        assert!(text.contains("overdrive_events_total{outcome=\"applied\"} 3"), "{text}");
+        assert!(text.contains("# HELP overdrive_freshness_seconds"), "{text}");
+    }
+
+    #[test]
+    fn a_filter_or_format_that_cannot_be_read_is_refused() {
+        let logging = |filter: &str, format: &str| Logging { filter: filter.to_string(), format: format.to_string() };
+        assert!(init(&logging("a=b=c", "text")).expect_err("bad filter").contains("logging.filter"));
+        assert!(init(&logging("info", "xml")).expect_err("bad format").contains("text or json"));
+    }
+
+    #[test]
+    fn every_metric_stands_once() {
+        let mut names: Vec<_> = METRICS.iter().map(|m| m.0).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}

@@ -1,1 +1,309 @@
-//! (being written)
+//! The engine: the only place that knows everybody. It hands epochs to the workers, steps or parks them, and gathers what they say of
+//! each epoch for the writer.
+//!
+//! ```text
+//! source ▶ feed ──cut──▶ worker 0 … n ──parts──▶ collector ──completed epochs──▶ writer ▶ store
+//!            ▲                                       │
+//!            └──────────────── credit ◀──────────────┘
+//! ```
+//! The facts that must stay true: an epoch is completed when every worker has passed it, in order; credit goes back only when the
+//! writer has taken the epoch, so a store that is away holds the input back in the end; and a worker that panics takes the process
+//! with it, because its peers would wait for it for ever.
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+use timely::dataflow::InputHandle;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Input as _;
+use timely::worker::Worker;
+
+use crate::codec::{Decoder, Limits};
+use crate::config::Config;
+use crate::dataflows::{self, Probes, recommend};
+use crate::feed::{Credit, Cut, Cutter, Feed, Topics};
+use crate::model::time::now_ms;
+use crate::model::{Binding, Change, Epoch, Names, Row};
+use crate::operators::PerEpoch;
+use crate::sinks::changes;
+use crate::sinks::dead_letters::DeadLetters;
+use crate::sinks::encode::Encoder;
+use crate::sinks::writer::{self, Stats, Writer};
+use crate::sinks::{Applied, Completed, Store};
+use crate::sources::{Kind, Source, SourceError};
+use crate::telemetry;
+
+/// Completed epochs that may wait for the writer.
+const WAITING: usize = 64;
+/// How long a worker sleeps when nobody wakes it.
+const NAP: Duration = Duration::from_millis(100);
+/// How often a worker tells how far its stages are.
+const TELL: Duration = Duration::from_millis(500);
+
+/// A running engine.
+pub struct Engine {
+    stop: Arc<AtomicBool>,
+    feed: JoinHandle<Result<(), SourceError>>,
+    workers: timely::communication::WorkerGuards<()>,
+    collector: JoinHandle<()>,
+    writer: Writer,
+}
+
+/// What the collector hears.
+enum Said {
+    /// The feed cut an epoch.
+    Cut(Binding, Vec<i64>),
+    /// A worker passed an epoch, with what it changed.
+    Part(u64, Vec<Change>),
+}
+
+/// A worker's share of an epoch.
+type Slice = (Epoch, Vec<Row>);
+
+/// How to reach the workers: a channel each, and the thread to wake.
+#[derive(Clone)]
+struct Desk {
+    slices: Vec<Sender<Slice>>,
+    threads: Arc<Vec<OnceLock<Thread>>>,
+}
+
+impl Engine {
+    /// Starts reading `source` and writing to `store`. `heard` is told every completed epoch before it is written.
+    pub fn start(
+        config: &Config,
+        names: Arc<Names>,
+        source: Box<dyn Source>,
+        store: Box<dyn Store>,
+        heard: impl FnMut(&Completed) + Send + 'static,
+    ) -> Result<Self, String> {
+        abort_when_a_worker_panics();
+        let (said, hears) = unbounded();
+        let (completed, takes) = bounded(WAITING);
+        let credit = Credit::new(config.engine.epochs_in_flight);
+        let writer = start_writer(config, names.clone(), store, takes)?;
+        let (desk, workers) = start_workers(config, said.clone())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let feed = feed(config, names, source, credit.clone());
+        let collector = Collector { workers: config.engine.workers, epochs: BTreeMap::new(), completed, credit, heard };
+        Ok(Self {
+            feed: spawn("feed", {
+                let stop = stop.clone();
+                move || feed.run(&stop, |cut| desk.deliver(cut, &said))
+            })?,
+            collector: spawn("collector", move || collector.run(&hears))?,
+            stop,
+            workers,
+            writer,
+        })
+    }
+
+    /// Whether the source failed for good: nothing more is read.
+    pub fn has_ended(&self) -> bool {
+        self.feed.is_finished()
+    }
+
+    /// Stops reading, completes what was read, writes it. Yields what was done, or why the source failed.
+    pub fn stop(self) -> (Stats, Result<(), SourceError>) {
+        self.stop.store(true, Ordering::Release);
+        let fed = self.feed.join().expect("the feed does not panic");
+        for result in self.workers.join() {
+            result.expect("a worker that panics takes the process with it");
+        }
+        self.collector.join().expect("the collector does not panic");
+        (self.writer.join(), fed)
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
+    std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| format!("the {name} thread cannot start: {e}"))
+}
+
+fn start_writer(config: &Config, names: Arc<Names>, store: Box<dyn Store>, takes: Receiver<Completed>) -> Result<Writer, String> {
+    let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
+    let changes = changes::open(&config.changes, state_dir, kafka, names.clone()).map_err(|e| e.to_string())?;
+    let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
+    let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
+    let params = writer::Params {
+        generation: (now_ms() / 1000) as u32,
+        max_dirty_keys: config.store.max_dirty_keys,
+        retry_max: config.redis.retry_max,
+        applied: Applied::default(),
+    };
+    let encoder = Encoder::new(names, &config.store);
+    Writer::spawn(store, encoder, params, takes, changes, dead, |_| {}).map_err(|e| format!("the writer cannot start: {e}"))
+}
+
+fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit) -> Feed {
+    let (engine, ledger) = (config.engine.clone(), &config.recommend.ledger);
+    let cutter = Cutter::new(&engine, ledger.lateness, config.recommend.slates.busy_refreshes, 0);
+    let kafka = &config.kafka;
+    let topics: Topics =
+        [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into());
+    Feed { source, decoder: Decoder::new(names, Limits::PUBLISHED), cutter, topics, engine, credit }
+}
+
+fn start_workers(config: &Config, said: Sender<Said>) -> Result<(Desk, timely::communication::WorkerGuards<()>), String> {
+    let count = config.engine.workers;
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded()).unzip();
+    let desk = Desk { slices: senders, threads: Arc::new((0..count).map(|_| OnceLock::new()).collect()) };
+    let receivers: Vec<_> = receivers.into_iter().map(|r| Mutex::new(Some(r))).collect();
+    let (threads, params) = (desk.threads.clone(), config.recommend.clone());
+    let timely = if count == 1 { timely::Config::thread() } else { timely::Config::process(count) };
+    let workers = timely::execute(timely, move |worker| {
+        let index = worker.index();
+        let mine = receivers[index].lock().expect("no panic under the lock").take().expect("taken once, by its worker");
+        threads[index].set(std::thread::current()).expect("set once, by its worker");
+        work(worker, &mine, said.clone(), &params);
+    })
+    .map_err(|e| format!("the workers cannot start: {e}"))?;
+    Ok((desk, workers))
+}
+
+/// One worker: takes its slices, steps, parks.
+fn work(worker: &mut Worker, slices: &Receiver<Slice>, said: Sender<Said>, params: &dataflows::Params) {
+    let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
+    let probes = Probes::default();
+    worker.dataflow(|scope| {
+        let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+        recommend(rows, clock.clone(), params, &probes).per_epoch(
+            clock,
+            Pipeline,
+            "Out",
+            move |epoch, changes, _: &mut Vec<()>| {
+                let part = Said::Part(epoch.number, std::mem::take(changes));
+                said.send(part).expect("the collector outlives the workers");
+            },
+        );
+    });
+    let mut told = Instant::now();
+    loop {
+        match slices.try_recv() {
+            Ok((epoch, mut batch)) => {
+                rows.send_batch(&mut batch);
+                clock.send(epoch);
+                rows.advance_to(epoch.number + 1);
+                clock.advance_to(epoch.number + 1);
+                worker.step();
+            }
+            Err(TryRecvError::Empty) => drop(worker.step_or_park(Some(NAP))),
+            Err(TryRecvError::Disconnected) => return, // timely steps on until the dataflow is complete
+        }
+        if told.elapsed() > TELL {
+            told = Instant::now();
+            tell(&probes, *clock.time(), worker.index());
+        }
+    }
+}
+
+/// How many epochs each stage is behind what this worker was given.
+fn tell(probes: &Probes, given: u64, worker: usize) {
+    if worker == 0 {
+        for (stage, probe) in probes.stages() {
+            let behind = probe.with_frontier(|frontier| frontier.first().map_or(0, |passed| given.saturating_sub(*passed)));
+            metrics::gauge!(telemetry::FRONTIER_LAG, "stage" => stage).set(behind as f64);
+        }
+    }
+}
+
+impl Desk {
+    /// Gives every worker its partitions' rows and wakes it; `false` when the workers are gone.
+    fn deliver(&self, cut: Cut, said: &Sender<Said>) -> bool {
+        let epoch = cut.binding.epoch;
+        let mut slices = vec![Vec::new(); self.slices.len()];
+        for row in cut.rows {
+            slices[row.origin.partition as usize % self.slices.len()].push(row);
+        }
+        let mut taken = said.send(Said::Cut(cut.binding, cut.accepted_ms)).is_ok();
+        for (slice, (sender, thread)) in slices.into_iter().zip(self.slices.iter().zip(self.threads.iter())) {
+            taken &= sender.send((epoch, slice)).is_ok();
+            if let Some(thread) = thread.get() {
+                thread.unpark();
+            }
+        }
+        taken
+    }
+}
+
+impl Drop for Desk {
+    /// Wakes the workers, so that they see at once that there is nothing more.
+    fn drop(&mut self) {
+        self.slices.clear();
+        self.threads.iter().filter_map(OnceLock::get).for_each(Thread::unpark);
+    }
+}
+
+/// Puts the workers' parts of each epoch together.
+struct Collector<F> {
+    workers: usize,
+    epochs: BTreeMap<u64, Gathering>,
+    completed: Sender<Completed>,
+    credit: Credit,
+    heard: F,
+}
+
+#[derive(Default)]
+struct Gathering {
+    cut: Option<(Binding, Vec<i64>)>,
+    parts: usize,
+    changes: Vec<Change>,
+}
+
+impl<F: FnMut(&Completed)> Collector<F> {
+    fn run(mut self, hears: &Receiver<Said>) {
+        for said in hears {
+            match said {
+                Said::Cut(binding, accepted_ms) => {
+                    let gathering = self.epochs.entry(binding.epoch.number).or_default();
+                    gathering.cut = Some((binding, accepted_ms));
+                }
+                Said::Part(epoch, changes) => {
+                    let gathering = self.epochs.entry(epoch).or_default();
+                    gathering.parts += 1;
+                    gathering.changes.extend(changes);
+                }
+            }
+            let complete = |g: &Gathering| g.cut.is_some() && g.parts == self.workers;
+            while let Some(first) = self.epochs.first_entry().filter(|first| complete(first.get())) {
+                let Gathering { cut, changes, .. } = first.remove();
+                let (binding, accepted_ms) = cut.expect("complete, so cut");
+                let completed = Completed { binding, changes, accepted_ms };
+                balance(&completed);
+                (self.heard)(&completed);
+                if self.completed.send(completed).is_err() {
+                    return;
+                }
+                self.credit.give();
+            }
+        }
+    }
+}
+
+/// The conservation law: every event consumed has one outcome.
+fn balance(completed: &Completed) {
+    for change in &completed.changes {
+        if let Change::Account(account) = change
+            && !account.balances()
+        {
+            let epoch = completed.binding.epoch.number;
+            tracing::error!(epoch, ?account, "events consumed and outcomes differ: this is a bug of overdrive, please report it");
+            debug_assert!(account.balances(), "conservation in epoch {epoch}: {account:?}");
+        }
+    }
+}
+
+/// Peers of a worker that panicked would park for ever.
+fn abort_when_a_worker_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            if std::thread::current().name().is_some_and(|name| name.starts_with("timely:work")) {
+                std::process::abort();
+            }
+        }));
+    });
+}

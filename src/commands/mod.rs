@@ -1,4 +1,87 @@
-//! (being written)
+//! The command line: one file a subcommand, each with its arguments and a `run` that is handed a checked configuration.
 
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use crate::config::Config;
+
+pub mod config;
+pub mod demo;
+pub mod doctor;
 pub mod generate;
 pub mod replay;
+pub mod run;
+pub mod serve;
+
+/// Keeps every active user's feed up to date while events arrive.
+#[derive(Debug, Parser)]
+#[command(name = "overdrive", version, propagate_version = true, disable_help_subcommand = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// A TOML file with the settings that differ from the defaults; OVERDRIVE_CONFIG names one too, and ./overdrive.toml is read when it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  overdrive demo                      everything in one process, with made-up users; needs nothing installed
+  overdrive doctor                    what this machine has and lacks
+  overdrive config print              every setting with its value
+
+Every setting is also an environment variable: OVERDRIVE_ENGINE__WORKERS=4 overdrive run";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the whole system at work on made-up users, in one process
+    #[command(after_help = "Example:\n  overdrive demo\nthen open the address it prints")]
+    Demo(demo::Args),
+    /// Run the engine: read events, keep everything up to date, write the answers
+    #[command(
+        after_help = "Example, with real servers:\n  OVERDRIVE_SOURCE__KIND=kafka OVERDRIVE_STORE__KIND=redis \\\n  OVERDRIVE_KAFKA_BROKERS=kafka:9092 OVERDRIVE_REDIS_URL=redis://redis:6379/0 overdrive run"
+    )]
+    Run(run::Args),
+    /// Serve feeds over HTTP from the answers in Redis; start as many as the traffic needs
+    #[command(
+        after_help = "Example:\n  OVERDRIVE_STORE__KIND=redis overdrive serve\n  curl http://127.0.0.1:8088/v1/feeds/home/u1"
+    )]
+    Serve(serve::Args),
+    /// Feed recorded events from a file into the log or Kafka, at any speed
+    #[command(after_help = "Example:\n  overdrive replay --from events.jsonl --to log --speed 100")]
+    Replay(replay::Args),
+    /// Make up events, items and users with tastes that can be checked
+    #[command(after_help = "Example:\n  overdrive generate --events 100000 --to jsonl --out sample")]
+    Generate(generate::Args),
+    /// Check or show the settings
+    #[command(after_help = "Examples:\n  overdrive --config my.toml config check\n  overdrive config print --changed")]
+    Config(config::Args),
+    /// Check this machine and the servers the settings name, and say what to do
+    #[command(
+        after_help = "Examples:\n  overdrive doctor\n  overdrive doctor --ask 127.0.0.1:8088/livez   (as a container's health check)"
+    )]
+    Doctor(doctor::Args),
+}
+
+/// Does it. An error is one or more lines for the person at the terminal; empty when the command told them already.
+pub fn run(command: Command, config: &Config) -> Result<(), String> {
+    match command {
+        Command::Demo(args) => demo::run(args, config),
+        Command::Run(args) => run::run(args, config),
+        Command::Serve(args) => serve::run(args, config),
+        Command::Replay(args) => replay::run(args, config),
+        Command::Generate(args) => generate::run(args, config),
+        Command::Config(args) => config::run(args, config),
+        Command::Doctor(args) => doctor::run(args, config),
+    }
+}
+
+/// Writes to the standard output. A reader that has seen enough (`| head`) is no failure.
+fn say(text: &str) -> Result<(), String> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write to the standard output: {e}")),
+        _ => Ok(()),
+    }
+}

@@ -2,7 +2,7 @@
 //! arrive in the order of the file; a run that broke off can be repeated, because event ids are the same each time.
 
 use bytes::Bytes;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -187,13 +187,14 @@ impl Replay {
         self.bar.finish_and_clear();
         let counts: Vec<_> = self.accepted.iter().map(|(role, n)| format!("{} {}", HumanCount(*n), role.name())).collect();
         let counts = if counts.is_empty() { "nothing".to_string() } else { counts.join(", ") };
-        let rate = self.accepted.values().sum::<u64>() as f64 / took.as_secs_f64().max(1e-3);
+        let seconds = took.as_secs_f64().max(1e-3);
+        let rate = self.accepted.values().sum::<u64>() as f64 / seconds;
         let to = match kind {
             Kind::Log => "the log",
             Kind::Kafka => "kafka",
         };
         let how = if complete { "replayed" } else { "broken off; confirmed so far:" };
-        println!("{how} {counts} to {to} in {} ({} records/s)", HumanDuration(took), HumanCount(rate as u64));
+        println!("{how} {counts} to {to} in {seconds:.1} s ({} records/s)", HumanCount(rate as u64));
     }
 }
 

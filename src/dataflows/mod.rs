@@ -1,5 +1,20 @@
 //! The stages of the path, each a noun, and the page that puts them together (`recommend`).
 
+pub mod board;
+pub mod candidates;
+pub mod catalogue;
+pub mod features;
+pub mod interests;
+pub mod ledger;
+pub mod neighbours;
+pub mod profiles;
+pub mod recommend;
+pub mod signals;
+pub mod slates;
+pub mod trending;
+
+pub use recommend::{Probes, recommend};
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::kind::{Kind, Weights};
@@ -10,7 +25,7 @@ use crate::model::time::{Millis, millis};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    pub ledger: Ledger,
+    pub ledger: LedgerParams,
     pub signals: SignalsParams,
     pub weights: KindWeights,
     pub interests: InterestsParams,
@@ -23,7 +38,7 @@ pub struct Params {
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ledger {
+pub struct LedgerParams {
     pub records_per_user: usize,
     pub history_per_user: usize,
     pub events_per_minute: usize,

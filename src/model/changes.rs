@@ -15,6 +15,10 @@ pub enum Scope {
     Global,
     /// A `category:…` token.
     Category(TokenId),
+    /// All items, by seven-day decay: what is shown when nothing trends.
+    Popular,
+    /// All items, the newest first.
+    Fresh,
 }
 
 /// Interests of a user: token and weight, strongest first.
@@ -88,8 +92,8 @@ pub enum Change {
     },
     Signals(SignalKey, Option<Arc<Signals>>),
     Interests(UserId, Option<Arc<Interests>>),
-    /// Items not to be shown to the user again, with the time of the last interaction, latest first, capped.
-    Seen(UserId, Vec<(ItemId, Millis)>),
+    /// Items not to be shown to the user again, with the time of the last interaction, or `None` for one that may be shown again.
+    Seen(UserId, Vec<(ItemId, Option<Millis>)>),
     Neighbours(ItemId, Vec<Neighbour>),
     /// The best of a scope, best first, with the score in thousandths.
     Trending(Scope, Vec<(ItemId, i64)>),

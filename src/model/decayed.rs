@@ -52,8 +52,16 @@ impl Decayed {
         self.from_block(now) * libm::exp2(-fraction)
     }
 
-    /// The value in units of `block`: an order among sums of one half-life that the passing of time does not change.
-    pub fn from_block(&self, block: i64) -> f64 {
+    /// The binary logarithm of the value plus the clock in half-lives, in millionths: the same at every clock, so it orders sums of
+    /// one half-life and the passing of time updates nothing. `None` where the sum is not positive.
+    pub fn forward_micro(&self) -> Option<i64> {
+        let newest = i64::from(self.0.last()?.0);
+        let value = self.from_block(newest);
+        (value > 0.0).then(|| libm::round((libm::log2(value) + newest as f64) * 1e6) as i64)
+    }
+
+    /// The value in units of `block`.
+    fn from_block(&self, block: i64) -> f64 {
         let live = self.0.iter().filter(|(b, _)| i64::from(*b) > block - REACH);
         let sum: f64 = live.map(|(b, m)| libm::ldexp(*m as f64, (i64::from(*b) - block) as i32)).sum();
         sum / (SCALE * 1000.0)
@@ -90,6 +98,8 @@ mod tests {
         sum.add(t0 + 3 * DAY, 1_500, -1, h);
         sum.add(t0 + 9 * DAY + 17, 2_800, -1, h);
         assert_eq!(sum, before);
+        let gap = (7 * DAY * 1_000_000) as f64;
+        assert_eq!(sum.forward_micro(), Some(libm::round((2.0 + t0 as f64 * 1e6 / gap) * 1e6) as i64));
     }
 
     #[test]

@@ -10,6 +10,12 @@ pub const MINUTE: Millis = 60 * SECOND;
 pub const HOUR: Millis = 60 * MINUTE;
 pub const DAY: Millis = 24 * HOUR;
 
+/// The time of day. Only the edges ask; inside, the clock is the epoch's.
+pub fn now_ms() -> Millis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as Millis
+}
+
 /// A sliding window. A record of event time `t` counts at clock `T` while
 /// `floor(T/r) - W/r < floor(t/r) <= floor(T/r)`, with `r` the window's resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,1 +1,10 @@
-//! (being written)
+//! What moves rows, each a verb and a file. None of them knows a configuration, a codec, a clock or a socket.
+
+pub mod link;
+pub mod per_epoch;
+pub mod route;
+pub mod top;
+pub mod window;
+
+pub use per_epoch::PerEpoch;
+pub use route::{Route, To};

@@ -1,8 +1,10 @@
-//! The blend: a weighted sum of five terms.
+//! The blend: a weighted sum of five terms between 0 and 1, quantised before it orders anything.
 
 use serde::{Deserialize, Serialize};
 
-/// `[blend]`
+use crate::model::slate::TERMS;
+
+/// `[blend]`: the weights of the terms, in the order of [`TERMS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
@@ -11,4 +13,67 @@ pub struct Params {
     pub real_time: f64,
     pub interests: f64,
     pub freshness: f64,
+}
+
+/// A place in [`TERMS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    Content,
+    Collaborative,
+    RealTime,
+    Interests,
+    Freshness,
+}
+
+/// The terms of one candidate.
+pub type Terms = [f64; TERMS.len()];
+
+/// Weights that sum to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blend {
+    weights: Terms,
+}
+
+impl Blend {
+    /// The configured weights over their sum.
+    pub fn new(params: &Params) -> Self {
+        let weights = [params.content, params.collaborative, params.real_time, params.interests, params.freshness];
+        let sum: f64 = weights.iter().sum();
+        Self { weights: weights.map(|w| w / sum) }
+    }
+
+    /// The score in millionths. A term that is not a number counts nothing.
+    pub fn score_micro(&self, terms: &Terms) -> i32 {
+        let sum: f64 = self.contributions(terms).iter().sum();
+        libm::round(sum * 1e6) as i32
+    }
+
+    /// What each term adds to the score.
+    pub fn contributions(&self, terms: &Terms) -> Terms {
+        let mut contributions = self.weights;
+        for (weight, term) in contributions.iter_mut().zip(terms) {
+            *weight *= if term.is_finite() { term.clamp(0.0, 1.0) } else { 0.0 };
+        }
+        contributions
+    }
+}
+
+/// A term as it is stored: in 1/10000.
+pub fn stored(terms: &Terms) -> [u16; TERMS.len()] {
+    terms.map(|t| if t.is_finite() { libm::round(t.clamp(0.0, 1.0) * 1e4) as u16 } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_relative_and_a_nan_counts_nothing() {
+        let params = Params { content: 3.0, collaborative: 2.5, real_time: 2.5, interests: 1.0, freshness: 1.0 };
+        let blend = Blend::new(&params);
+        assert_eq!(blend.score_micro(&[1.0; 5]), 1_000_000);
+        assert_eq!(blend.score_micro(&[1.0, 0.0, 0.0, 0.0, 0.0]), 300_000);
+        assert_eq!(blend.score_micro(&[f64::NAN, 2.0, -1.0, 0.5, 0.0]), 300_000);
+        assert_eq!(stored(&[f64::NAN, 2.0, -1.0, 0.5, 0.0]), [0, 10_000, 0, 5_000, 0]);
+    }
 }

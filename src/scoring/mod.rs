@@ -1,3 +1,4 @@
-//! How candidates get their scores.
+//! How candidates get their scores and their order. Pure functions.
 
 pub mod blend;
+pub mod diversity;

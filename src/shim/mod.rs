@@ -1,9 +1,44 @@
-//! The read side.
+//! The read side: what a query means, over any store, and the way in for events over HTTP.
+//!
+//! A read never computes: it decodes what the engine wrote, leaves out what must not be shown, and says how old it is. A read
+//! that carries the token of a write sees that write or says `stale`.
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::model::time::span;
+use crate::model::{Positions, Role};
+use crate::sinks::Applied;
+use crate::sinks::layout::Keys;
+use crate::sources::Appender;
+use crate::telemetry;
+
+mod commons;
+mod cursor;
+mod error;
+mod feed;
+mod http;
+mod read;
+mod recent;
+mod server;
+mod token;
+mod wire;
+
+pub use error::Refusal;
+pub use http::served;
+#[cfg(feature = "redis")]
+pub use read::RedisReader;
+pub use read::{Answer, Fields, MemoryReader, Parts, Reader, Sizes, Unavailable};
+pub use recent::Recent;
+pub use server::serve;
+pub use token::Token;
 
 /// `[service]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,4 +61,131 @@ pub struct Params {
     pub default_k: usize,
     pub max_k: usize,
     pub max_id_bytes: usize,
+}
+
+/// Everything a request may use.
+pub struct State {
+    params: Params,
+    keys: Keys,
+    reader: Arc<dyn Reader>,
+    log: Arc<dyn Appender>,
+    recent: Recent,
+    commons: commons::Commons,
+    /// Keys by family, and when they were counted.
+    sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
+    /// Or why there is none.
+    metrics: Result<PrometheusHandle, String>,
+    started: Instant,
+}
+
+/// Which part of the applied mark a read waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cadence {
+    /// What every epoch brings up to date: slates, features, interests.
+    Epoch,
+    /// What ticks do: trending and neighbours.
+    Tick,
+}
+
+impl Cadence {
+    fn of(self, applied: &Applied) -> &Positions {
+        match self {
+            Self::Epoch => &applied.offsets,
+            Self::Tick => &applied.tick_offsets,
+        }
+    }
+}
+
+impl State {
+    /// Over a store and a log. `prefix` is of every key of the store; `recent` may be shared with whoever knows who is active.
+    pub fn new(params: &Params, prefix: &str, reader: Arc<dyn Reader>, log: Arc<dyn Appender>, recent: Recent) -> Arc<Self> {
+        let (params, keys) = (params.clone(), Keys::new(prefix));
+        let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
+        let (sizes, started) = (Default::default(), Instant::now());
+        Arc::new(Self { params, keys, reader, log, recent, commons, sizes, metrics, started })
+    }
+
+    /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.
+    async fn visible(&self, token: &Token, cadence: Cadence) -> Result<bool, Unavailable> {
+        let wait = async {
+            let mut applied = self.reader.applied().await?;
+            while !token.covered_by(cadence.of(&applied)) {
+                applied = self.reader.moved(&applied).await?;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(self.params.token_wait, wait).await {
+            Ok(done) => done.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Appends records of one role; the token of the write. The error says what is known of the batch.
+    async fn append(&self, role: Role, records: Vec<(bytes::Bytes, Option<bytes::Bytes>)>) -> Result<Token, String> {
+        let count = records.len();
+        // A little less than the request has, so that the answer says what happened.
+        let patience = self.params.request_timeout * 9 / 10;
+        let done = tokio::time::timeout(patience, self.log.append(role, records)).await;
+        let what = match done {
+            Ok(Ok(places)) => return Ok(Token::of(role, &places)),
+            Ok(Err(why)) => why,
+            Err(_) => format!("no answer within {patience:?}"),
+        };
+        Err(format!(
+            "the log did not confirm the {count} records: {what}; some of them may have been taken, so send all of them again \
+             with the same event_id: an event is counted once"
+        ))
+    }
+}
+
+/// A running shim with threads of its own.
+pub struct Handle {
+    /// Where it answers: the port that was chosen when 0 was asked for.
+    pub addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Takes no more connections and returns when the requests under way are answered (at most five seconds).
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        if self.thread.join().is_err() {
+            tracing::error!("the shim's thread had panicked");
+        }
+    }
+}
+
+/// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
+pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(params.threads.max(1))
+        .thread_name("shim")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the shim's threads cannot start: {e}"))?;
+    let listener = runtime.block_on(listen(params))?;
+    let addr = listener.local_addr().map_err(|e| format!("the shim's address cannot be read: {e}"))?;
+    let (stop, stopped) = watch::channel(false);
+    let params = params.clone();
+    let run = move || runtime.block_on(async move { serve(&params, state, listener, stopped).await });
+    let thread = std::thread::Builder::new()
+        .name("shim-main".to_string())
+        .spawn(run)
+        .map_err(|e| format!("the shim's thread cannot start: {e}"))?;
+    tracing::info!(%addr, "the shim answers");
+    Ok(Handle { addr, stop, thread })
+}
+
+/// The time of day, milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// The listener of `[service]`.
+pub async fn listen(params: &Params) -> Result<TcpListener, String> {
+    TcpListener::bind((params.bind.as_str(), params.port)).await.map_err(|e| {
+        let (bind, port) = (&params.bind, params.port);
+        format!("the shim cannot listen on {bind}:{port}: {e}; choose another service.port or stop what uses it")
+    })
 }

@@ -1,1 +1,427 @@
-//! (being written)
+//! Changes become writes: names are looked up, values are laid out, lifetimes set. Pure but for a count: the same change, epoch
+//! and names always make the same bytes.
+
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use super::{Params, Write};
+use crate::model::changes::{Interests, Neighbour, Scope};
+use crate::model::time::Millis;
+use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
+
+/// Writes changes down in the published layout.
+pub struct Encoder {
+    names: Arc<Names>,
+    keys: Keys,
+    user_ttl: Duration,
+    item_ttl: Duration,
+    slate_ttl: Duration,
+    trending_ttl: Duration,
+    skipped: AtomicU64,
+}
+
+/// When and by whom a value is written.
+#[derive(Clone, Copy)]
+struct When {
+    as_of: Millis,
+    stamp: Stamp,
+}
+
+impl Encoder {
+    /// With the spelling of ids, and prefix and lifetimes of keys.
+    pub fn new(names: Arc<Names>, params: &Params) -> Self {
+        Self {
+            names,
+            keys: Keys::new(&params.prefix),
+            user_ttl: params.user_ttl,
+            item_ttl: params.item_ttl,
+            slate_ttl: params.slate_ttl,
+            trending_ttl: params.trending_ttl,
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// The spelling of ids.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Rows left out because an id in them has no known name: a change, an item of a slate, a member of a list.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Appends what `change`, made in `epoch` by this `generation` of the engine, writes: one write, or none.
+    pub fn writes(&self, change: &Change, epoch: &Epoch, generation: u32, out: &mut Vec<Write>) {
+        let stamp = Stamp { epoch: epoch.number, generation, model: layout::BLEND.0 };
+        let when = When { as_of: epoch.clock_ms, stamp };
+        let write = match change {
+            Change::Slate { user, surface, slate, .. } => self.slate(*user, *surface, slate.as_deref(), when),
+            Change::Signals(key, signals) => self.signals(*key, signals.as_deref(), when),
+            Change::Interests(user, interests) => self.interests(*user, interests.as_deref(), when),
+            Change::Seen(user, items) => return self.seen(*user, items, out),
+            Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
+            Change::Trending(scope, items) => self.trending(*scope, items),
+            Change::Catalogue(item, available) => self.catalogue(*item, *available, epoch.clock_ms),
+            Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return,
+        };
+        match write {
+            Some(write) => out.push(write),
+            None => self.skip(),
+        }
+    }
+
+    fn slate(&self, user: UserId, surface: Surface, slate: Option<&Slate>, when: When) -> Option<Write> {
+        let user = self.user_name(user)?;
+        let key = self.keys.slate(surface.name(), None, &user);
+        let Some(slate) = slate else { return Some(Write::Delete { key }) };
+        let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
+        // Two hundred items have a few dozen reasons between them, and looking names up is most of the work.
+        let mut subjects = FxHashMap::default();
+        for row in &slate.items {
+            let subject: &Option<_> = subjects.entry(row.reason).or_insert_with(|| self.subject(&row.reason));
+            let (Some(item), Some(subject)) = (self.item_name(row.item), subject) else {
+                self.skip();
+                continue;
+            };
+            value.push(&item, row.score_micro, row.source, why(&row.reason, subject.as_deref()), &row.terms);
+        }
+        Some(Write::Value { key, value: value.finish(layout::BLEND.1, "", when.stamp), ttl: self.slate_ttl })
+    }
+
+    /// The name a reason mentions, if it mentions one: `None` outside, when that name is unknown.
+    fn subject(&self, reason: &Reason) -> Option<Option<Arc<str>>> {
+        match reason {
+            Reason::Because { item, .. } => self.item_name(*item).map(Some),
+            Reason::Likes { token } | Reason::Trending { token: Some(token) } | Reason::New { token: Some(token) } => {
+                self.token_name(*token).map(Some)
+            }
+            Reason::Trending { token: None } | Reason::New { token: None } | Reason::Popular => Some(None),
+        }
+    }
+
+    fn signals(&self, key: SignalKey, signals: Option<&Signals>, when: When) -> Option<Write> {
+        let (key, ttl) = match key {
+            SignalKey::User(user) => (self.keys.user(&self.user_name(user)?), self.user_ttl),
+            SignalKey::Item(item) => (self.keys.item(&self.item_name(item)?), self.item_ttl),
+            SignalKey::Category(token) => (self.keys.category(bare(&self.token_name(token)?)), self.item_ttl),
+            SignalKey::Author(token) => (self.keys.author(bare(&self.token_name(token)?)), self.item_ttl),
+        };
+        let Some(signals) = signals else { return Some(Write::Delete { key }) };
+        Some(Write::Fields { key, fields: layout::encode_features(signals, when.as_of, when.stamp.epoch), ttl })
+    }
+
+    fn interests(&self, user: UserId, interests: Option<&Interests>, when: When) -> Option<Write> {
+        let key = self.keys.interests(&self.user_name(user)?);
+        let Some(interests) = interests else { return Some(Write::Delete { key }) };
+        let stored = StoredInterests {
+            as_of: when.as_of,
+            epoch: when.stamp.epoch,
+            short: self.named(&interests.short, |t| self.token_name(t)),
+            long: self.named(&interests.long, |t| self.token_name(t)),
+            drift: interests.drift,
+        };
+        Some(Write::Fields { key, fields: layout::encode_interests(&stored), ttl: self.user_ttl })
+    }
+
+    /// Member by member: an event changes one. The set lives as long as the slates it filters.
+    fn seen(&self, user: UserId, items: &[(ItemId, Option<Millis>)], out: &mut Vec<Write>) {
+        let Some(user) = self.user_name(user) else { return self.skip() };
+        let key = self.keys.seen(&user);
+        let write = |(member, at): (String, Option<Millis>)| Write::Member {
+            key: key.clone(),
+            member,
+            score: at.map(|at| at as f64),
+            ttl: self.slate_ttl,
+        };
+        out.extend(self.named(items, |i| self.item_name(i)).into_iter().map(write));
+    }
+
+    fn neighbours(&self, item: ItemId, neighbours: &[Neighbour], when: When) -> Option<Write> {
+        let item_id = self.item_name(item)?.to_string();
+        let key = self.keys.neighbours(&item_id);
+        if neighbours.is_empty() {
+            return Some(Write::Delete { key });
+        }
+        let pairs: Vec<(ItemId, Neighbour)> = neighbours.iter().map(|n| (n.item, *n)).collect();
+        let named = self.named(&pairs, |i| self.item_name(i)).into_iter();
+        let neighbour = |(item_id, n): (String, Neighbour)| {
+            let Neighbour { similarity_micro, users, .. } = n;
+            proto::Neighbour { item_id, similarity_micro, users }
+        };
+        let list = proto::Neighbours { item_id, as_of_ms: when.as_of, neighbours: named.map(neighbour).collect() };
+        Some(Write::Value { key, value: layout::encode_neighbours(&list, when.stamp), ttl: self.item_ttl })
+    }
+
+    fn trending(&self, scope: Scope, items: &[(ItemId, i64)]) -> Option<Write> {
+        let key = match scope {
+            Scope::Global => self.keys.trending(None),
+            Scope::Category(token) => self.keys.trending(Some(bare(&self.token_name(token)?))),
+            Scope::Popular => self.keys.popular(),
+            Scope::Fresh => self.keys.fresh(),
+        };
+        let members = self.named(items, |i| self.item_name(i));
+        Some(ranked(key, members.into_iter().map(|(item, milli)| (item, milli as f64)).collect(), self.trending_ttl))
+    }
+
+    /// A withdrawn item stays listed at least as long as a slate that may still hold it.
+    fn catalogue(&self, item: ItemId, available: bool, clock: Millis) -> Option<Write> {
+        let member = self.item_name(item)?.to_string();
+        let score = (!available).then_some(clock as f64);
+        Some(Write::Member { key: self.keys.gone(), member, score, ttl: self.slate_ttl })
+    }
+
+    /// Names in place of ids; a row without a name is left out and counted.
+    fn named<I: Copy, T: Copy>(&self, rows: &[(I, T)], name: impl Fn(I) -> Option<Arc<str>>) -> Vec<(String, T)> {
+        let named = |(id, what): &(I, T)| {
+            let name = name(*id);
+            if name.is_none() {
+                self.skip();
+            }
+            name.map(|name| (name.to_string(), *what))
+        };
+        rows.iter().filter_map(named).collect()
+    }
+
+    fn user_name(&self, user: UserId) -> Option<Arc<str>> {
+        self.names.users.get(user.0)
+    }
+
+    fn item_name(&self, item: ItemId) -> Option<Arc<str>> {
+        self.names.items.get(item.0)
+    }
+
+    fn token_name(&self, token: TokenId) -> Option<Arc<str>> {
+        self.names.tokens.get(token.0)
+    }
+
+    fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A set without members is no key.
+fn ranked(key: String, members: Vec<(String, f64)>, ttl: Duration) -> Write {
+    if members.is_empty() { Write::Delete { key } } else { Write::Ranked { key, members, ttl } }
+}
+
+fn why<'a>(reason: &Reason, subject: Option<&'a str>) -> Why<'a> {
+    let subject = subject.unwrap_or("");
+    let (kind, interaction, subject) = match reason {
+        Reason::Because { kind, .. } => (proto::ReasonKind::Because, kind.name(), subject),
+        Reason::Likes { .. } => (proto::ReasonKind::Likes, "", bare(subject)),
+        Reason::Trending { .. } => (proto::ReasonKind::Trending, "", bare(subject)),
+        Reason::New { .. } => (proto::ReasonKind::New, "", bare(subject)),
+        Reason::Popular => (proto::ReasonKind::Popular, "", subject),
+    };
+    Why { kind, interaction, subject }
+}
+
+/// `category:jazz` → `jazz`.
+fn bare(token: &str) -> &str {
+    token.split_once(':').map_or(token, |(_, bare)| bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::TokenKind;
+    use crate::model::interaction::Dead;
+    use crate::model::{Kind, SlateItem, Source};
+    use std::collections::BTreeMap;
+
+    const EPOCH: Epoch = Epoch { number: 42, clock_ms: 1_763_600_000_000, watermark_ms: 0, tick: false, refreshes: None };
+
+    fn params() -> Params {
+        let hours = |n: u64| Duration::from_secs(3600 * n);
+        Params {
+            kind: super::super::Kind::Memory,
+            prefix: "od:".into(),
+            user_ttl: hours(1),
+            item_ttl: hours(2),
+            slate_ttl: hours(3),
+            trending_ttl: hours(4),
+            max_dirty_keys: 10,
+        }
+    }
+
+    fn encoder() -> (Encoder, Arc<Names>) {
+        let names = Arc::new(Names::default());
+        (Encoder::new(names.clone(), &params()), names)
+    }
+
+    fn write_of(encoder: &Encoder, change: Change) -> Option<Write> {
+        let mut out = Vec::new();
+        encoder.writes(&change, &EPOCH, 7, &mut out);
+        assert!(out.len() <= 1);
+        out.pop()
+    }
+
+    #[test]
+    fn every_reason_and_term_of_a_slate_is_written_by_name() {
+        let (encoder, names) = encoder();
+        let user = names.user("u:1").expect("no collision");
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        let shared = names.item("i0").expect("no collision");
+        let reasons = [
+            (Reason::Because { kind: Kind::Share, item: shared }, "because you shared i0"),
+            (Reason::Likes { token: jazz }, "because you like jazz"),
+            (Reason::Trending { token: None }, "trending now"),
+            (Reason::Trending { token: Some(jazz) }, "popular in jazz now"),
+            (Reason::New { token: None }, "new"),
+            (Reason::New { token: Some(jazz) }, "new in jazz"),
+            (Reason::Popular, "popular"),
+        ];
+        let item = |(i, (reason, _)): (usize, &(Reason, &str))| SlateItem {
+            item: names.item(&format!("i{i}")).expect("no collision"),
+            score_micro: 1_000 - i as i32,
+            source: Source::ALL[i % 6],
+            reason: *reason,
+            terms: [1, 2, 3, 4, i as u16],
+        };
+        let slate = Slate { user, surface: Surface::Home, items: reasons.iter().enumerate().map(item).collect() };
+        let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
+        let Some(Write::Value { key, value, ttl }) = write_of(&encoder, change) else { panic!("a slate is a value") };
+        assert_eq!((key.as_str(), ttl), ("od:slate:home:{u%3A1}", params().slate_ttl));
+        let stored = layout::decode_slate(&value).expect("what was written");
+        assert_eq!((stored.epoch, stored.generation, stored.model), (42, 7, 0));
+        assert_eq!((stored.slate.user_id.as_str(), stored.slate.surface.as_str()), ("u:1", "home"));
+        assert_eq!((stored.slate.as_of_ms, stored.slate.model.as_str()), (EPOCH.clock_ms, "blend"));
+        for (i, (item, (_, text))) in stored.slate.items.iter().zip(reasons).enumerate() {
+            let reason = item.reason.as_ref().expect("always written");
+            assert_eq!((item.item_id.clone(), layout::reason_text(reason, None).as_str()), (format!("i{i}"), text));
+            assert_eq!((item.score_micro, item.source), (1_000 - i as i32, Source::ALL[i % 6] as i32));
+            assert_eq!(item.terms, [1, 2, 3, 4, i as u32]);
+        }
+        assert_eq!((stored.slate.items.len(), encoder.skipped()), (reasons.len(), 0));
+    }
+
+    #[test]
+    fn what_is_gone_is_deleted() {
+        let (encoder, names) = encoder();
+        let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
+        let token = names.token(TokenKind::Author, "a").expect("no collision");
+        let slate = Change::Slate { user, surface: Surface::Home, slate: None, entered: vec![], left: vec![item] };
+        let table = [
+            (slate, "od:slate:home:{u}"),
+            (Change::Signals(SignalKey::User(user), None), "od:user:{u}"),
+            (Change::Signals(SignalKey::Item(item), None), "od:item:i"),
+            (Change::Signals(SignalKey::Category(token), None), "od:category:a"),
+            (Change::Signals(SignalKey::Author(token), None), "od:author:a"),
+            (Change::Interests(user, None), "od:interests:{u}"),
+            (Change::Neighbours(item, vec![]), "od:neighbours:i"),
+            (Change::Trending(Scope::Global, vec![]), "od:trending:global"),
+            (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a"),
+            (Change::Trending(Scope::Popular, vec![]), "od:trending:popular"),
+            (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh"),
+        ];
+        for (change, key) in table {
+            assert_eq!(write_of(&encoder, change), Some(Write::Delete { key: key.into() }));
+        }
+        let gone = |available| write_of(&encoder, Change::Catalogue(item, available));
+        let member = |score| Write::Member { key: "od:gone".into(), member: "i".into(), score, ttl: params().slate_ttl };
+        assert_eq!((gone(true), gone(false)), (Some(member(None)), Some(member(Some(EPOCH.clock_ms as f64)))));
+    }
+
+    #[test]
+    fn lists_carry_their_scores_and_lifetimes() {
+        let (encoder, names) = encoder();
+        let user = names.user("u").expect("no collision");
+        let items: Vec<ItemId> = (0..6).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
+        let mut seen = Vec::new();
+        encoder.writes(&Change::Seen(user, vec![(items[0], Some(10)), (items[1], None)]), &EPOCH, 7, &mut seen);
+        let member = |member: &str, score| Write::Member {
+            key: "od:seen:{u}".into(),
+            member: member.into(),
+            score,
+            ttl: params().slate_ttl,
+        };
+        assert_eq!(seen, [member("i0", Some(10.0)), member("i1", None)]);
+
+        let trending = write_of(&encoder, Change::Trending(Scope::Global, vec![(items[3], 1_500), (items[1], -2)]));
+        let members = vec![("i3".to_string(), 1_500.0), ("i1".to_string(), -2.0)];
+        let expected = Write::Ranked { key: "od:trending:global".into(), members, ttl: params().trending_ttl };
+        assert_eq!(trending, Some(expected));
+
+        let neighbour = Neighbour { item: items[1], similarity_micro: 500_000, users: 3 };
+        let Some(Write::Value { value, ttl, .. }) = write_of(&encoder, Change::Neighbours(items[0], vec![neighbour])) else {
+            panic!("a value")
+        };
+        let read = layout::decode_neighbours(&value).expect("what was written");
+        let neighbours = vec![proto::Neighbour { item_id: "i1".into(), similarity_micro: 500_000, users: 3 }];
+        assert_eq!(read, proto::Neighbours { item_id: "i0".into(), as_of_ms: EPOCH.clock_ms, neighbours });
+        assert_eq!(ttl, params().item_ttl);
+    }
+
+    #[test]
+    fn interests_are_written_by_full_spelling() {
+        let (encoder, names) = encoder();
+        let user = names.user("u").expect("no collision");
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        let interests = Interests { short: vec![(jazz, 1.0)], long: vec![(jazz, 0.75)], drift: 0.0 };
+        let Some(Write::Fields { fields, .. }) = write_of(&encoder, Change::Interests(user, Some(interests.into()))) else {
+            panic!("a hash")
+        };
+        let read = layout::decode_interests(&fields.into_iter().collect::<BTreeMap<_, _>>()).expect("what was written");
+        assert_eq!((read.as_of, read.epoch, read.drift), (EPOCH.clock_ms, 42, 0.0));
+        assert_eq!((read.short, read.long), (vec![("category:jazz".into(), 1.0)], vec![("category:jazz".into(), 0.75)]));
+    }
+
+    #[test]
+    fn unknown_names_are_skipped_and_counted() {
+        let (encoder, names) = encoder();
+        let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
+        assert_eq!(write_of(&encoder, Change::Interests(UserId(1), None)), None);
+        assert_eq!(write_of(&encoder, Change::Signals(SignalKey::Author(TokenId(1)), None)), None);
+        assert_eq!(encoder.skipped(), 2);
+        let change = Change::Trending(Scope::Global, vec![(ItemId(1), 5), (item, 4)]);
+        let Some(Write::Ranked { members, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
+        assert_eq!((members, encoder.skipped()), (vec![("i".to_string(), 4.0)], 3));
+        let row = |item, reason| SlateItem { item, score_micro: 1, source: Source::Fresh, reason, terms: [0; 5] };
+        let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };
+        let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, items }));
+        let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
+        let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
+        assert_eq!((layout::decode_slate(&value).expect("written").slate.items.len(), encoder.skipped()), (1, 5));
+    }
+
+    #[test]
+    fn some_changes_are_not_for_the_store() {
+        let (encoder, _) = encoder();
+        let dead = Dead { topic: "t".into(), partition: 0, offset: 0, reason: "r".into(), sample: "s".into() };
+        for change in [Change::Dead(dead), Change::Account(Default::default()), Change::Forgotten(UserId(1))] {
+            assert_eq!(write_of(&encoder, change), None);
+        }
+        assert_eq!(encoder.skipped(), 0);
+    }
+
+    /// Not an assertion of time: prints what a slate costs (`cargo test --release -- --ignored --nocapture costs`).
+    #[test]
+    #[ignore = "prints a measurement"]
+    fn what_a_slate_costs() {
+        let (encoder, names) = encoder();
+        let user = names.user("user-1").expect("no collision");
+        let ids: Vec<ItemId> = (0..100_000).map(|i| names.item(&format!("item-{i}")).expect("no collision")).collect();
+        let slate = |from: usize| {
+            let item = |i: usize| SlateItem {
+                item: ids[(from * 7919 + i * 31) % ids.len()],
+                score_micro: 900_000 - i as i32,
+                source: Source::Neighbours,
+                reason: Reason::Because { kind: Kind::Share, item: ids[(from + i / 10) % ids.len()] },
+                terms: [1_000, 2_000, 3_000, 4_000, 5_000],
+            };
+            let slate = Slate { user, surface: Surface::Home, items: (0..200).map(item).collect() };
+            Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] }
+        };
+        let slates: Vec<Change> = (0..2_000).map(slate).collect();
+        let (mut out, start) = (Vec::with_capacity(slates.len()), std::time::Instant::now());
+        for slate in &slates {
+            encoder.writes(slate, &EPOCH, 1, &mut out);
+        }
+        println!("{:?} a slate of 200", start.elapsed() / slates.len() as u32);
+    }
+}

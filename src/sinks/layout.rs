@@ -1,1 +1,810 @@
-//! (being written)
+//! The published layout, `schemas/redis.md`, in both directions: keys, slates, neighbours, features, interests and the mark of
+//! what is applied. Pure. What is written here is read back equal, and the bytes change only together with a version number.
+
+use prost::Message;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::sync::LazyLock;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Applied;
+pub use super::proto;
+use crate::model::slate::{Source, TERMS};
+use crate::model::time::{Millis, Window};
+use crate::model::{Kind, Positions, Role, Signals};
+
+/// The version in the header of every binary value.
+pub const VERSION: u8 = 1;
+/// The version of the layout as a whole, in `meta`.
+pub const SCHEMA: &str = "1";
+/// Bytes before the Protobuf body.
+pub const HEADER: usize = 24;
+/// An id longer than this many bytes stands in keys as its beginning and its hash.
+pub const MAX_ID_BYTES: usize = 256;
+/// Number and name of what scores while no model is loaded.
+pub const BLEND: (u32, &str) = (0, "blend");
+
+const MAGIC: [u8; 2] = *b"OD";
+const LONG_ID_KEPT: usize = 128;
+
+/// Fields of a hash, as they are written.
+pub type Fields = Vec<(String, String)>;
+
+/// Why a stored value cannot be read. Somebody else wrote it, or it was cut.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum LayoutError {
+    #[error("the value has {0} bytes, its header alone has {HEADER}: something else lies under this key")]
+    Short(usize),
+    #[error("the value begins with {0:02x?} instead of {MAGIC:02x?} (\"OD\"): something else lies under this key")]
+    Magic([u8; 2]),
+    #[error("the value has layout version {0}, this reader knows {VERSION}: upgrade the reader")]
+    Version(u8),
+    #[error("the value's checksum is {stored:08x} but its bytes make {computed:08x}: it was cut or overwritten")]
+    Crc { stored: u32, computed: u32 },
+    #[error("the value's body is not the expected message: {0}")]
+    Body(#[from] prost::DecodeError),
+    #[error("the hash has no field `{0}`: something else lies under this key")]
+    Missing(&'static str),
+    #[error("field `{field}` is `{value}`, not a number")]
+    Number { field: String, value: String },
+    #[error("the layout has schema `{0}`, this reader knows {SCHEMA}: upgrade the reader")]
+    Schema(String),
+    #[error("field `{0}` does not name a role and a partition")]
+    Partition(String),
+}
+
+/// The names of all keys under one prefix.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Keys that begin with `prefix` (which must not contain braces, or Redis Cluster takes it for a hash tag).
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_string() }
+    }
+
+    /// The slate of a user: a binary value.
+    pub fn slate(&self, surface: &str, variant: Option<&str>, user: &str) -> String {
+        let mut key = self.family("slate", surface.len() + user.len() + 3);
+        push_id(&mut key, surface);
+        key.push(':');
+        if let Some(variant) = variant {
+            push_id(&mut key, variant);
+            key.push(':');
+        }
+        push_tag(&mut key, user);
+        key
+    }
+
+    /// Features of a user: a hash.
+    pub fn user(&self, user: &str) -> String {
+        self.tagged("user", user)
+    }
+
+    /// Interests of a user: a hash.
+    pub fn interests(&self, user: &str) -> String {
+        self.tagged("interests", user)
+    }
+
+    /// Items not to be shown to a user again: a sorted set by time of the last interaction.
+    pub fn seen(&self, user: &str) -> String {
+        self.tagged("seen", user)
+    }
+
+    /// Features of an item: a hash.
+    pub fn item(&self, item: &str) -> String {
+        self.plain("item", item)
+    }
+
+    /// Features of a category (its bare name): a hash.
+    pub fn category(&self, category: &str) -> String {
+        self.plain("category", category)
+    }
+
+    /// Features of an author (the bare name): a hash.
+    pub fn author(&self, author: &str) -> String {
+        self.plain("author", author)
+    }
+
+    /// Neighbours of an item: a binary value.
+    pub fn neighbours(&self, item: &str) -> String {
+        self.plain("neighbours", item)
+    }
+
+    /// What is trending everywhere, or in a category (its bare name): a sorted set by score in thousandths.
+    pub fn trending(&self, category: Option<&str>) -> String {
+        let Some(category) = category else { return format!("{}trending:global", self.prefix) };
+        let mut key = self.family("trending", 9 + category.len());
+        key.push_str("category:");
+        push_id(&mut key, category);
+        key
+    }
+
+    /// What is popular over the days, shown when nothing trends: a sorted set by the forward logarithm of the decayed sum.
+    pub fn popular(&self) -> String {
+        format!("{}trending:popular", self.prefix)
+    }
+
+    /// The newest items: a sorted set by creation time.
+    pub fn fresh(&self) -> String {
+        format!("{}trending:fresh", self.prefix)
+    }
+
+    /// Items withdrawn: a sorted set by the time they went.
+    pub fn gone(&self) -> String {
+        format!("{}gone", self.prefix)
+    }
+
+    /// How far the answers have come: a hash.
+    pub fn meta(&self) -> String {
+        format!("{}meta", self.prefix)
+    }
+
+    /// The family a key belongs to: `slate` for `od:slate:home:{u1}`. Empty for a key of somebody else.
+    pub fn family_of<'k>(&self, key: &'k str) -> &'k str {
+        let rest = key.strip_prefix(&self.prefix).unwrap_or("");
+        rest.split(':').next().unwrap_or("")
+    }
+
+    fn family(&self, family: &str, room: usize) -> String {
+        let mut key = String::with_capacity(self.prefix.len() + family.len() + room + 3);
+        key.push_str(&self.prefix);
+        key.push_str(family);
+        key.push(':');
+        key
+    }
+
+    fn plain(&self, family: &str, id: &str) -> String {
+        let mut key = self.family(family, id.len());
+        push_id(&mut key, id);
+        key
+    }
+
+    fn tagged(&self, family: &str, id: &str) -> String {
+        let mut key = self.family(family, id.len());
+        push_tag(&mut key, id);
+        key
+    }
+}
+
+/// Braces around a user's id put all keys of one user on one node of a Redis Cluster.
+fn push_tag(key: &mut String, id: &str) {
+    key.push('{');
+    push_id(key, id);
+    key.push('}');
+}
+
+fn push_id(key: &mut String, id: &str) {
+    if id.len() <= MAX_ID_BYTES {
+        return push_escaped(key, id);
+    }
+    push_escaped(key, &id[..id.floor_char_boundary(LONG_ID_KEPT)]);
+    // `%~` is no escape, so a shortened id meets no other one.
+    let _ = write!(key, "%~{:016x}", xxh3_64(id.as_bytes()));
+}
+
+fn push_escaped(key: &mut String, id: &str) {
+    if !id.bytes().any(needs_escape) {
+        return key.push_str(id);
+    }
+    for c in id.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if needs_escape(byte) => write!(key, "%{byte:02X}").expect("a string takes everything"),
+            _ => key.push(c),
+        }
+    }
+}
+
+fn needs_escape(byte: u8) -> bool {
+    matches!(byte, b'{' | b'}' | b'%' | b':' | 0..=0x1f | 0x7f)
+}
+
+/// The id that stands in a key in this form. `None` for a shortened one (see [`MAX_ID_BYTES`]) and for what no writer writes.
+pub fn decode_id(escaped: &str) -> Option<String> {
+    let mut id = String::with_capacity(escaped.len());
+    let mut parts = escaped.split('%');
+    id.push_str(parts.next()?);
+    for part in parts {
+        let byte = u8::from_str_radix(part.get(..2)?, 16).ok().filter(|b| needs_escape(*b))?;
+        id.push(char::from(byte));
+        id.push_str(&part[2..]);
+    }
+    Some(id)
+}
+
+/// Which write made a binary value: newer (epoch, generation) replaces older.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp {
+    pub epoch: u64,
+    /// Grows each time the engine starts.
+    pub generation: u32,
+    /// The number of what scored it.
+    pub model: u32,
+}
+
+/// Puts the header before a body that was written from byte [`HEADER`] on.
+fn seal(value: &mut [u8], stamp: Stamp) {
+    value[..2].copy_from_slice(&MAGIC);
+    value[2] = VERSION;
+    value[3] = 0;
+    value[4..12].copy_from_slice(&stamp.epoch.to_be_bytes());
+    value[12..16].copy_from_slice(&stamp.generation.to_be_bytes());
+    value[16..20].copy_from_slice(&stamp.model.to_be_bytes());
+    let crc = checksum(value);
+    value[20..HEADER].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Of everything but the checksum itself.
+fn checksum(value: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&value[..20]);
+    crc.update(&value[HEADER..]);
+    crc.finalize()
+}
+
+/// Checks the header of a binary value; yields who wrote it and the body.
+pub fn open(value: &[u8]) -> Result<(Stamp, &[u8]), LayoutError> {
+    let header: &[u8; HEADER] = value.first_chunk().ok_or(LayoutError::Short(value.len()))?;
+    if header[..2] != MAGIC {
+        return Err(LayoutError::Magic([header[0], header[1]]));
+    }
+    if header[2] != VERSION {
+        return Err(LayoutError::Version(header[2]));
+    }
+    let u32_at = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (stored, computed) = (u32_at(20), checksum(value));
+    if stored != computed {
+        return Err(LayoutError::Crc { stored, computed });
+    }
+    let epoch = u64::from(u32_at(4)) << 32 | u64::from(u32_at(8));
+    Ok((Stamp { epoch, generation: u32_at(12), model: u32_at(16) }, &value[HEADER..]))
+}
+
+/// Why an item is there, in names.
+#[derive(Clone, Copy, Debug)]
+pub struct Why<'a> {
+    pub kind: proto::ReasonKind,
+    /// The name of the interaction, or empty.
+    pub interaction: &'a str,
+    /// An item's id, a bare token, or empty.
+    pub subject: &'a str,
+}
+
+/// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
+/// fraction of the cost (this is the hottest encoding there is).
+pub struct SlateValue {
+    value: Vec<u8>,
+    item: Vec<u8>,
+    inner: Vec<u8>,
+}
+
+impl SlateValue {
+    /// Begins a slate; `items` is how many will come, more or less.
+    pub fn new(user: &str, surface: &str, as_of: Millis, items: usize) -> Self {
+        let mut value = Vec::with_capacity(HEADER + 64 + items * 64);
+        value.resize(HEADER, 0);
+        put_text(&mut value, 1, user);
+        put_text(&mut value, 2, surface);
+        put_number(&mut value, 3, as_of as u64);
+        Self { value, item: Vec::with_capacity(256), inner: Vec::with_capacity(256) }
+    }
+
+    /// The next item, best first.
+    pub fn push(&mut self, item: &str, score_micro: i32, source: Source, why: Why<'_>, terms: &[u16; TERMS.len()]) {
+        self.item.clear();
+        put_text(&mut self.item, 1, item);
+        put_number(&mut self.item, 2, zigzag(score_micro));
+        put_number(&mut self.item, 3, source as u64);
+        self.inner.clear();
+        put_number(&mut self.inner, 1, why.kind as u64);
+        put_text(&mut self.inner, 2, why.interaction);
+        put_text(&mut self.inner, 3, why.subject);
+        put_bytes(&mut self.item, 4, &self.inner);
+        self.inner.clear();
+        for term in terms {
+            put_varint(&mut self.inner, u64::from(*term));
+        }
+        put_bytes(&mut self.item, 5, &self.inner);
+        put_bytes(&mut self.value, 4, &self.item);
+    }
+
+    /// The whole value, header and all.
+    pub fn finish(mut self, model: &str, variant: &str, stamp: Stamp) -> Vec<u8> {
+        put_text(&mut self.value, 5, model);
+        put_text(&mut self.value, 6, variant);
+        seal(&mut self.value, stamp);
+        self.value
+    }
+}
+
+const VARINT: u8 = 0;
+const BYTES: u8 = 2;
+
+fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    into.push(field << 3 | BYTES);
+    put_varint(into, bytes.len() as u64);
+    into.extend_from_slice(bytes);
+}
+
+/// proto3 leaves out what is empty …
+fn put_text(into: &mut Vec<u8>, field: u8, text: &str) {
+    if !text.is_empty() {
+        put_bytes(into, field, text.as_bytes());
+    }
+}
+
+/// … and what is zero.
+fn put_number(into: &mut Vec<u8>, field: u8, number: u64) {
+    if number != 0 {
+        into.push(field << 3 | VARINT);
+        put_varint(into, number);
+    }
+}
+
+fn put_varint(into: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        into.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    into.push(number as u8);
+}
+
+fn zigzag(n: i32) -> u64 {
+    u64::from(((n << 1) ^ (n >> 31)) as u32)
+}
+
+/// A slate as it lies in the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSlate {
+    pub epoch: u64,
+    pub generation: u32,
+    pub model: u32,
+    pub slate: proto::Slate,
+}
+
+/// Reads the value of a slate key.
+pub fn decode_slate(value: &[u8]) -> Result<StoredSlate, LayoutError> {
+    let (stamp, body) = open(value)?;
+    let slate = proto::Slate::decode(body)?;
+    Ok(StoredSlate { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, slate })
+}
+
+/// The value of a neighbours key.
+pub fn encode_neighbours(neighbours: &proto::Neighbours, stamp: Stamp) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEADER + neighbours.encoded_len());
+    value.resize(HEADER, 0);
+    neighbours.encode(&mut value).expect("a vector takes everything");
+    seal(&mut value, stamp);
+    value
+}
+
+/// Reads the value of a neighbours key ([`open`] tells which write made it).
+pub fn decode_neighbours(value: &[u8]) -> Result<proto::Neighbours, LayoutError> {
+    let (_, body) = open(value)?;
+    Ok(proto::Neighbours::decode(body)?)
+}
+
+/// Features of a user, an item, a category or an author.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Features {
+    /// The clock of the epoch that wrote them.
+    pub as_of: Millis,
+    pub epoch: u64,
+    /// In the order of [`Window::ALL`].
+    pub windows: [WindowFeatures; Window::ALL.len()],
+    /// (interactions a minute over 5m − over 1h) / √(over 1h).
+    pub velocity: f64,
+    /// Sum of weights, half-life 7 days by default.
+    pub decayed: f64,
+    /// Smoothed, 0 to 1.
+    pub ctr: f64,
+    /// Smoothed, 0 to 1.
+    pub engagement: f64,
+}
+
+/// What happened in one window.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowFeatures {
+    /// Only kinds that occurred.
+    pub counts: BTreeMap<Kind, u32>,
+    pub weighted: f64,
+}
+
+impl Features {
+    /// The features of one window.
+    pub fn window(&self, window: Window) -> &WindowFeatures {
+        &self.windows[window as usize]
+    }
+}
+
+type PerWindow = [String; Window::ALL.len()];
+
+/// `view_1m` …, by kind and window.
+static COUNT_FIELDS: LazyLock<[PerWindow; Kind::ALL.len()]> =
+    LazyLock::new(|| Kind::ALL.map(|k| Window::ALL.map(|w| format!("{}_{}", k.name(), w.name()))));
+static WEIGHTED_FIELDS: LazyLock<PerWindow> = LazyLock::new(|| Window::ALL.map(|w| format!("weighted_{}", w.name())));
+
+/// The hash of a key's signals.
+pub fn encode_features(signals: &Signals, as_of: Millis, epoch: u64) -> Fields {
+    let counts = signals.counts.iter().flat_map(|(kind, windows)| COUNT_FIELDS[*kind as usize].iter().zip(windows));
+    let mut fields = Vec::with_capacity(11 + signals.counts.len() * Window::ALL.len());
+    fields.extend(counts.filter(|(_, n)| **n > 0).map(|(name, n)| (name.clone(), n.to_string())));
+    let weighted = WEIGHTED_FIELDS.iter().zip(signals.weighted_milli);
+    fields.extend(weighted.map(|(name, milli)| (name.clone(), decimal(milli as f64 / 1000.0))));
+    let numbers =
+        [("velocity", signals.velocity), ("decayed", signals.decayed), ("ctr", signals.ctr), ("engagement", signals.engagement)];
+    fields.extend(numbers.map(|(name, value)| (name.to_string(), decimal(value))));
+    push_when(&mut fields, as_of, epoch);
+    fields
+}
+
+/// Reads the hash of a key's signals. Fields it does not know are skipped: later versions may add some.
+pub fn decode_features(fields: &BTreeMap<String, String>) -> Result<Features, LayoutError> {
+    let mut features = Features {
+        as_of: number(fields, "as_of")?,
+        epoch: number(fields, "epoch")?,
+        velocity: number(fields, "velocity")?,
+        decayed: number(fields, "decayed")?,
+        ctr: number(fields, "ctr")?,
+        engagement: number(fields, "engagement")?,
+        windows: Default::default(),
+    };
+    for (field, value) in fields {
+        let Some((name, window)) = windowed(field) else { continue };
+        let window = &mut features.windows[window as usize];
+        if name == "weighted" {
+            window.weighted = parse(field, value)?;
+        } else if let Some(kind) = Kind::parse(name) {
+            window.counts.insert(kind, parse(field, value)?);
+        }
+    }
+    Ok(features)
+}
+
+/// `not_interested_5m` → (`not_interested`, 5 m).
+fn windowed(field: &str) -> Option<(&str, Window)> {
+    let (name, window) = field.rsplit_once('_')?;
+    Window::ALL.into_iter().find(|w| w.name() == window).map(|w| (name, w))
+}
+
+/// The interests of a user: token as it is spelt (`category:jazz`) and weight, strongest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredInterests {
+    pub as_of: Millis,
+    pub epoch: u64,
+    /// Half-life one hour by default, summing to 1.
+    pub short: Vec<(String, f64)>,
+    /// Half-life seven days by default, summing to 1.
+    pub long: Vec<(String, f64)>,
+    /// One minus the cosine of the two.
+    pub drift: f64,
+}
+
+const SHORT: &str = "short:";
+
+/// The hash of a user's interests.
+pub fn encode_interests(interests: &StoredInterests) -> Fields {
+    let mut fields = Vec::with_capacity(interests.short.len() + interests.long.len() + 3);
+    fields.extend(interests.long.iter().map(|(token, weight)| (token.clone(), decimal(*weight))));
+    fields.extend(interests.short.iter().map(|(token, weight)| (format!("{SHORT}{token}"), decimal(*weight))));
+    fields.push(("drift".to_string(), decimal(interests.drift)));
+    push_when(&mut fields, interests.as_of, interests.epoch);
+    fields
+}
+
+/// Reads the hash of a user's interests.
+pub fn decode_interests(fields: &BTreeMap<String, String>) -> Result<StoredInterests, LayoutError> {
+    let mut interests = StoredInterests {
+        as_of: number(fields, "as_of")?,
+        epoch: number(fields, "epoch")?,
+        drift: number(fields, "drift")?,
+        ..Default::default()
+    };
+    for (field, value) in fields.iter().filter(|(f, _)| f.contains(':')) {
+        let weight = parse(field, value)?;
+        match field.strip_prefix(SHORT) {
+            Some(token) => interests.short.push((token.to_string(), weight)),
+            None => interests.long.push((field.clone(), weight)),
+        }
+    }
+    for weights in [&mut interests.short, &mut interests.long] {
+        weights.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    }
+    Ok(interests)
+}
+
+const OFFSET: &str = "offset:";
+const TICK_OFFSET: &str = "tick_offset:";
+
+/// The hash `meta`.
+pub fn encode_applied(applied: &Applied) -> Fields {
+    let mut fields = vec![
+        ("schema".to_string(), SCHEMA.to_string()),
+        ("epoch".to_string(), applied.epoch.to_string()),
+        ("tick_epoch".to_string(), applied.tick_epoch.to_string()),
+        ("clock_ms".to_string(), applied.clock_ms.to_string()),
+        ("watermark_ms".to_string(), applied.watermark_ms.to_string()),
+        ("model".to_string(), BLEND.1.to_string()),
+    ];
+    for (prefix, offsets) in [(OFFSET, &applied.offsets), (TICK_OFFSET, &applied.tick_offsets)] {
+        let named = offsets.iter().map(|((role, partition), next)| (format!("{prefix}{}:{partition}", role.name()), next));
+        fields.extend(named.map(|(name, next)| (name, next.to_string())));
+    }
+    fields
+}
+
+/// Reads the hash `meta`.
+pub fn decode_applied(fields: &BTreeMap<String, String>) -> Result<Applied, LayoutError> {
+    match fields.get("schema") {
+        Some(schema) if schema == SCHEMA => {}
+        Some(other) => return Err(LayoutError::Schema(other.clone())),
+        None => return Err(LayoutError::Missing("schema")),
+    }
+    Ok(Applied {
+        epoch: number(fields, "epoch")?,
+        tick_epoch: number(fields, "tick_epoch")?,
+        clock_ms: number(fields, "clock_ms")?,
+        watermark_ms: number(fields, "watermark_ms")?,
+        offsets: positions(fields, OFFSET)?,
+        tick_offsets: positions(fields, TICK_OFFSET)?,
+    })
+}
+
+fn positions(fields: &BTreeMap<String, String>, prefix: &str) -> Result<Positions, LayoutError> {
+    let named = fields.iter().filter_map(|(field, next)| Some((field, field.strip_prefix(prefix)?, next)));
+    named.map(|(field, place, next)| Ok((partition(field, place)?, parse(field, next)?))).collect()
+}
+
+fn partition(field: &str, place: &str) -> Result<(Role, u32), LayoutError> {
+    let parts = place.split_once(':').and_then(|(role, partition)| {
+        let role = Role::ALL.into_iter().find(|r| r.name() == role)?;
+        Some((role, partition.parse().ok()?))
+    });
+    parts.ok_or_else(|| LayoutError::Partition(field.to_string()))
+}
+
+fn push_when(fields: &mut Fields, as_of: Millis, epoch: u64) {
+    fields.push(("as_of".to_string(), as_of.to_string()));
+    fields.push(("epoch".to_string(), epoch.to_string()));
+}
+
+/// The shortest decimal that reads back as the same number, with a point in it.
+fn decimal(value: f64) -> String {
+    format!("{value:?}")
+}
+
+fn number<T: FromStr>(fields: &BTreeMap<String, String>, field: &'static str) -> Result<T, LayoutError> {
+    parse(field, fields.get(field).ok_or(LayoutError::Missing(field))?)
+}
+
+fn parse<T: FromStr>(field: &str, value: &str) -> Result<T, LayoutError> {
+    value.parse().map_err(|_| LayoutError::Number { field: field.to_string(), value: value.to_string() })
+}
+
+/// A reason in words. `title` is the title of the item it names; without one its id has to do.
+pub fn reason_text(reason: &proto::Reason, title: Option<&str>) -> String {
+    let subject = title.unwrap_or(&reason.subject);
+    let token = reason.subject.as_str();
+    match (reason.kind(), token) {
+        (proto::ReasonKind::Because, _) => {
+            let verb = Kind::parse(&reason.interaction).map_or("chose", Kind::verb);
+            format!("because you {verb} {subject}")
+        }
+        (proto::ReasonKind::Likes, _) => format!("because you like {token}"),
+        (proto::ReasonKind::Trending, "") => "trending now".to_string(),
+        (proto::ReasonKind::Trending, _) => format!("popular in {token} now"),
+        (proto::ReasonKind::New, "") => "new".to_string(),
+        (proto::ReasonKind::New, _) => format!("new in {token}"),
+        (proto::ReasonKind::Popular, _) => "popular".to_string(),
+        // Written by a later version: say nothing rather than something wrong.
+        (proto::ReasonKind::Unspecified, _) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn why(reason: &proto::Reason) -> Why<'_> {
+        Why { kind: reason.kind(), interaction: &reason.interaction, subject: &reason.subject }
+    }
+
+    fn map(fields: Fields) -> BTreeMap<String, String> {
+        fields.into_iter().collect()
+    }
+
+    fn slate_of(ids: &[String], scores: &[i32], terms: [u16; 5]) -> proto::Slate {
+        let kinds = [proto::ReasonKind::Because, proto::ReasonKind::Trending, proto::ReasonKind::Unspecified];
+        let item = |(i, (id, score)): (usize, (&String, &i32))| proto::SlateItem {
+            item_id: id.clone(),
+            score_micro: *score,
+            source: Source::ALL[i % 6] as i32,
+            reason: Some(proto::Reason {
+                kind: kinds[i % 3] as i32,
+                interaction: ["share", ""][i % 2].to_string(),
+                subject: ids[0].clone(),
+            }),
+            terms: terms.map(u32::from).to_vec(),
+        };
+        proto::Slate {
+            user_id: ids[0].clone(),
+            surface: "home".into(),
+            as_of_ms: 1_763_600_000_000,
+            items: ids.iter().zip(scores).enumerate().map(item).collect(),
+            model: "blend".into(),
+            variant: String::new(),
+        }
+    }
+
+    fn written(slate: &proto::Slate, stamp: Stamp) -> Vec<u8> {
+        let mut value = SlateValue::new(&slate.user_id, &slate.surface, slate.as_of_ms, slate.items.len());
+        for item in &slate.items {
+            let terms: Vec<u16> = item.terms.iter().map(|t| *t as u16).collect();
+            let source = Source::ALL[item.source as usize - 1];
+            let reason = item.reason.as_ref().expect("always written");
+            value.push(&item.item_id, item.score_micro, source, why(reason), &terms.try_into().expect("five"));
+        }
+        value.finish(&slate.model, &slate.variant, stamp)
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_writer_makes_the_bytes_of_the_message(
+            ids in prop::collection::vec(".{0,200}", 1..20),
+            scores in prop::collection::vec(any::<i32>(), 20),
+            terms in any::<[u16; 5]>(),
+            epoch in any::<u64>(), generation in any::<u32>(), model in any::<u32>(),
+        ) {
+            let slate = slate_of(&ids, &scores, terms);
+            let value = written(&slate, Stamp { epoch, generation, model });
+            prop_assert_eq!(&value[HEADER..], slate.encode_to_vec());
+            prop_assert_eq!(decode_slate(&value), Ok(StoredSlate { epoch, generation, model, slate }));
+        }
+
+        #[test]
+        fn any_flipped_byte_is_noticed(at in 0usize..200, bit in 0u8..8) {
+            let mut value = written(&slate_of(&["a".into(), "b".into()], &[1, 2], [7; 5]), Stamp::default());
+            let at = at % value.len();
+            value[at] ^= 1 << bit;
+            prop_assert!(decode_slate(&value).is_err());
+        }
+
+        #[test]
+        fn ids_round_trip_and_leave_nothing_that_a_key_means(id in "(?s).{0,80}") {
+            let key = Keys::new("od:").user(&id);
+            let inner = key.strip_prefix("od:user:{").and_then(|k| k.strip_suffix('}')).expect("its form");
+            let free = !inner.bytes().any(|b| b != b'%' && needs_escape(b));
+            prop_assert!(free);
+            prop_assert_eq!(decode_id(inner), Some(id));
+        }
+    }
+
+    #[test]
+    fn keys_are_those_of_the_table() {
+        let keys = Keys::new("od:");
+        assert_eq!(keys.slate("home", None, "u1"), "od:slate:home:{u1}");
+        assert_eq!(keys.slate("home", Some("b"), "u1"), "od:slate:home:b:{u1}");
+        assert_eq!(keys.user("a{b}:%\n"), "od:user:{a%7Bb%7D%3A%25%0A}");
+        assert_eq!(keys.interests("ü"), "od:interests:{ü}");
+        assert_eq!(keys.seen("u1"), "od:seen:{u1}");
+        assert_eq!(keys.item("i:9"), "od:item:i%3A9");
+        assert_eq!((keys.category("jazz"), keys.author("ann")), ("od:category:jazz".into(), "od:author:ann".into()));
+        assert_eq!(keys.neighbours("i9"), "od:neighbours:i9");
+        assert_eq!(
+            (keys.trending(None), keys.trending(Some("a:b"))),
+            ("od:trending:global".into(), "od:trending:category:a%3Ab".into())
+        );
+        assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
+        assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");
+        assert_eq!((keys.family_of("od:meta"), keys.family_of("other:x")), ("meta", ""));
+    }
+
+    #[test]
+    fn long_ids_are_cut_and_stay_apart() {
+        let keys = Keys::new("od:");
+        let (a, b) = ("ü".repeat(50_000), "ü".repeat(50_001));
+        assert_ne!(keys.item(&a), keys.item(&b));
+        assert!(keys.item(&a).len() < 200);
+        assert_eq!(decode_id(keys.item(&a).strip_prefix("od:item:").expect("its form")), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_value_is_named() {
+        let value = written(&slate_of(&["a".into()], &[1], [7; 5]), Stamp::default());
+        assert_eq!(decode_slate(&value[..7]), Err(LayoutError::Short(7)));
+        assert_eq!(decode_slate(&[b'{'; 40]), Err(LayoutError::Magic([b'{'; 2])));
+        let mut newer = value.clone();
+        newer[2] = 2;
+        assert_eq!(decode_slate(&newer), Err(LayoutError::Version(2)));
+        assert!(matches!(decode_slate(&value[..value.len() - 1]), Err(LayoutError::Crc { .. })));
+        let mut odd = vec![0; HEADER];
+        odd.push(0xff);
+        seal(&mut odd, Stamp::default());
+        assert!(matches!(decode_slate(&odd), Err(LayoutError::Body(_))));
+    }
+
+    #[test]
+    fn features_round_trip() {
+        let counts = vec![(Kind::View, [0, 2, 3, 4, 5]), (Kind::NotInterested, [0, 0, 0, 0, 1])];
+        let signals = Signals {
+            counts,
+            decayed: 1.0 / 3.0,
+            velocity: -2.5e-9,
+            ctr: 0.05,
+            engagement: 1.0,
+            weighted_milli: [0, 2_000, 3_000, 4_000, 3_001],
+        };
+        let fields = map(encode_features(&signals, 1_763_600_000_000, 42));
+        assert_eq!(fields.get("view_1m"), None, "a zero is not written");
+        assert_eq!(fields["view_5m"], "2");
+        assert_eq!(fields["not_interested_24h"], "1");
+        assert_eq!((fields["weighted_5m"].as_str(), fields["weighted_24h"].as_str()), ("2.0", "3.001"));
+        let read = decode_features(&fields).expect("what was written");
+        assert_eq!((read.as_of, read.epoch), (1_763_600_000_000, 42));
+        assert_eq!((read.decayed, read.velocity, read.ctr, read.engagement), (1.0 / 3.0, -2.5e-9, 0.05, 1.0));
+        assert_eq!(read.window(Window::H24).counts, [(Kind::View, 5), (Kind::NotInterested, 1)].into());
+        assert_eq!(read.windows.clone().map(|w| w.weighted), [0.0, 2.0, 3.0, 4.0, 3.001]);
+
+        let mut odd = fields.clone();
+        odd.insert("view_5m".into(), "two".into());
+        let wrong = LayoutError::Number { field: "view_5m".into(), value: "two".into() };
+        assert_eq!(decode_features(&odd), Err(wrong));
+        assert_eq!(decode_features(&BTreeMap::new()), Err(LayoutError::Missing("as_of")));
+    }
+
+    #[test]
+    fn interests_round_trip_strongest_first() {
+        let weights = |pairs: &[(&str, f64)]| pairs.iter().map(|(t, w)| (t.to_string(), *w)).collect::<Vec<_>>();
+        let interests = StoredInterests {
+            as_of: 5,
+            epoch: 6,
+            short: weights(&[("tag:live", 0.75), ("category:jazz", 0.25)]),
+            long: weights(&[("category:jazz", 0.5), ("author:a:b", 0.25), ("tag:short:x", 0.25)]),
+            drift: 0.1,
+        };
+        let fields = map(encode_interests(&interests));
+        assert_eq!((fields["category:jazz"].as_str(), fields["short:category:jazz"].as_str()), ("0.5", "0.25"));
+        assert_eq!(decode_interests(&fields), Ok(interests));
+    }
+
+    #[test]
+    fn the_mark_round_trips() {
+        let applied = Applied {
+            epoch: 9,
+            tick_epoch: 8,
+            clock_ms: -1,
+            watermark_ms: -2,
+            offsets: [((Role::Events, 3), u64::MAX), ((Role::Control, 0), 1)].into(),
+            tick_offsets: [((Role::Events, 3), 7)].into(),
+        };
+        let mut fields = map(encode_applied(&applied));
+        assert_eq!(fields["offset:events:3"], u64::MAX.to_string());
+        assert_eq!(decode_applied(&fields), Ok(applied));
+        fields.insert("offset:stars:1".into(), "1".into());
+        assert_eq!(decode_applied(&fields), Err(LayoutError::Partition("offset:stars:1".into())));
+        fields.insert("schema".into(), "2".into());
+        assert_eq!(decode_applied(&fields), Err(LayoutError::Schema("2".into())));
+    }
+
+    #[test]
+    fn reasons_in_words() {
+        use proto::ReasonKind as R;
+        let text = |kind: R, interaction: &str, subject: &str, title: Option<&str>| {
+            reason_text(&proto::Reason { kind: kind as i32, interaction: interaction.into(), subject: subject.into() }, title)
+        };
+        assert_eq!(text(R::Because, "share", "i9", Some("A")), "because you shared A");
+        assert_eq!(text(R::Because, "comment", "i9", None), "because you commented on i9");
+        assert_eq!(text(R::Because, "hum", "i9", None), "because you chose i9");
+        assert_eq!(text(R::Likes, "", "jazz", None), "because you like jazz");
+        assert_eq!(text(R::Trending, "", "", None), "trending now");
+        assert_eq!(text(R::Trending, "", "jazz", None), "popular in jazz now");
+        assert_eq!(text(R::New, "", "", None), "new");
+        assert_eq!(text(R::New, "", "jazz", None), "new in jazz");
+        assert_eq!(text(R::Popular, "", "", None), "popular");
+        assert_eq!(text(R::Unspecified, "", "x", None), "");
+    }
+}

@@ -11,11 +11,16 @@ use crate::model::{Binding, Change, Positions};
 
 pub mod changes;
 pub mod dead_letters;
+mod dirty;
 pub mod encode;
+mod jsonl;
 pub mod layout;
 pub mod memory;
+pub mod proto;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "kafka")]
+mod topic;
 pub mod writer;
 
 /// One write: the whole new value of one key. The layout is `schemas/redis.md`.

@@ -1,1 +1,466 @@
-//! (being written)
+//! The thread between the dataflow and the store. It takes every epoch that is complete, keeps the latest change of each key,
+//! writes, and only then says how far the answers have come. While the store is away epochs go on being merged, so nothing is
+//! lost and the latest value of each key is written on return; past a number of dirty keys it stops taking epochs, and the
+//! input waits.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::changes::Feed;
+use super::dead_letters::DeadLetters;
+use super::dirty::{Accepted, Dated, Dirty};
+use super::encode::Encoder;
+use super::jsonl::Undelivered;
+use super::{Applied, Completed, Store, StoreError, Write};
+use crate::model::changes::Account;
+use crate::model::{Binding, Change, Epoch, SignalKey, UserId};
+
+/// Keys written between two looks at the channel: bounds the memory of one batch, not the work.
+const BATCH: usize = 2048;
+/// The first pause when the store is away; it doubles up to `retry_max`.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Tries after the last epoch, before what is dirty is given up.
+const LAST_TRIES: u32 = 8;
+
+/// What a writer needs to know.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// Grows each time the engine starts; the second half of the fence.
+    pub generation: u32,
+    /// Keys that may wait while the store is away.
+    pub max_dirty_keys: usize,
+    /// The longest pause between two tries.
+    pub retry_max: Duration,
+    /// What the store has from before, where the engine resumes.
+    pub applied: Applied,
+}
+
+/// What a writer did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub epochs: u64,
+    /// The accounts of all epochs, summed.
+    pub account: Account,
+    /// Keys written, each as often as it was.
+    pub writes: u64,
+    /// Batches the store did not take.
+    pub errors: u64,
+    /// Rows left out because an id has no known name.
+    pub skipped: u64,
+    /// Dirty keys given up at the end, with a store that did not come back.
+    pub unwritten: usize,
+    /// How far the answers have come.
+    pub applied: Applied,
+}
+
+/// The running thread.
+pub struct Writer {
+    thread: JoinHandle<Stats>,
+    /// Told by `join`: a full writer does not look at the channel, so it cannot see there that the sender is gone.
+    closing: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the sender of `rx` is dropped and everything is written (or given up after some tries).
+    /// `on_applied` is called after each batch that brought the answers further.
+    pub fn spawn(
+        store: Box<dyn Store>,
+        encoder: Encoder,
+        params: Params,
+        rx: Receiver<Completed>,
+        changes: Box<dyn Feed>,
+        dead: DeadLetters,
+        on_applied: impl Fn(&Applied) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let closing = Arc::new(AtomicBool::new(false));
+        let told = closing.clone();
+        let run = move || {
+            Loop {
+                store,
+                encoder,
+                rx,
+                closing: told,
+                changes,
+                dead,
+                on_applied: Box::new(on_applied),
+                dirty: Dirty::default(),
+                forgotten: BTreeSet::new(),
+                accepted: Accepted::default(),
+                shown: params.applied.clone(),
+                next: params.applied.clone(),
+                pause: FIRST_PAUSE,
+                away: None,
+                feed_fails: false,
+                letters_fail: false,
+                batch: Vec::new(),
+                stats: Stats::default(),
+                meters: Meters::new(),
+                params,
+            }
+            .run()
+        };
+        let thread = std::thread::Builder::new().name("writer".to_string()).spawn(run)?;
+        Ok(Self { thread, closing })
+    }
+
+    /// Waits for the end. Drop the sender of epochs first.
+    pub fn join(self) -> Stats {
+        self.closing.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the writer does not panic")
+    }
+}
+
+struct Loop {
+    store: Box<dyn Store>,
+    encoder: Encoder,
+    params: Params,
+    rx: Receiver<Completed>,
+    closing: Arc<AtomicBool>,
+    changes: Box<dyn Feed>,
+    dead: DeadLetters,
+    on_applied: Box<dyn Fn(&Applied) + Send>,
+    dirty: Dirty,
+    /// Users whose names go as soon as the deletions of their keys are written.
+    forgotten: BTreeSet<UserId>,
+    accepted: Accepted,
+    /// What the store shows.
+    shown: Applied,
+    /// What it will show when nothing is dirty.
+    next: Applied,
+    pause: Duration,
+    /// Why the last batch was not taken.
+    away: Option<Class>,
+    /// Whether these failed the last time: each failure is logged once.
+    feed_fails: bool,
+    letters_fail: bool,
+    batch: Vec<Write>,
+    stats: Stats,
+    meters: Meters,
+}
+
+/// The sorts of [`StoreError`], for telling a change of state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Retry,
+    Refused,
+}
+
+impl Loop {
+    fn run(mut self) -> Stats {
+        let mut open = self.take_epochs();
+        let mut tries_left = LAST_TRIES;
+        while open || self.behind() {
+            match self.write_all() {
+                Ok(()) => {
+                    self.is_back();
+                    open = self.take_epochs();
+                }
+                Err(error) => {
+                    let pause = self.is_away(&error);
+                    if open {
+                        open = self.take_epochs_for(pause);
+                    } else if tries_left == 0 {
+                        break;
+                    } else {
+                        tries_left -= 1;
+                        std::thread::sleep(pause);
+                    }
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// Waits for an epoch and takes all that are there. `false`: there will be none.
+    fn take_epochs(&mut self) -> bool {
+        let Ok(first) = self.rx.recv() else { return false };
+        self.merge(first);
+        // Those that are there now: what arrives meanwhile must not put the writing off.
+        for _ in 0..self.rx.len() {
+            if !self.has_room() {
+                break;
+            }
+            let Ok(epoch) = self.rx.try_recv() else { break };
+            self.merge(epoch);
+        }
+        true
+    }
+
+    /// Takes epochs while the store is away. `false`: there will be none.
+    fn take_epochs_for(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        while self.has_room() {
+            match self.rx.recv_deadline(until) {
+                Ok(epoch) => self.merge(epoch),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        !self.closing.load(Ordering::Relaxed)
+    }
+
+    fn has_room(&self) -> bool {
+        self.dirty.len() < self.params.max_dirty_keys
+    }
+
+    fn behind(&self) -> bool {
+        self.dirty.len() > 0 || self.shown != self.next
+    }
+
+    fn merge(&mut self, completed: Completed) {
+        let Completed { binding, changes, accepted_ms } = completed;
+        self.advance(&binding);
+        accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
+        self.bury(binding.epoch.number, &changes);
+        self.forget(&changes);
+        for change in changes {
+            if let Change::Account(account) = &change {
+                self.stats.account.add(account);
+                self.meters.account(account);
+            }
+            self.dirty.merge(change, binding.epoch);
+        }
+        self.stats.epochs += 1;
+        self.meters.dirty.set(self.dirty.len() as f64);
+    }
+
+    fn advance(&mut self, binding: &Binding) {
+        let (next, epoch) = (&mut self.next, &binding.epoch);
+        (next.epoch, next.clock_ms, next.watermark_ms) = (epoch.number, epoch.clock_ms, epoch.watermark_ms);
+        next.offsets.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
+        if epoch.tick {
+            next.tick_epoch = epoch.number;
+            next.tick_offsets.clone_from(&next.offsets);
+        }
+    }
+
+    fn bury(&mut self, epoch: u64, changes: &[Change]) {
+        let letters = changes.iter().filter_map(|change| if let Change::Dead(dead) = change { Some(dead) } else { None });
+        let written = self.dead.write(epoch, letters);
+        warn_once(&mut self.letters_fail, "dead letters could not be written", written);
+    }
+
+    /// Notes whose names are to go; a user of whom there is something new in this epoch or a later one keeps theirs.
+    fn forget(&mut self, changes: &[Change]) {
+        self.forgotten.extend(changes.iter().filter_map(|c| if let Change::Forgotten(user) = c { Some(*user) } else { None }));
+        if !self.forgotten.is_empty() {
+            let news: BTreeSet<UserId> = changes.iter().filter_map(news_of).collect();
+            self.forgotten.retain(|user| !news.contains(user));
+        }
+    }
+
+    /// Writes everything that is dirty, then shows the newest mark.
+    fn write_all(&mut self) -> Result<(), StoreError> {
+        while self.behind() {
+            let taken = self.dirty.take(BATCH);
+            for (change, epoch) in &taken {
+                self.encoder.writes(change, epoch, self.params.generation, &mut self.batch);
+            }
+            let mark = if self.dirty.len() == 0 { &self.next } else { &self.shown };
+            let written = self.store.write(&self.batch, mark);
+            let writes = self.batch.len() as u64;
+            self.batch.clear();
+            if let Err(error) = written {
+                self.dirty.put_back(taken);
+                return Err(error);
+            }
+            self.count_writes(writes);
+            self.feed(taken);
+            if self.dirty.len() == 0 {
+                self.show();
+            }
+        }
+        Ok(())
+    }
+
+    fn count_writes(&mut self, writes: u64) {
+        self.stats.writes += writes;
+        self.meters.writes.increment(writes);
+        self.meters.dirty.set(self.dirty.len() as f64);
+    }
+
+    /// Gives the slates that are now in the store to the change feed, epoch by epoch.
+    fn feed(&mut self, written: Vec<Dated>) {
+        let mut epochs = BTreeMap::<u64, (Epoch, Vec<Change>)>::new();
+        for (change, epoch) in written.into_iter().filter(|(change, _)| matches!(change, Change::Slate { .. })) {
+            epochs.entry(epoch.number).or_insert_with(|| (epoch, Vec::new())).1.push(change);
+        }
+        for (epoch, slates) in epochs.values() {
+            let told = self.changes.slates(epoch, slates);
+            warn_once(&mut self.feed_fails, "changes of slates could not be given out", told);
+        }
+    }
+
+    /// The store shows the newest mark: says so, measures, and forgets the names of who is gone.
+    fn show(&mut self) {
+        self.shown = self.next.clone();
+        (self.on_applied)(&self.shown);
+        self.meters.shown(&self.shown, &mut self.accepted);
+        let skipped = self.encoder.skipped();
+        self.meters.skipped.increment(skipped - std::mem::replace(&mut self.stats.skipped, skipped));
+        for user in std::mem::take(&mut self.forgotten) {
+            self.encoder.names().users.forget(user.0);
+        }
+    }
+
+    /// Notes that the store did not take a batch; yields how long to wait.
+    fn is_away(&mut self, error: &StoreError) -> Duration {
+        self.stats.errors += 1;
+        let (class, pause) = match error {
+            StoreError::Retry(_) => (Class::Retry, self.pause.min(self.params.retry_max)),
+            StoreError::Refused(_) => (Class::Refused, self.params.retry_max),
+        };
+        self.meters.error(class);
+        self.pause = (self.pause * 2).min(self.params.retry_max);
+        if self.away.replace(class) != Some(class) {
+            let dirty_keys = self.dirty.len();
+            match class {
+                Class::Retry => tracing::warn!(%error, dirty_keys, "the store is away; answers are kept and tried again"),
+                Class::Refused => tracing::error!(%error, dirty_keys, "the store refuses the answers; somebody must look"),
+            }
+        }
+        pause
+    }
+
+    fn is_back(&mut self) {
+        self.pause = FIRST_PAUSE;
+        if self.away.take().is_some() {
+            tracing::info!(epoch = self.shown.epoch, "the store is back and has every answer");
+        }
+    }
+
+    fn finish(mut self) -> Stats {
+        while let Ok(epoch) = self.rx.try_recv() {
+            self.merge(epoch);
+        }
+        self.stats.unwritten = self.dirty.len();
+        if self.behind() {
+            let (dirty_keys, epoch) = (self.dirty.len(), self.next.epoch);
+            tracing::error!(dirty_keys, epoch, "the store did not come back: these answers were not written");
+        }
+        self.stats.skipped = self.encoder.skipped();
+        self.stats.applied = self.shown;
+        self.stats
+    }
+}
+
+fn warn_once(fails: &mut bool, what: &str, done: Result<(), Undelivered>) {
+    let failed = done.is_err();
+    match done {
+        Err(error) if !*fails => tracing::warn!(%error, "{what}; further failures are not repeated here"),
+        _ => {}
+    }
+    *fails = failed;
+}
+
+/// The user of whom this change says something other than that there is nothing.
+fn news_of(change: &Change) -> Option<UserId> {
+    match change {
+        Change::Slate { user, slate: Some(_), .. }
+        | Change::Signals(SignalKey::User(user), Some(_))
+        | Change::Interests(user, Some(_)) => Some(*user),
+        Change::Seen(user, items) if !items.is_empty() => Some(*user),
+        _ => None,
+    }
+}
+
+/// What the writer counts. Made when the thread starts: a recorder must be installed by then.
+struct Meters {
+    freshness: Histogram,
+    dirty: Gauge,
+    epoch: Gauge,
+    clock_ms: Gauge,
+    writes: Counter,
+    skipped: Counter,
+    retry: Counter,
+    refused: Counter,
+    refreshes: Counter,
+    coalesced: Counter,
+    outcomes: [Counter; 5],
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            freshness: histogram!("overdrive_freshness_seconds"),
+            dirty: gauge!("overdrive_dirty_keys"),
+            epoch: gauge!("overdrive_epoch"),
+            clock_ms: gauge!("overdrive_clock_ms"),
+            writes: counter!("overdrive_store_writes_total"),
+            skipped: counter!("overdrive_rows_skipped_total"),
+            retry: counter!("overdrive_store_errors_total", "class" => "retry"),
+            refused: counter!("overdrive_store_errors_total", "class" => "refused"),
+            refreshes: counter!("overdrive_refreshes_total"),
+            coalesced: counter!("overdrive_refreshes_coalesced_total"),
+            outcomes: ["applied", "duplicate", "late", "filtered", "dead"]
+                .map(|outcome| counter!("overdrive_events_total", "outcome" => outcome)),
+        }
+    }
+
+    fn account(&self, account: &Account) {
+        let Account { applied, duplicate, late, filtered, dead, .. } = *account;
+        for (counter, n) in self.outcomes.iter().zip([applied, duplicate, late, filtered, dead]) {
+            counter.increment(n);
+        }
+        self.refreshes.increment(account.refreshed);
+        self.coalesced.increment(account.coalesced);
+    }
+
+    fn error(&self, class: Class) {
+        match class {
+            Class::Retry => self.retry.increment(1),
+            Class::Refused => self.refused.increment(1),
+        }
+    }
+
+    /// The answers to these events can be read from now on.
+    fn shown(&self, applied: &Applied, accepted: &mut Accepted) {
+        self.epoch.set(applied.epoch as f64);
+        self.clock_ms.set(applied.clock_ms as f64);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        for (at, events) in accepted.drain() {
+            self.freshness.record_many((now - at as f64 / 1000.0).max(0.0), events);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn every_event_has_a_freshness_and_every_outcome_a_count() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let meters = metrics::with_local_recorder(&recorder, Meters::new);
+        let account =
+            Account { consumed: 15, applied: 1, duplicate: 2, late: 3, filtered: 4, dead: 5, refreshed: 6, ..Default::default() };
+        meters.account(&account);
+        meters.error(Class::Refused);
+        let mut accepted = Accepted::default();
+        [1_000, 1_000, 2_000].into_iter().for_each(|at| accepted.push(at));
+        meters.shown(&Applied { epoch: 9, clock_ms: 8, ..Default::default() }, &mut accepted);
+        let text = recorder.handle().render();
+        let expected = [
+            "overdrive_freshness_seconds_count 3",
+            "overdrive_events_total{outcome=\"applied\"} 1",
+            "overdrive_events_total{outcome=\"duplicate\"} 2",
+            "overdrive_events_total{outcome=\"late\"} 3",
+            "overdrive_events_total{outcome=\"filtered\"} 4",
+            "overdrive_events_total{outcome=\"dead\"} 5",
+            "overdrive_refreshes_total 6",
+            "overdrive_store_errors_total{class=\"refused\"} 1",
+            "overdrive_epoch 9",
+            "overdrive_clock_ms 8",
+        ];
+        for line in expected {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use crate::model::epoch::Positions;
 pub use crate::model::interaction::Role;
@@ -143,6 +143,11 @@ pub fn appender(source: &Params, log: &log::Params, kafka: &KafkaParams, state_d
 #[cfg(not(feature = "kafka"))]
 fn no_kafka(kafka: &KafkaParams) -> String {
     format!("this build cannot reach kafka at {}; build with --features kafka, or set [source] kind to log", kafka.brokers)
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// `Stop` when `start` names a partition that does not exist: it would be left unread without a word.

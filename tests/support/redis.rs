@@ -1,37 +1,45 @@
-//! A real `redis-server`, without persistence.
+//! A Redis server of the test's own, on a free port, gone when the value is dropped.
+
+// Each test file uses another part of it.
+#![allow(dead_code)]
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{MISSING, Server, free_port, said, server_dir};
+/// How long a server may take to answer before the test is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Killed on drop.
+/// A running server; nothing it holds outlives it.
 pub struct RedisServer {
-    _server: Server,
+    child: Child,
     port: u16,
+    dir: tempfile::TempDir,
+    extra: Vec<String>,
 }
 
 impl RedisServer {
-    /// On a free port, answering.
-    pub fn start() -> RedisServer {
-        Self::start_on(free_port())
+    /// A server that keeps nothing on disk.
+    pub fn start() -> Self {
+        Self::start_with(&[])
     }
 
-    /// On a given port: for a server that comes back.
-    pub fn start_on(port: u16) -> RedisServer {
-        let installed = std::process::Command::new("redis-server").arg("--version").output().is_ok();
-        assert!(installed, "redis-server is missing: {MISSING}");
-        let dir = server_dir();
-        let (folder, number) = (dir.to_string_lossy(), port.to_string());
-        let args = ["--bind", "127.0.0.1", "--port", &number, "--dir", &folder, "--save", "", "--appendonly", "no"];
-        let server = Server::start(&dir, "redis-server", &args);
-        let until = Instant::now() + Duration::from_secs(20);
-        while !answers(port) {
-            assert!(Instant::now() < until, "redis-server does not answer on port {port}:\n{}", said(&dir));
-            std::thread::sleep(Duration::from_millis(20));
+    /// A server with further options, for instance `["--requirepass", "secret"]`.
+    pub fn start_with(extra: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder for the server");
+        let extra: Vec<String> = extra.iter().map(|s| s.to_string()).collect();
+        let port = free_port();
+        let mut server = Self { child: spawn(port, &dir, &extra), port, dir, extra };
+        let give_up = Instant::now() + PATIENCE;
+        while !server.answers(give_up) {
+            assert!(Instant::now() < give_up, "redis-server does not start: {}", server.log());
+            // Somebody took the port in between: another one.
+            server.kill();
+            server.port = free_port();
+            server.child = spawn(server.port, &server.dir, &server.extra);
         }
-        RedisServer { _server: server, port }
+        server
     }
 
     /// `redis://127.0.0.1:<port>/0`
@@ -39,14 +47,66 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Its port.
+    /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same port, with what it kept on disk.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port, &self.dir, &self.extra);
+        assert!(self.answers(Instant::now() + PATIENCE), "redis-server does not start again: {}", self.log());
+    }
+
+    /// Waits until it answers. `false`: it has ended, or time is up.
+    fn answers(&mut self, give_up: Instant) -> bool {
+        while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
+            if ping(self.port) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
 }
 
-fn answers(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-    let mut answer = [0; 7];
-    stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut answer)).is_ok() && &answer == b"+PONG\r\n"
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+fn spawn(port: u16, dir: &tempfile::TempDir, extra: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--logfile", "log"]);
+    command.arg("--dir").arg(dir.path()).args(extra).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("redis-server is on the PATH (apt-get install redis-server)")
+}
+
+/// Whether a ready server answers: loading ones and strangers do not count, one that asks for a password does.
+fn ping(port: u16) -> bool {
+    let asked = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    matches!(asked().as_ref().map(|a| &a[..]), Ok(b"+PONG\r\n" | b"-NOAUTH"))
 }

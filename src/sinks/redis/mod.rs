@@ -1,1 +1,145 @@
-//! (being written)
+//! The store in Redis, with plain commands. A key changes as a whole or not at all, and `meta` changes last. No error text
+//! contains a secret of the URL.
+
+mod writer;
+
+use redis::io::tcp::TcpSettings;
+use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError};
+use std::time::Duration;
+
+use super::layout::Keys;
+use super::{Applied, RedisParams, Store, StoreError, Write};
+use writer::Pipelines;
+
+/// A connection that is made when it is needed and dropped after any error.
+pub struct Redis {
+    client: Client,
+    connection: Option<Connection>,
+    keys: Keys,
+    pipeline: usize,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+}
+
+impl Redis {
+    /// For the server `params` name and keys under `prefix`. Connects with the first write; `Refused` when the URL cannot be
+    /// read.
+    pub fn open(params: &RedisParams, prefix: &str) -> Result<Self, StoreError> {
+        Ok(Self {
+            client: client(params)?,
+            connection: None,
+            keys: Keys::new(prefix),
+            pipeline: params.pipeline,
+            // A timeout of zero means "for ever" to the operating system.
+            connect_timeout: params.connect_timeout.max(Duration::from_millis(1)),
+            response_timeout: params.response_timeout.max(Duration::from_millis(1)),
+        })
+    }
+
+    fn write_all(&mut self, writes: &[Write], applied: &Applied) -> Result<(), RedisError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let mut pipelines = Pipelines::new(self.pipeline);
+        for write in writes {
+            pipelines.add(write, &mut connection)?;
+        }
+        pipelines.finish(&mut connection)?;
+        writer::write_applied(&self.keys.meta(), applied, &mut connection)?;
+        // Only now: a connection that failed may have half an answer in it.
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn connect(&self) -> Result<Connection, RedisError> {
+        let mut connection = self.client.get_connection_with_timeout(self.connect_timeout)?;
+        connection.set_read_timeout(Some(self.response_timeout))?;
+        connection.set_write_timeout(Some(self.response_timeout))?;
+        // A server that wants a password says so to a small command; on a large one it hangs up.
+        redis::cmd("PING").exec(&mut connection)?;
+        Ok(connection)
+    }
+}
+
+impl Store for Redis {
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<(), StoreError> {
+        self.write_all(writes, applied).map_err(|error| store_error(&self.client, error))
+    }
+}
+
+/// A client for the server `params` name, with TCP_NODELAY (its own default is off). `Refused` when the URL cannot be read.
+pub fn client(params: &RedisParams) -> Result<Client, StoreError> {
+    // The cause may quote the URL with its password, so it stays out.
+    let unreadable = |_| {
+        let form = "redis://[user:password@]host:port/database";
+        StoreError::Refused(format!("the redis url cannot be read; it should look like {form} (in [redis] url)"))
+    };
+    let info = params.url.as_str().into_connection_info().map_err(unreadable)?;
+    Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).map_err(unreadable)
+}
+
+/// What an error of the client means to the writer, in words without secrets.
+pub fn store_error(client: &Client, error: RedisError) -> StoreError {
+    let info = client.get_connection_info();
+    let at = format!("redis at {}/{}", info.addr(), info.redis_settings().db());
+    let text = match info.redis_settings().password() {
+        Some(password) if !password.is_empty() => text_of(&error).replace(password, "***"),
+        _ => text_of(&error),
+    };
+    if is_refusal(&error) {
+        StoreError::Refused(format!("{at} refuses: {text}; check [redis] url, the user's permissions and the server's version"))
+    } else {
+        StoreError::Retry(format!("{at} does not take writes: {text}"))
+    }
+}
+
+/// The first thing the server said, or what happened on the way. (All errors of a pipeline may be thousands.)
+fn text_of(error: &RedisError) -> String {
+    match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => format!("{} {}", first.code(), first.details().unwrap_or_default()),
+        _ => error.to_string(),
+    }
+}
+
+/// Whether trying again cannot help before somebody changes something.
+fn is_refusal(error: &RedisError) -> bool {
+    match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => match first.code() {
+            "NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE" => true,
+            "ERR" => !first.details().unwrap_or_default().starts_with("max number of clients"),
+            // OOM, LOADING, READONLY, MISCONF, MASTERDOWN, BUSY and what else may pass.
+            _ => false,
+        },
+        _ => matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(url: &str) -> RedisParams {
+        let span = Duration::from_millis(200);
+        RedisParams { url: url.into(), response_timeout: span, connect_timeout: span, pipeline: 8, retry_max: span }
+    }
+
+    #[test]
+    fn an_unreadable_url_is_refused_without_quoting_it() {
+        for url in ["http://u:hunter2@host", "redis://:hunter2@host:notaport/0", "redis://:hunter2@host:1/zero", ""] {
+            let Err(StoreError::Refused(text)) = Redis::open(&params(url), "od:").map(|_| ()) else { panic!("{url} was read") };
+            assert!(!text.contains("hunter2") && text.contains("[redis] url"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_absent_server_is_tried_again() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
+        let mut redis = Redis::open(&params(&format!("redis://:hunter2@{free}/3")), "od:").expect("a readable url");
+        let Err(StoreError::Retry(text)) = redis.write(&[], &Applied::default()) else { panic!("nobody is there") };
+        assert!(text.contains(&format!("redis at {free}/3")) && !text.contains("hunter2"), "{text}");
+    }
+}

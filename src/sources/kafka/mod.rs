@@ -188,9 +188,12 @@ fn range(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: Role, par
     Ok((low.max(0) as u64, high.max(0) as u64))
 }
 
-/// The first offset and the one after the last of every partition of every role.
-fn ranges(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<BTreeMap<(Role, u32), (u64, u64)>, SourceError> {
-    let mut ranges = BTreeMap::new();
+/// First offset and the one after the last, of every partition.
+type Ranges = BTreeMap<(Role, u32), (u64, u64)>;
+
+/// What the partitions of every role hold now.
+fn ranges(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<Ranges, SourceError> {
+    let mut ranges = Ranges::new();
     for role in Role::ALL {
         for partition in 0..partitions_of(consumer, params, role)? {
             ranges.insert((role, partition), range(consumer, params, role, partition)?);

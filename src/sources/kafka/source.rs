@@ -5,11 +5,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::{Context, prepared, range, ranges, topic};
-use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, refuse_unknown};
+use super::{Context, Ranges, prepared, range, ranges, topic};
+use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
 
 /// Reads every partition of the topics of all roles. Partitions that a topic gains are seen when it is opened again.
 pub struct KafkaSource {
@@ -95,11 +94,7 @@ fn out_of_range(params: &KafkaParams, (role, partition): (Role, u32), offset: u6
     ))
 }
 
-fn positions(
-    params: &KafkaParams,
-    ranges: &BTreeMap<(Role, u32), (u64, u64)>,
-    start: &Positions,
-) -> Result<Positions, SourceError> {
+fn positions(params: &KafkaParams, ranges: &Ranges, start: &Positions) -> Result<Positions, SourceError> {
     let position = |(place, held): (&(Role, u32), &(u64, u64))| match start.get(place) {
         Some(offset) if outside(*offset, *held) => Err(out_of_range(params, *place, *offset, *held)),
         Some(offset) => Ok((*place, *offset)),
@@ -128,10 +123,6 @@ fn record(params: &KafkaParams, message: &BorrowedMessage<'_>) -> Result<Record,
         // Only brokers of before 2016 send none.
         accepted_ms: message.timestamp().to_millis().unwrap_or_else(now_ms),
     })
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 impl Source for KafkaSource {

@@ -7,12 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::bell::Bell;
 use super::segment::{self, Cursor};
 use super::{Locked, Params, frame, lock_file, name, partition_folder, prepare};
-use crate::sources::{Appender, Pending, Place, Role, SourceError, partition_of};
+use crate::sources::{Appender, Pending, Place, Role, SourceError, now_ms, partition_of};
 
 /// Appends to every role and partition; clones share one handle.
 #[derive(Clone)]
@@ -198,8 +197,4 @@ fn open_for_writing(folder: &Path, base: u64) -> Result<File, SourceError> {
 
 fn retry(error: std::io::Error) -> SourceError {
     SourceError::Retry(format!("{error}; check the disk and the permissions"))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

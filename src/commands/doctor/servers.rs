@@ -1,0 +1,230 @@
+//! What the servers and libraries that the settings name have. What is not named is not contacted.
+
+use std::path::PathBuf;
+
+use super::Finding;
+use crate::config::Config;
+use crate::{sinks, sources};
+
+/// Every check of a server or library.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    let used = config.source.kind == sources::Kind::Kafka || config.changes.kind == sinks::changes::Kind::Kafka;
+    let mut findings = match used {
+        true => kafka(config),
+        false => vec![Finding::note("kafka", "not used: source.kind is log", "")],
+    };
+    findings.extend(match config.store.kind {
+        sinks::Kind::Redis => redis(config),
+        sinks::Kind::Memory => vec![Finding::note("redis", "not used: store.kind is memory", "")],
+    });
+    let library = match config.onnx.library.as_str() {
+        "" => std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
+        path => Some(PathBuf::from(path)),
+    };
+    findings.push(match library {
+        Some(path) => onnx(&path),
+        None => Finding::note(
+            "onnx runtime",
+            "no library named: the blend serves",
+            "scripts/fetch-onnxruntime.sh gets it; then set onnx.library or ORT_DYLIB_PATH",
+        ),
+    });
+    findings
+}
+
+#[cfg(feature = "redis")]
+fn redis(config: &Config) -> Vec<Finding> {
+    match redis_state(&config.redis) {
+        Ok(state) => redis_findings(&state),
+        Err(e) => vec![Finding::bad(
+            "redis",
+            format!("{} does not answer: {e}", crate::config::redacted(&config.redis.url)),
+            "start Redis 7, or set redis.url (OVERDRIVE_REDIS_URL)",
+        )],
+    }
+}
+
+/// What a Redis server says of itself.
+#[cfg(feature = "redis")]
+#[derive(Clone, Debug)]
+struct RedisState {
+    version: String,
+    /// Bytes; 0 is no limit.
+    maxmemory: u64,
+    policy: String,
+    evicted: u64,
+    /// Its clock minus ours.
+    ahead_ms: i64,
+}
+
+#[cfg(feature = "redis")]
+fn redis_state(params: &sinks::RedisParams) -> redis::RedisResult<RedisState> {
+    let mut connection = redis::Client::open(params.url.as_str())?.get_connection_with_timeout(params.connect_timeout)?;
+    connection.set_read_timeout(Some(params.response_timeout))?;
+    let info: redis::InfoDict = redis::cmd("INFO").query(&mut connection)?;
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(&mut connection)?;
+    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    Ok(RedisState {
+        version: info.get("redis_version").unwrap_or_default(),
+        maxmemory: info.get("maxmemory").unwrap_or_default(),
+        policy: info.get("maxmemory_policy").unwrap_or_default(),
+        evicted: info.get("evicted_keys").unwrap_or_default(),
+        ahead_ms: seconds * 1000 + micros / 1000 - ours,
+    })
+}
+
+#[cfg(feature = "redis")]
+fn redis_findings(state: &RedisState) -> Vec<Finding> {
+    let major: u32 = state.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    let mut findings = vec![match major >= 7 {
+        true => Finding::good("redis", format!("version {}", state.version)),
+        false => Finding::bad(
+            "redis",
+            format!("version {}", state.version),
+            "install Redis 7 or newer: older ones let scripts pass the access list",
+        ),
+    }];
+    if state.maxmemory > 0 && state.policy != "noeviction" {
+        findings.push(Finding::note(
+            "redis memory",
+            format!("maxmemory-policy is {}: a full server drops answers without a word", state.policy),
+            "set maxmemory-policy noeviction and give it memory: everything expires by itself",
+        ));
+    }
+    if state.evicted > 0 {
+        let found = format!("{} keys were evicted since it started", state.evicted);
+        findings.push(Finding::note("redis memory", found, "give it more memory; feeds of those users fall back to trending"));
+    }
+    if state.ahead_ms.abs() > 1000 {
+        let found = format!("its clock is {} ms {}", state.ahead_ms.abs(), if state.ahead_ms > 0 { "ahead" } else { "behind" });
+        findings.push(Finding::note("redis clock", found, "keep both machines set with NTP"));
+    }
+    findings
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(_: &Config) -> Vec<Finding> {
+    unreachable!("a checked setting: store.kind = redis needs the feature")
+}
+
+/// Partitions of each topic a broker has.
+type Topics = std::collections::BTreeMap<String, usize>;
+
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config) -> Vec<Finding> {
+    let brokers = &config.kafka.brokers;
+    match kafka_topics(brokers) {
+        Ok((count, topics)) => {
+            let mut findings = vec![Finding::good("kafka", format!("{brokers}: {count} brokers"))];
+            findings.extend(topic_findings(&config.kafka, &topics));
+            findings
+        }
+        Err(e) => {
+            let advice = "start Kafka, or set kafka.brokers (OVERDRIVE_KAFKA_BROKERS); its advertised.listeners must be reachable from here";
+            vec![Finding::bad("kafka", format!("{brokers} does not answer: {e}"), advice)]
+        }
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_topics(brokers: &str) -> rdkafka::error::KafkaResult<(usize, Topics)> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("log_level", "0") // the finding says it once; the client would say it every second
+        .create()?;
+    let metadata = consumer.fetch_metadata(None, std::time::Duration::from_secs(5))?;
+    let topics = metadata.topics().iter().map(|topic| (topic.name().to_string(), topic.partitions().len()));
+    Ok((metadata.brokers().len(), topics.collect()))
+}
+
+#[cfg(feature = "kafka")]
+fn topic_findings(params: &sources::KafkaParams, topics: &Topics) -> Vec<Finding> {
+    let wanted = [&params.events_topic, &params.items_topic, &params.users_topic, &params.control_topic];
+    let (there, missing): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|topic| topics.contains_key(*topic));
+    let mut findings = Vec::new();
+    if !there.is_empty() {
+        let list: Vec<String> = there.iter().map(|topic| format!("{topic} ({})", topics[*topic])).collect();
+        findings.push(Finding::good("kafka topics", format!("with partitions: {}", list.join(", "))));
+    }
+    if !missing.is_empty() {
+        let found = format!("missing: {}", missing.into_iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+        findings.push(match params.create_topics {
+            true => Finding::note("kafka topics", found, "nothing to do: the engine creates them when it starts"),
+            false => Finding::bad("kafka topics", found, "create them, or set kafka.create_topics = true"),
+        });
+    }
+    findings
+}
+
+#[cfg(not(feature = "kafka"))]
+fn kafka(_: &Config) -> Vec<Finding> {
+    unreachable!("a checked setting: source.kind = kafka and changes.kind = kafka need the feature")
+}
+
+#[cfg(feature = "onnx")]
+fn onnx(path: &std::path::Path) -> Finding {
+    const WHAT: &str = "onnx runtime";
+    match ort::init_from(path) {
+        Ok(_) => Finding::good(WHAT, format!("{}: {}", path.display(), onnx_version(ort::info()))),
+        Err(e) => Finding::bad(WHAT, e.to_string(), "run scripts/fetch-onnxruntime.sh and name what it prints in onnx.library"),
+    }
+}
+
+/// "version 1.31.1" of "ORT Build Info: git-branch=rel-1.31.1, git-commit-id=…".
+#[cfg(feature = "onnx")]
+fn onnx_version(info: &str) -> String {
+    let branch = info.split_once("git-branch=").map_or(info, |(_, rest)| rest.split(',').next().unwrap_or(rest));
+    branch.strip_prefix("rel-").map_or_else(|| format!("built from {branch}"), |version| format!("version {version}"))
+}
+
+#[cfg(not(feature = "onnx"))]
+fn onnx(path: &std::path::Path) -> Finding {
+    let found = format!("{} is named, but this binary was built without it: the blend serves", path.display());
+    Finding::note("onnx runtime", found, "build with the feature `onnx`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Mark;
+    use super::*;
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn an_old_redis_fails_and_a_forgetful_one_is_noted() {
+        let good = RedisState { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), evicted: 0, ahead_ms: 3 };
+        let marks = |state: &RedisState| redis_findings(state).iter().map(|f| (f.mark, f.what)).collect::<Vec<_>>();
+        assert_eq!(marks(&good), [(Mark::Good, "redis")]);
+        assert_eq!(marks(&RedisState { version: "6.2.6".into(), ..good.clone() }), [(Mark::Bad, "redis")]);
+        assert_eq!(
+            marks(&RedisState { policy: "allkeys-lru".into(), ..good.clone() }),
+            [(Mark::Good, "redis")],
+            "no limit, no eviction"
+        );
+        let forgetful = RedisState { maxmemory: 1 << 30, policy: "allkeys-lru".into(), evicted: 7, ahead_ms: -2000, ..good };
+        let notes =
+            [(Mark::Good, "redis"), (Mark::Note, "redis memory"), (Mark::Note, "redis memory"), (Mark::Note, "redis clock")];
+        assert_eq!(marks(&forgetful), notes);
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn missing_topics_fail_only_when_nobody_creates_them() {
+        let mut params = Config::defaults().kafka;
+        let topics = Topics::from([("overdrive.events".to_string(), 4), ("overdrive.items".to_string(), 1)]);
+        let findings = topic_findings(&params, &topics);
+        assert_eq!(findings[0].found, "with partitions: overdrive.events (4), overdrive.items (1)");
+        assert_eq!((findings[1].mark, findings[1].found.as_str()), (Mark::Note, "missing: overdrive.users, overdrive.control"));
+        params.create_topics = false;
+        assert_eq!(topic_findings(&params, &topics)[1].mark, Mark::Bad);
+    }
+
+    #[cfg(feature = "onnx")]
+    #[test]
+    fn a_library_that_is_not_there_says_where_to_get_it() {
+        let finding = onnx(std::path::Path::new("no/such/libonnxruntime.so"));
+        assert!(finding.mark == Mark::Bad && finding.advice.contains("fetch-onnxruntime"), "{finding:?}");
+        assert_eq!(onnx_version("ORT Build Info: git-branch=rel-1.31.1, git-commit-id=26"), "version 1.31.1");
+        assert_eq!(onnx_version("ORT Build Info: git-branch=main, x"), "built from main");
+    }
+}

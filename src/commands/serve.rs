@@ -1,0 +1,12 @@
+//! (being written)
+
+use crate::config::Config;
+
+/// Arguments of `overdrive serve`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Not merged yet.
+pub fn run(_args: Args, _config: &Config) -> Result<(), String> {
+    Err("not merged yet".into())
+}

@@ -1,0 +1,226 @@
+//! What each value may be. One line a rule, in the order of `overdrive.toml`; a value without a rule may be anything of its type.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Config, Layers};
+
+/// A rule that does not hold: the settings it is about, and what is allowed.
+pub struct Broken {
+    pub keys: Vec<String>,
+    pub allowed: String,
+}
+
+/// Every rule that `config`, made of `layers`, breaks.
+pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
+    let mut check = Check(Vec::new());
+    durations(&mut check, layers);
+    engine(&mut check, config);
+    inputs(&mut check, config);
+    stores(&mut check, config);
+    stages(&mut check, config);
+    slates(&mut check, config);
+    service(&mut check, config);
+    check.0
+}
+
+/// Collects the rules that do not hold.
+struct Check(Vec<Broken>);
+
+impl Check {
+    fn rule(&mut self, keys: &[&str], holds: bool, allowed: impl Into<String>) {
+        if !holds {
+            self.0.push(Broken { keys: keys.iter().map(|key| key.to_string()).collect(), allowed: allowed.into() });
+        }
+    }
+
+    fn within(&mut self, key: &str, value: usize, range: RangeInclusive<usize>) {
+        self.rule(&[key], range.contains(&value), format!("must be {} to {}", range.start(), range.end()));
+    }
+
+    fn at_least(&mut self, key: &str, value: usize, least: usize) {
+        self.rule(&[key], value >= least, format!("must be {least} or more"));
+    }
+
+    fn number(&mut self, key: &str, value: f64, range: RangeInclusive<f64>) {
+        self.rule(&[key], range.contains(&value), format!("must be a number from {} to {}", range.start(), range.end()));
+    }
+
+    fn one_of(&mut self, key: &str, value: &str, names: &[&str]) {
+        self.rule(&[key], names.contains(&value), format!("must be one of {}", names.join(", ")));
+    }
+}
+
+/// Whatever a default spells as a duration is one.
+fn durations(check: &mut Check, layers: &Layers) {
+    const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+    let defaults = Layers::defaults();
+    for (key, text) in layers.texts() {
+        if !defaults.is_duration(key) {
+            continue;
+        }
+        let Ok(span) = humantime::parse_duration(text) else { continue };
+        let least = if key == "ledger.ahead" { Duration::ZERO } else { Duration::from_millis(1) };
+        let whole = span.subsec_nanos() % 1_000_000 == 0;
+        let allowed = format!("must be whole milliseconds from {} to 3650d", humantime::format_duration(least));
+        check.rule(&[key], whole && (least..=LONGEST).contains(&span), allowed);
+    }
+}
+
+fn engine(check: &mut Check, config: &Config) {
+    let engine = &config.engine;
+    check.within("engine.workers", engine.workers, 1..=256);
+    check.within("engine.epoch_rows", engine.epoch_rows, 1..=1_000_000);
+    check.within("engine.epochs_in_flight", engine.epochs_in_flight, 1..=1_024);
+    check.rule(&["engine.state_dir"], !engine.state_dir.as_os_str().is_empty(), "must name a folder");
+}
+
+fn inputs(check: &mut Check, config: &Config) {
+    use crate::sinks::changes::Kind as Changes;
+    use crate::sources::Kind;
+    let kafka_built = cfg!(feature = "kafka");
+    let without = "this binary was built without Kafka; build it with the feature `kafka`";
+    check.rule(&["source.kind"], config.source.kind != Kind::Kafka || kafka_built, without);
+    check.rule(&["changes.kind"], config.changes.kind != Changes::Kafka || kafka_built, without);
+    check.at_least("changes.max_bytes", config.changes.max_bytes as usize, 1_024);
+
+    check.within("log.partitions", config.log.partitions as usize, 1..=1_024);
+    check.at_least("log.segment_bytes", config.log.segment_bytes as usize, 1_024);
+
+    let kafka = &config.kafka;
+    let addresses = !kafka.brokers.is_empty() && kafka.brokers.split(',').all(|broker| is_address(broker.trim()));
+    check.rule(&["kafka.brokers"], addresses, "must be host:port, several separated by commas");
+    let topics = [
+        ("kafka.events_topic", &kafka.events_topic),
+        ("kafka.items_topic", &kafka.items_topic),
+        ("kafka.users_topic", &kafka.users_topic),
+        ("kafka.control_topic", &kafka.control_topic),
+        ("kafka.slates_topic", &kafka.slates_topic),
+        ("kafka.dead_topic", &kafka.dead_topic),
+    ];
+    for (i, (key, topic)) in topics.iter().enumerate() {
+        check.rule(&[key], is_topic(topic), "must be 1 to 249 letters, digits, dots, dashes and underscores");
+        for (other, same) in &topics[i + 1..] {
+            check.rule(&[key, other], topic != same, "must be different topics");
+        }
+    }
+    check.within("kafka.partitions", kafka.partitions as usize, 1..=4_096);
+    check.within("kafka.replication", kafka.replication as usize, 1..=32_767);
+    check.within("kafka.queued_max_kbytes", kafka.queued_max_kbytes as usize, 1..=2_097_151);
+    let held = kafka.fetch_wait_max <= Duration::from_secs(300);
+    check.rule(&["kafka.fetch_wait_max"], held, "must be 5m or less: the client refuses more");
+}
+
+fn stores(check: &mut Check, config: &Config) {
+    let redis_built = config.store.kind != crate::sinks::Kind::Redis || cfg!(feature = "redis");
+    check.rule(&["store.kind"], redis_built, "this binary was built without Redis; build it with the feature `redis`");
+    let plain = |c: char| c.is_ascii_graphic() && c != '{' && c != '}';
+    let prefix = config.store.prefix.len() <= 64 && config.store.prefix.chars().all(plain);
+    check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
+    check.at_least("store.max_dirty_keys", config.store.max_dirty_keys, 1);
+    let schemes = ["redis://", "rediss://", "unix://", "redis+unix://"];
+    let url = schemes.iter().any(|scheme| config.redis.url.starts_with(scheme));
+    check.rule(&["redis.url"], url, "must begin with redis://, rediss:// or unix://");
+    check.within("redis.pipeline", config.redis.pipeline, 1..=100_000);
+}
+
+fn stages(check: &mut Check, config: &Config) {
+    let stages = &config.recommend;
+    check.at_least("ledger.records_per_user", stages.ledger.records_per_user, 1);
+    check.at_least("ledger.history_per_user", stages.ledger.history_per_user, 1);
+    check.at_least("ledger.events_per_minute", stages.ledger.events_per_minute, 1);
+
+    check.number("signals.prior_ctr", stages.signals.prior_ctr, 0.0..=1.0);
+    check.number("signals.prior_engagement", stages.signals.prior_engagement, 0.0..=1.0);
+    let trusted = stages.signals.prior_strength;
+    check.rule(
+        &["signals.prior_strength"],
+        trusted > 0.0 && trusted.is_finite(),
+        "must be a number above 0: an item nobody has seen has the prior's rate",
+    );
+    for (kind, weight) in &stages.weights.0 {
+        check.number(&format!("weights.{}", kind.name()), *weight, -1_000_000.0..=1_000_000.0);
+    }
+    let interests = &stages.interests;
+    let ordered = interests.short_half_life <= interests.long_half_life;
+    check.rule(
+        &["interests.short_half_life", "interests.long_half_life"],
+        ordered,
+        "the short half-life must not be longer than the long one",
+    );
+    check.within("interests.kept", interests.kept, 1..=1_000);
+    check.number("interests.signup_weight", interests.signup_weight, 0.0..=1_000_000.0);
+    check.within("neighbours.reach", stages.neighbours.reach, 1..=500);
+    check.within("neighbours.kept", stages.neighbours.kept, 1..=1_000);
+    check.number("neighbours.damping", stages.neighbours.damping, 0.0..=1_000_000.0);
+    check.within("trending.kept", stages.trending.kept, 1..=1_000);
+}
+
+fn slates(check: &mut Check, config: &Config) {
+    let slates = &config.recommend.slates;
+    check.within("slates.kept", slates.kept, 1..=500);
+    check.within("slates.candidates", slates.candidates, 1..=10_000);
+    check.within("slates.neighbours_from", slates.neighbours_from, 0..=500);
+    let sources = [
+        ("slates.neighbours", slates.neighbours),
+        ("slates.interests", slates.interests),
+        ("slates.trending", slates.trending),
+        ("slates.fresh", slates.fresh),
+    ];
+    for (key, most) in sources {
+        check.within(key, most, 0..=10_000);
+    }
+    check.rule(&sources.map(|(key, _)| key), sources.iter().any(|(_, most)| *most > 0), "one of them must be above 0");
+    let busy = slates.busy_refreshes;
+    check.rule(&["slates.busy_refreshes"], busy > 0.0 && busy <= 100.0, "must be a number above 0, at most 100");
+    check.number("slates.author_decay", slates.author_decay, 0.0..=1.0);
+    check.number("slates.author_floor", slates.author_floor, 0.0..=1.0);
+    check.number("slates.category_decay", slates.category_decay, 0.0..=1.0);
+    check.number("slates.category_floor", slates.category_floor, 0.0..=1.0);
+
+    let blend = &config.recommend.blend;
+    let terms = [
+        ("blend.content", blend.content),
+        ("blend.collaborative", blend.collaborative),
+        ("blend.real_time", blend.real_time),
+        ("blend.interests", blend.interests),
+        ("blend.freshness", blend.freshness),
+    ];
+    for (key, weight) in terms {
+        check.number(key, weight, 0.0..=1_000_000.0);
+    }
+    check.rule(&terms.map(|(key, _)| key), terms.iter().any(|(_, weight)| *weight > 0.0), "their sum must be above 0");
+}
+
+fn service(check: &mut Check, config: &Config) {
+    let service = &config.service;
+    for (key, bind) in [("service.bind", &service.bind), ("metrics.bind", &config.metrics.bind)] {
+        check.rule(&[key], bind.parse::<IpAddr>().is_ok(), "must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::1");
+    }
+    check.within("service.threads", service.threads, 1..=256);
+    check.at_least("service.body_limit", service.body_limit, 1);
+    check.at_least("service.batch_limit", service.batch_limit, 1);
+    check.at_least("service.connections", service.connections, 1);
+    check.within("service.max_k", service.max_k, 1..=1_000);
+    let k = (1..=service.max_k).contains(&service.default_k);
+    check.rule(&["service.default_k", "service.max_k"], k, "default_k must be 1 to max_k");
+    check.within("service.max_id_bytes", service.max_id_bytes, 1..=256);
+    let apart = config.metrics.port == 0 || config.metrics.port != service.port;
+    check.rule(&["metrics.port", "service.port"], apart, "must be different ports");
+
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.filter).is_ok();
+    check.rule(&["logging.filter"], filter, "must be a level (error, warn, info, debug, trace) or module=level, with commas");
+    check.one_of("logging.format", &config.logging.format, &["text", "json"]);
+}
+
+/// `host:port`.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+/// A name Kafka takes.
+fn is_topic(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=249).contains(&name.len()) && name.chars().all(plain) && name != "." && name != ".."
+}

@@ -1,0 +1,97 @@
+//! What a refresh looks up: every item's card and the lists kept for everyone, the same on every worker.
+//!
+//! The fact that must stay true: at an epoch the board holds what the maintained stages told up to and including that epoch, so
+//! all workers see the same board. Bodies are shared between the workers of a process; a card costs each worker about 100 bytes
+//! (see `decisions/0002-replicated-board.md`).
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::trending::{List, Told, Warmth};
+use crate::model::catalogue::Item;
+use crate::model::changes::Neighbour;
+use crate::model::time::Millis;
+use crate::model::{ItemId, TokenId};
+
+/// A change of the board.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Post {
+    Item(ItemId, Option<Arc<Item>>),
+    Warmth(ItemId, Option<Warmth>),
+    Neighbours(ItemId, u32, Arc<Vec<Neighbour>>),
+    List(Told),
+}
+
+/// What is known of one item.
+#[derive(Clone, Debug, Default)]
+pub struct Card {
+    pub facts: Option<Arc<Item>>,
+    pub warmth: Option<Warmth>,
+    /// How many users have it in their history.
+    pub users: u32,
+    pub nearest: Option<Arc<Vec<Neighbour>>>,
+}
+
+impl Card {
+    /// When it came into being, where the catalogue knows.
+    pub fn created(&self) -> Option<Millis> {
+        let said = self.facts.as_ref().and_then(|f| f.created_at);
+        said.or(self.warmth.and_then(|w| w.created))
+    }
+
+    /// Its author.
+    pub fn author(&self) -> Option<TokenId> {
+        self.facts.as_ref().and_then(|f| f.author)
+    }
+
+    /// Its first category.
+    pub fn category(&self) -> Option<TokenId> {
+        self.facts.as_ref().and_then(|f| f.categories.first().copied())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.facts.is_none() && self.warmth.is_none() && self.users == 0 && self.nearest.is_none()
+    }
+}
+
+/// The board of one worker.
+#[derive(Default)]
+pub struct Board {
+    items: FxHashMap<ItemId, Card>,
+    lists: FxHashMap<List, Arc<Vec<(ItemId, i64)>>>,
+}
+
+impl Board {
+    /// Takes a change.
+    pub fn post(&mut self, post: Post) {
+        match post {
+            Post::Item(item, facts) => self.card(item, |card| card.facts = facts),
+            Post::Warmth(item, warmth) => self.card(item, |card| card.warmth = warmth),
+            Post::Neighbours(item, users, nearest) => self.card(item, |card| {
+                card.users = users;
+                card.nearest = (!nearest.is_empty()).then_some(nearest);
+            }),
+            Post::List((list, best)) if best.is_empty() => drop(self.lists.remove(&list)),
+            Post::List((list, best)) => drop(self.lists.insert(list, best)),
+        }
+    }
+
+    fn card(&mut self, item: ItemId, change: impl FnOnce(&mut Card)) {
+        let card = self.items.entry(item).or_default();
+        change(card);
+        if card.is_empty() {
+            self.items.remove(&item);
+        }
+    }
+
+    /// The card of an item; `None` where nothing is known of it.
+    pub fn item(&self, item: ItemId) -> Option<&Card> {
+        self.items.get(&item)
+    }
+
+    /// A list, best first; empty where there is none.
+    pub fn list(&self, list: List) -> &[(ItemId, i64)] {
+        self.lists.get(&list).map_or(&[], |best| best.as_slice())
+    }
+}

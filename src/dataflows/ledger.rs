@@ -1,0 +1,361 @@
+//! The front door: per user, the interactions that still count anywhere. It turns events into updates; every number downstream is
+//! a function of what it lets out, so an undo, a correction and a forgotten user are one mechanism: the same record with `-1`.
+//!
+//! The facts that must stay true: what is retained is exactly what was let out and not taken back; and every event of an epoch has
+//! one outcome in its [`Account`].
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::OkErr;
+
+use super::LedgerParams;
+use crate::model::catalogue::{Item, User};
+use crate::model::changes::Account;
+use crate::model::kind::Weights;
+use crate::model::time::{MINUTE, Millis};
+use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, UserId};
+use crate::operators::{PerEpoch, Route, To};
+
+/// What reaches the ledger of one worker. The order of the variants is the order of an epoch: the catalogue first, then what users
+/// say and do, then the orders that take back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    Item(ItemId, Option<Arc<Item>>),
+    User(Origin, UserId, Option<Arc<User>>),
+    Event(Origin, Event),
+    Control(Origin, Control),
+}
+
+impl Entry {
+    /// What concerns one user goes to the user's owner, the rest to everyone.
+    fn to(&self) -> To {
+        match self {
+            Self::User(_, user, _) | Self::Control(_, Control::Forget { user }) => To::Owner(user.0),
+            Self::Event(_, event) => To::Owner(event.user.0),
+            Self::Item(..) | Self::Control(_, Control::Revoke { .. }) => To::All,
+        }
+    }
+
+    fn place(&self) -> (u8, Origin) {
+        match self {
+            Self::Item(..) => (0, Origin::default()),
+            Self::User(origin, ..) => (1, *origin),
+            Self::Event(origin, _) => (2, *origin),
+            Self::Control(origin, _) => (3, *origin),
+        }
+    }
+}
+
+/// A record let out (`diff` 1) or taken back (-1), whole, so that what was added can be subtracted anywhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    pub item: ItemId,
+    pub kind: Kind,
+    pub at: Millis,
+    pub value_milli: Option<i32>,
+    /// The catalogue's entry when the record was let out: it counts under the categories the item had then.
+    pub facts: Option<Arc<Item>>,
+    pub diff: i64,
+}
+
+/// What a user has done with one item, over all retained records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touch {
+    /// Time of the first and last positive record; `None`: there is none.
+    pub positive: Option<(Millis, Millis)>,
+    /// The weightiest positive kind.
+    pub kind: Option<Kind>,
+    /// The item is not to be shown again: something was done with it beside being shown.
+    pub seen: Option<Millis>,
+    /// A negative kind by which the author goes too.
+    pub against_author: bool,
+}
+
+/// Everything an epoch changed for one user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UserDelta {
+    pub user: UserId,
+    pub updates: Vec<Update>,
+    /// The new state of each item the updates touched; `None`: no record of it is left.
+    pub touches: Vec<(ItemId, Option<Touch>, Option<Arc<Item>>)>,
+    /// A new profile, or with `Some(None)` its deletion.
+    pub profile: Option<Option<Arc<User>>>,
+    pub forgotten: bool,
+}
+
+/// The stage: entries in, each user's changes and the account of the events out.
+pub fn ledger<'scope>(
+    entries: StreamVec<'scope, u64, Entry>,
+    clock: StreamVec<'scope, u64, Epoch>,
+    params: &super::Params,
+) -> (StreamVec<'scope, u64, Arc<UserDelta>>, StreamVec<'scope, u64, Account>) {
+    let mut state = Ledger::new(params.ledger.clone(), params.weights.table());
+    let own = entries.deliver(Entry::to);
+    own.per_epoch(clock, Pipeline, "Ledger", move |epoch, rows, out| state.step(epoch, rows, out)).ok_err(|output| match output {
+        Output::Delta(delta) => Ok(delta),
+        Output::Account(account) => Err(account),
+    })
+}
+
+/// What the ledger lets out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    Delta(Arc<UserDelta>),
+    Account(Account),
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    at: Millis,
+    origin: Origin,
+    id: u64,
+    item: ItemId,
+    kind: Kind,
+    value_milli: Option<i32>,
+    facts: Option<Arc<Item>>,
+}
+
+impl Record {
+    fn update(&self, diff: i64) -> Update {
+        Update { item: self.item, kind: self.kind, at: self.at, value_milli: self.value_milli, facts: self.facts.clone(), diff }
+    }
+}
+
+/// The retained records of one user, by (time, place), and the ids that were seen beside theirs.
+#[derive(Clone, Debug, Default)]
+struct History {
+    records: VecDeque<Record>,
+    ids: FxHashSet<u64>,
+    past_ids: VecDeque<u64>,
+}
+
+/// The state of one worker: its users, and the catalogue.
+pub struct Ledger {
+    params: LedgerParams,
+    weights: Weights,
+    users: FxHashMap<UserId, History>,
+    items: FxHashMap<ItemId, Arc<Item>>,
+}
+
+/// The outcome of one event.
+enum Outcome {
+    Applied,
+    Late,
+    Duplicate,
+    Filtered,
+}
+
+/// Undo events are remembered under ids of their own.
+const UNDO_SALT: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(params: LedgerParams, weights: Weights) -> Self {
+        Self { params, weights, users: FxHashMap::default(), items: FxHashMap::default() }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, epoch: &Epoch, entries: &mut Vec<Entry>, out: &mut Vec<Output>) {
+        entries.sort_by_key(Entry::place);
+        let mut account = Account::default();
+        let mut deltas: BTreeMap<UserId, UserDelta> = BTreeMap::new();
+        for entry in entries.drain(..) {
+            match entry {
+                Entry::Item(item, Some(facts)) => drop(self.items.insert(item, facts)),
+                Entry::Item(item, None) => drop(self.items.remove(&item)),
+                Entry::User(_, user, profile) => delta(&mut deltas, user).profile = Some(profile),
+                Entry::Event(origin, event) => self.judge(epoch, origin, event, &mut deltas, &mut account),
+                Entry::Control(_, Control::Forget { user }) => self.forget(user, delta(&mut deltas, user)),
+                Entry::Control(_, Control::Revoke { users, from, to }) => self.revoke(&users, from, to, &mut deltas),
+            }
+        }
+        for (user, mut delta) in deltas {
+            self.touch(user, &mut delta);
+            out.push(Output::Delta(Arc::new(delta)));
+        }
+        if account != Account::default() {
+            out.push(Output::Account(account));
+        }
+    }
+
+    fn judge(
+        &mut self,
+        epoch: &Epoch,
+        origin: Origin,
+        mut event: Event,
+        deltas: &mut BTreeMap<UserId, UserDelta>,
+        account: &mut Account,
+    ) {
+        account.consumed += 1;
+        let delta = delta(deltas, event.user);
+        let outcome = match event.op {
+            Op::Undo => self.undo(&event, delta),
+            Op::Add => {
+                if event.at > epoch.clock_ms + self.params.ahead {
+                    event.at = epoch.clock_ms;
+                    account.clamped += 1;
+                }
+                self.add(epoch, origin, event, delta)
+            }
+        };
+        match outcome {
+            Outcome::Applied => account.applied += 1,
+            Outcome::Late => account.late += 1,
+            Outcome::Duplicate => account.duplicate += 1,
+            Outcome::Filtered => account.filtered += 1,
+        }
+    }
+
+    fn add(&mut self, epoch: &Epoch, origin: Origin, event: Event, delta: &mut UserDelta) -> Outcome {
+        let history = self.users.entry(event.user).or_default();
+        if history.ids.contains(&event.id) {
+            return Outcome::Duplicate;
+        }
+        if event.kind.is_set() && history.records.iter().any(|r| r.item == event.item && r.kind == event.kind) {
+            return Outcome::Duplicate;
+        }
+        if history.in_minute_of(event.at) >= self.params.events_per_minute {
+            return Outcome::Filtered;
+        }
+        let late = event.at < epoch.clock_ms - self.params.lateness;
+        let record = Record {
+            at: event.at,
+            origin,
+            id: event.id,
+            item: event.item,
+            kind: event.kind,
+            value_milli: event.value_milli,
+            facts: self.items.get(&event.item).cloned(),
+        };
+        delta.updates.push(record.update(1));
+        history.insert(record);
+        if history.records.len() > self.params.records_per_user {
+            let oldest = history.remove(0, self.params.dedup_ids_per_user);
+            delta.updates.push(oldest.update(-1));
+        }
+        if late { Outcome::Late } else { Outcome::Applied }
+    }
+
+    /// Takes back the record with the event's id, or else the latest of the same item and kind.
+    fn undo(&mut self, event: &Event, delta: &mut UserDelta) -> Outcome {
+        let Some(history) = self.users.get_mut(&event.user) else { return Outcome::Filtered };
+        if !history.remember(event.id ^ UNDO_SALT, self.params.dedup_ids_per_user) {
+            return Outcome::Duplicate;
+        }
+        let same = |r: &Record| r.item == event.item && r.kind == event.kind;
+        let named = history.records.iter().position(|r| same(r) && r.id == event.id);
+        match named.or_else(|| history.records.iter().rposition(same)) {
+            Some(index) => {
+                let record = history.remove(index, self.params.dedup_ids_per_user);
+                delta.updates.push(record.update(-1));
+                Outcome::Applied
+            }
+            None => Outcome::Filtered,
+        }
+    }
+
+    fn forget(&mut self, user: UserId, delta: &mut UserDelta) {
+        let history = self.users.remove(&user).unwrap_or_default();
+        delta.updates.extend(history.records.iter().map(|r| r.update(-1)));
+        delta.profile = Some(None);
+        delta.forgotten = true;
+    }
+
+    fn revoke(&mut self, users: &[UserId], from: Millis, to: Millis, deltas: &mut BTreeMap<UserId, UserDelta>) {
+        for user in users {
+            let Some(history) = self.users.get_mut(user) else { continue };
+            let delta = delta(deltas, *user);
+            while let Some(index) = history.records.iter().position(|r| from <= r.at && r.at < to) {
+                delta.updates.push(history.remove(index, self.params.dedup_ids_per_user).update(-1));
+            }
+        }
+    }
+
+    /// The new state of every item the updates of a user touched.
+    fn touch(&self, user: UserId, delta: &mut UserDelta) {
+        let mut touched: Vec<(ItemId, Option<Arc<Item>>)> = delta.updates.iter().map(|u| (u.item, u.facts.clone())).collect();
+        touched.sort_by_key(|(item, _)| *item);
+        touched.dedup_by_key(|(item, _)| *item);
+        let history = self.users.get(&user);
+        let state = |item| history.and_then(|h| h.touch(item, &self.weights));
+        delta.touches = touched.into_iter().map(|(item, facts)| (item, state(item), facts)).collect();
+    }
+}
+
+fn delta(deltas: &mut BTreeMap<UserId, UserDelta>, user: UserId) -> &mut UserDelta {
+    deltas.entry(user).or_insert_with(|| UserDelta { user, ..UserDelta::default() })
+}
+
+impl History {
+    /// How many retained records lie in the same minute of event time.
+    fn in_minute_of(&self, at: Millis) -> usize {
+        let start = at.div_euclid(MINUTE) * MINUTE;
+        let until = |t: Millis| self.records.partition_point(|r| r.at < t);
+        until(start + MINUTE) - until(start)
+    }
+
+    fn insert(&mut self, record: Record) {
+        let index = self.records.partition_point(|r| (r.at, r.origin) < (record.at, record.origin));
+        self.ids.insert(record.id);
+        self.records.insert(index, record);
+    }
+
+    /// Removes a record; its id stays known, so that a redelivery does not bring it back.
+    fn remove(&mut self, index: usize, past_ids: usize) -> Record {
+        let record = self.records.remove(index).expect("the index was found in these records");
+        self.ids.remove(&record.id);
+        self.remember(record.id, past_ids);
+        record
+    }
+
+    /// Keeps an id beside those of the records; `false` when it was known.
+    fn remember(&mut self, id: u64, past_ids: usize) -> bool {
+        let new = self.ids.insert(id);
+        if new {
+            self.past_ids.push_back(id);
+        }
+        while self.past_ids.len() > past_ids {
+            self.past_ids.pop_front().map(|old| self.ids.remove(&old));
+        }
+        new
+    }
+
+    fn touch(&self, item: ItemId, weights: &Weights) -> Option<Touch> {
+        let mut touch = None;
+        for record in self.records.iter().filter(|r| r.item == item) {
+            touch.get_or_insert(Touch { positive: None, kind: None, seen: None, against_author: false }).take(record, weights);
+        }
+        touch
+    }
+}
+
+impl Touch {
+    fn take(&mut self, record: &Record, weights: &Weights) {
+        if record.kind.is_positive() {
+            let (first, _) = self.positive.unwrap_or((record.at, record.at));
+            self.positive = Some((first, record.at));
+            self.kind = self.kind.max_by_weight(record.kind, weights);
+        }
+        if record.kind != Kind::Impression {
+            self.seen = Some(record.at);
+        }
+        self.against_author |= matches!(record.kind, Kind::MuteAuthor | Kind::BlockAuthor);
+    }
+}
+
+/// The weightier of two kinds; the smaller one when they weigh the same.
+trait MaxByWeight {
+    fn max_by_weight(self, other: Kind, weights: &Weights) -> Option<Kind>;
+}
+
+impl MaxByWeight for Option<Kind> {
+    fn max_by_weight(self, other: Kind, weights: &Weights) -> Option<Kind> {
+        let rank = |k: Kind| (weights.milli(k), std::cmp::Reverse(k));
+        Some(self.map_or(other, |kind| if rank(other) > rank(kind) { other } else { kind }))
+    }
+}

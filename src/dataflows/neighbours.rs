@@ -1,0 +1,203 @@
+//! Item neighbours: how many users took both of two items near each other in their history.
+//!
+//! Two stages. `Pairs`, at the user, keeps histories and lets out links as differences; `Rows`, at the item, sums them and, at
+//! each tick, tells the nearest of every item whose list changed. The fact that must stay true: the list of an item is a
+//! function of the counts, by count and then by item, and the counts are those of all current histories.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+
+use super::NeighboursParams;
+use super::ledger::UserDelta;
+use crate::model::changes::Neighbour;
+use crate::model::time::Millis;
+use crate::model::{Epoch, ItemId, UserId};
+use crate::operators::link::{History, Limits};
+use crate::operators::{PerEpoch, Route};
+
+/// A link from the row of `a`: `diff` more users took `b` near it. With `a == b`: took `a` at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Link {
+    pub a: ItemId,
+    pub b: ItemId,
+    pub diff: i32,
+}
+
+/// The nearest of an item, and how many users took the item.
+pub type Change = (ItemId, u32, Arc<Vec<Neighbour>>);
+
+/// The stage: each user's changes in, the nearest of every item whose list changed out, at ticks.
+pub fn neighbours<'scope>(
+    deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
+    clock: StreamVec<'scope, u64, Epoch>,
+    params: &super::Params,
+) -> StreamVec<'scope, u64, Change> {
+    let mut pairs = Pairs::new(&params.neighbours, params.ledger.history_per_user);
+    let links = deltas.per_epoch(clock.clone(), Pipeline, "Pairs", move |epoch, rows, out| pairs.step(epoch, rows, out));
+    let mut state = Rows::new(&params.neighbours);
+    links.route(|link| link.a.0).per_epoch(clock, Pipeline, "Neighbours", move |epoch, rows, out| state.step(epoch, rows, out))
+}
+
+/// The histories of one worker's users.
+pub struct Pairs {
+    limits: Limits,
+    users: FxHashMap<UserId, (History<(Millis, ItemId)>, FxHashMap<ItemId, Millis>)>,
+}
+
+impl Pairs {
+    /// No histories yet. `capacity` is the length of a history.
+    pub fn new(params: &NeighboursParams, capacity: usize) -> Self {
+        Self { limits: Limits { reach: params.reach, capacity }, users: FxHashMap::default() }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, _epoch: &Epoch, deltas: &mut Vec<Arc<UserDelta>>, out: &mut Vec<Link>) {
+        for delta in deltas.drain(..) {
+            let (history, firsts) = self.users.entry(delta.user).or_default();
+            let mut emit = |a: (Millis, ItemId), b: (Millis, ItemId), diff: i32| {
+                out.push(Link { a: a.1, b: b.1, diff });
+                if a != b {
+                    out.push(Link { a: b.1, b: a.1, diff });
+                }
+            };
+            for (item, touch, _) in &delta.touches {
+                let now = touch.and_then(|t| t.positive).map(|(first, _)| first);
+                let before = match now {
+                    Some(first) => firsts.insert(*item, first),
+                    None => firsts.remove(item),
+                };
+                if before == now {
+                    continue;
+                }
+                if let Some(first) = before {
+                    history.remove((first, *item), self.limits, &mut emit);
+                }
+                if let Some(first) = now {
+                    history.insert((first, *item), self.limits, &mut emit);
+                }
+            }
+            if firsts.is_empty() {
+                self.users.remove(&delta.user);
+            }
+        }
+    }
+}
+
+/// The row of one item.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    users: u32,
+    counts: FxHashMap<u32, u32>,
+    /// The smallest count in the list last told, when the list was full: changes below it cannot change the list.
+    floor: u32,
+    told: u64,
+}
+
+/// The rows of one worker's items.
+pub struct Rows {
+    kept: usize,
+    rows: FxHashMap<ItemId, Row>,
+    dirty: BTreeSet<ItemId>,
+    /// Items as small numbers, so that a row takes eight bytes a neighbour.
+    numbers: FxHashMap<ItemId, u32>,
+    items: Vec<ItemId>,
+}
+
+impl Rows {
+    /// No links yet.
+    pub fn new(params: &NeighboursParams) -> Self {
+        Self {
+            kept: params.kept,
+            rows: FxHashMap::default(),
+            dirty: BTreeSet::new(),
+            numbers: FxHashMap::default(),
+            items: Vec::new(),
+        }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, epoch: &Epoch, links: &mut Vec<Link>, out: &mut Vec<Change>) {
+        for link in links.drain(..) {
+            self.sum(link);
+        }
+        if epoch.tick {
+            self.tell(out);
+        }
+    }
+
+    /// How many users took both, for every pair of this worker: what the oracle compares.
+    pub fn counts(&self) -> impl Iterator<Item = (ItemId, ItemId, u32)> + '_ {
+        self.rows.iter().flat_map(|(a, row)| row.counts.iter().map(|(b, n)| (*a, self.items[*b as usize], *n)))
+    }
+
+    fn sum(&mut self, link: Link) {
+        let row = self.rows.entry(link.a).or_default();
+        if link.a == link.b {
+            row.users = row.users.wrapping_add_signed(link.diff);
+            self.dirty.insert(link.a);
+            return;
+        }
+        let number = *self.numbers.entry(link.b).or_insert_with(|| {
+            self.items.push(link.b);
+            self.items.len() as u32 - 1
+        });
+        let count = row.counts.entry(number).or_insert(0);
+        let before = *count;
+        *count = count.wrapping_add_signed(link.diff);
+        let now = *count;
+        if now == 0 {
+            row.counts.remove(&number);
+        }
+        if before.max(now) >= row.floor {
+            self.dirty.insert(link.a);
+        }
+    }
+
+    fn tell(&mut self, out: &mut Vec<Change>) {
+        for item in std::mem::take(&mut self.dirty) {
+            let row = self.rows.get_mut(&item).expect("a dirty row exists");
+            let nearest = nearest(&row.counts, &self.items, self.kept);
+            row.floor = if nearest.len() < self.kept { 0 } else { nearest.last().map_or(0, |n| n.1) };
+            let digest = digest(row.users, &nearest);
+            if std::mem::replace(&mut row.told, digest) != digest {
+                let list = nearest.iter().map(|(b, n)| Neighbour { item: *b, similarity_micro: share(*n, row.users), users: *n });
+                out.push((item, row.users, Arc::new(list.collect())));
+            }
+            if row.users == 0 && row.counts.is_empty() {
+                self.rows.remove(&item);
+            }
+        }
+    }
+}
+
+/// The share of the users who took an item that also took the neighbour, in millionths.
+fn share(both: u32, users: u32) -> i32 {
+    (u64::from(both) * 1_000_000 / u64::from(users.max(both).max(1))) as i32
+}
+
+/// The `kept` largest counts, ties by item.
+fn nearest(counts: &FxHashMap<u32, u32>, items: &[ItemId], kept: usize) -> Vec<(ItemId, u32)> {
+    let mut all: Vec<(ItemId, u32)> = counts.iter().map(|(b, n)| (items[*b as usize], *n)).collect();
+    let order = |a: &(ItemId, u32), b: &(ItemId, u32)| b.1.cmp(&a.1).then(a.0.cmp(&b.0));
+    if all.len() > kept {
+        all.select_nth_unstable_by(kept - 1, order);
+        all.truncate(kept);
+    }
+    all.sort_unstable_by(order);
+    all
+}
+
+fn digest(users: u32, nearest: &[(ItemId, u32)]) -> u64 {
+    let mut bytes = Vec::with_capacity(8 + nearest.len() * 12);
+    bytes.extend_from_slice(&users.to_le_bytes());
+    for (item, count) in nearest {
+        bytes.extend_from_slice(&item.0.to_le_bytes());
+        bytes.extend_from_slice(&count.to_le_bytes());
+    }
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}

@@ -1,0 +1,110 @@
+//! What a refresh knows of a user: what they touched, what they like, what they do not want to see.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
+
+use super::ledger::{Touch, UserDelta};
+use crate::model::catalogue::{Item, User};
+use crate::model::changes::Interests;
+use crate::model::time::Millis;
+use crate::model::{ItemId, Kind, TokenId};
+
+/// One user.
+#[derive(Clone, Debug, Default)]
+pub struct Profile {
+    touches: FxHashMap<ItemId, Touch>,
+    /// Authors the user turned away by muting or blocking, with how many items they did it on.
+    against: FxHashMap<TokenId, u32>,
+    pub interests: Option<Arc<Interests>>,
+    pub said: Option<Arc<User>>,
+}
+
+/// An item of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    pub item: ItemId,
+    pub kind: Kind,
+    pub at: Millis,
+}
+
+/// What changed in what must not be shown again: an item with the time of the last interaction, or `None` when it may be shown.
+pub type SeenChange = (ItemId, Option<Millis>);
+
+impl Profile {
+    /// Takes what the ledger let out.
+    pub fn take(&mut self, delta: &UserDelta) -> Vec<SeenChange> {
+        if let Some(said) = &delta.profile {
+            self.said = said.clone();
+        }
+        delta.touches.iter().filter_map(|(item, touch, facts)| self.touch(*item, *touch, facts.as_deref())).collect()
+    }
+
+    fn touch(&mut self, item: ItemId, touch: Option<Touch>, facts: Option<&Item>) -> Option<SeenChange> {
+        let before = match touch {
+            Some(touch) => self.touches.insert(item, touch),
+            None => self.touches.remove(&item),
+        };
+        let turned = |t: Option<Touch>| t.is_some_and(|t| t.against_author);
+        if let Some(author) = facts.and_then(|f| f.author).filter(|_| turned(before) != turned(touch)) {
+            let count = self.against.entry(author).or_insert(0);
+            *count = if turned(touch) { *count + 1 } else { count.saturating_sub(1) };
+            self.against.retain(|_, n| *n > 0);
+        }
+        let seen = |t: Option<Touch>| t.and_then(|t| t.seen);
+        (seen(before) != seen(touch)).then(|| (item, seen(touch)))
+    }
+
+    /// The `n` items of the history with the latest positive interaction, latest first.
+    pub fn recent(&self, n: usize) -> Vec<Recent> {
+        let positive = |(item, touch): (&ItemId, &Touch)| {
+            let ((_, at), kind) = (touch.positive?, touch.kind?);
+            Some(Recent { item: *item, kind, at })
+        };
+        let mut recent: Vec<Recent> = self.touches.iter().filter_map(positive).collect();
+        let order = |a: &Recent, b: &Recent| b.at.cmp(&a.at).then(a.item.cmp(&b.item));
+        if recent.len() > n && n > 0 {
+            recent.select_nth_unstable_by(n - 1, order);
+        }
+        recent.truncate(n);
+        recent.sort_unstable_by(order);
+        recent
+    }
+
+    /// The rules by which items are kept from this user.
+    pub fn filter(&self) -> Filter<'_> {
+        let said = self.said.as_deref();
+        Filter {
+            touches: &self.touches,
+            items: said.map(|s| s.blocked_items.iter().copied().collect()).unwrap_or_default(),
+            authors: said
+                .into_iter()
+                .flat_map(|s| s.blocked_authors.iter().copied())
+                .chain(self.against.keys().copied())
+                .collect(),
+            mature: said.is_some_and(|s| s.allow_mature),
+        }
+    }
+
+    /// Whether nothing is known of the user.
+    pub fn is_empty(&self) -> bool {
+        self.touches.is_empty() && self.interests.is_none() && self.said.is_none()
+    }
+}
+
+/// Seen, blocked, mature and unavailable items.
+pub struct Filter<'a> {
+    touches: &'a FxHashMap<ItemId, Touch>,
+    items: FxHashSet<ItemId>,
+    authors: FxHashSet<TokenId>,
+    mature: bool,
+}
+
+impl Filter<'_> {
+    /// Whether the user may be shown this item.
+    pub fn allows(&self, item: ItemId, facts: Option<&Item>) -> bool {
+        let seen = self.touches.get(&item).is_some_and(|t| t.seen.is_some());
+        let fits =
+            |f: &Item| f.available && (self.mature || !f.mature) && f.author.is_none_or(|author| !self.authors.contains(&author));
+        !seen && !self.items.contains(&item) && facts.is_none_or(fits)
+    }
+}

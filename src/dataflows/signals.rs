@@ -1,0 +1,209 @@
+//! Windowed counts, weighted sums, velocity, decay and rates of users, items, categories and authors.
+//!
+//! The fact that must stay true: what is emitted for a key is whole and right at the clock of its epoch. A key changed by a record
+//! is emitted in the same epoch; a key changed by expiry alone within `settle`, key group by key group, so that a pane that closes
+//! is no burst.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::vec::Map;
+
+use super::SignalsParams;
+use super::ledger::{Update, UserDelta};
+use crate::model::decayed::Decayed;
+use crate::model::ids::{KEY_GROUPS, key_group};
+use crate::model::kind::Weights;
+use crate::model::signals::Priors;
+use crate::model::time::{DAY, Millis};
+use crate::model::{Epoch, Kind, SignalKey, Signals};
+use crate::operators::window::Panes;
+use crate::operators::{PerEpoch, Route};
+
+/// One record of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Count {
+    pub key: SignalKey,
+    pub kind: Kind,
+    pub at: Millis,
+    pub diff: i32,
+}
+
+/// Whole new signals of a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: SignalKey,
+    /// `None`: nothing counts any more.
+    pub signals: Option<Arc<Signals>>,
+    /// The decayed sum in a form that time does not change ([`Decayed::forward_micro`]).
+    pub forward_micro: Option<i64>,
+}
+
+/// The stage: each user's changes in, new signals of every key they count for out.
+pub fn signals<'scope>(
+    deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
+    clock: StreamVec<'scope, u64, Epoch>,
+    params: &super::Params,
+) -> StreamVec<'scope, u64, Change> {
+    let mut state = State::new(&params.signals, params.weights.table());
+    let own = deltas.flat_map(|delta| counts(&delta)).route(|count| count.key.hash());
+    own.per_epoch(clock, Pipeline, "Signals", move |epoch, rows, out| state.step(epoch, rows, out))
+}
+
+/// The records of a user's delta, under every key they count for.
+pub fn counts(delta: &UserDelta) -> Vec<Count> {
+    delta.updates.iter().flat_map(|update| keys(delta, update).map(|key| count(key, update))).collect()
+}
+
+fn keys<'a>(delta: &UserDelta, update: &'a Update) -> impl Iterator<Item = SignalKey> + use<'a> {
+    let facts = update.facts.as_deref();
+    let categories = facts.into_iter().flat_map(|f| f.categories.iter().map(|c| SignalKey::Category(*c)));
+    let author = facts.and_then(|f| f.author).map(SignalKey::Author);
+    [SignalKey::User(delta.user), SignalKey::Item(update.item)].into_iter().chain(categories).chain(author)
+}
+
+fn count(key: SignalKey, update: &Update) -> Count {
+    Count { key, kind: update.kind, at: update.at, diff: update.diff as i32 }
+}
+
+/// What is kept of one key beside its panes.
+#[derive(Clone, Debug, Default)]
+struct Key {
+    slots: SmallVec<[(Kind, u32); 4]>,
+    decayed: Decayed,
+    /// Changed since it was last emitted.
+    dirty: bool,
+    /// What was emitted last was something.
+    shown: bool,
+}
+
+/// The state of one worker.
+pub struct State {
+    weights: Weights,
+    priors: Priors,
+    half_life: Millis,
+    settle: Millis,
+    panes: Panes,
+    keys: FxHashMap<SignalKey, Key>,
+    /// The key of each slot.
+    owners: Vec<SignalKey>,
+    free: Vec<u32>,
+    /// Keys changed by expiry alone, per key group, until the group's turn.
+    settling: Vec<BTreeSet<SignalKey>>,
+    turn: Option<i64>,
+    day: i64,
+}
+
+impl State {
+    /// Nothing counted yet.
+    pub fn new(params: &SignalsParams, weights: Weights) -> Self {
+        Self {
+            weights,
+            priors: params.priors(),
+            half_life: params.half_life,
+            settle: params.settle,
+            panes: Panes::default(),
+            keys: FxHashMap::default(),
+            owners: Vec::new(),
+            free: Vec::new(),
+            settling: vec![BTreeSet::new(); KEY_GROUPS as usize],
+            turn: None,
+            day: 0,
+        }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, epoch: &Epoch, counts: &mut Vec<Count>, out: &mut Vec<Change>) {
+        self.expire(epoch.clock_ms);
+        let mut touched: Vec<SignalKey> = Vec::with_capacity(counts.len());
+        for count in counts.drain(..) {
+            self.count(count);
+            touched.push(count.key);
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for key in touched.into_iter().chain(self.settled(epoch.clock_ms)) {
+            self.emit(key, epoch.clock_ms, out);
+        }
+        self.sweep(epoch.clock_ms, out);
+    }
+
+    fn expire(&mut self, clock: Millis) {
+        let (owners, keys, settling) = (&self.owners, &mut self.keys, &mut self.settling);
+        self.panes.advance(clock, |slot| {
+            let owner = owners[slot as usize];
+            let key = keys.get_mut(&owner).expect("a slot in a pane has an owner");
+            if !key.dirty {
+                key.dirty = true;
+                settling[key_group(owner.hash()) as usize].insert(owner);
+            }
+        });
+    }
+
+    fn count(&mut self, count: Count) {
+        let key = self.keys.entry(count.key).or_default();
+        let slot = match key.slots.iter().find(|(kind, _)| *kind == count.kind) {
+            Some((_, slot)) => *slot,
+            None => {
+                let slot = self.free.pop().unwrap_or(self.owners.len() as u32);
+                if slot as usize == self.owners.len() {
+                    self.owners.push(count.key);
+                }
+                self.owners[slot as usize] = count.key;
+                key.slots.push((count.kind, slot));
+                key.slots.sort_unstable();
+                slot
+            }
+        };
+        key.dirty = true;
+        key.decayed.add(count.at, self.weights.milli(count.kind), i64::from(count.diff), self.half_life);
+        self.panes.add(slot, count.at, count.diff);
+    }
+
+    /// The keys whose group has its turn between the last clock and this one.
+    fn settled(&mut self, clock: Millis) -> Vec<SignalKey> {
+        let groups = KEY_GROUPS as i64;
+        let turn = clock * groups / self.settle.max(1);
+        let passed = turn - self.turn.replace(turn).unwrap_or(turn);
+        let due = if self.settle == 0 { groups } else { passed.min(groups) };
+        (turn - due..turn).flat_map(|t| std::mem::take(&mut self.settling[t.rem_euclid(groups) as usize])).collect()
+    }
+
+    fn emit(&mut self, key: SignalKey, clock: Millis, out: &mut Vec<Change>) {
+        let Some(of) = self.keys.get_mut(&key).filter(|k| k.dirty) else { return };
+        of.dirty = false;
+        of.decayed.prune(clock, self.half_life);
+        let counts: Vec<_> = of.slots.iter().map(|(kind, slot)| (*kind, self.panes.totals(*slot))).collect();
+        let live: Vec<_> = counts.into_iter().filter(|(_, n)| n.iter().any(|n| *n > 0)).collect();
+        of.shown = !live.is_empty() || !of.decayed.is_empty();
+        let decayed = of.decayed.value(clock, self.half_life);
+        let signals = of.shown.then(|| Arc::new(Signals::derive(live, decayed, &self.weights, &self.priors)));
+        out.push(Change { key, signals, forward_micro: of.decayed.forward_micro() });
+    }
+
+    /// Once a day, lets go of keys of which nothing counts any more.
+    fn sweep(&mut self, clock: Millis, out: &mut Vec<Change>) {
+        let day = clock.div_euclid(DAY);
+        if std::mem::replace(&mut self.day, day) == day {
+            return;
+        }
+        let (panes, half_life, free) = (&self.panes, self.half_life, &mut self.free);
+        let mut gone: Vec<SignalKey> = Vec::new();
+        self.keys.retain(|name, key| {
+            key.decayed.prune(clock, half_life);
+            let keep = key.dirty || !key.decayed.is_empty() || key.slots.iter().any(|(_, slot)| panes.holds(*slot));
+            if !keep {
+                free.extend(key.slots.iter().map(|(_, slot)| *slot));
+                gone.extend(key.shown.then_some(*name));
+            }
+            keep
+        });
+        gone.sort_unstable();
+        out.extend(gone.into_iter().map(|key| Change { key, signals: None, forward_micro: None }));
+    }
+}

@@ -1,0 +1,261 @@
+//! Refresh to slate: who gets a new slate in an epoch, and which.
+//!
+//! The facts that must stay true: a user who acts is refreshed in the same epoch, once, unless the epoch's budget puts it off; what
+//! is put off keeps its weight and goes before weaker ones; a slate is let out only when its items, their order or their reasons
+//! changed; and nothing here depends on the number of workers: budgets are per key group.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+
+use super::Params;
+use super::board::{Board, Post};
+use super::candidates::Candidates;
+use super::features::Features;
+use super::interests;
+use super::ledger::UserDelta;
+use super::profiles::Profile;
+use crate::model::changes::Account;
+use crate::model::ids::{KEY_GROUPS, key_group};
+use crate::model::kind::Weights;
+use crate::model::slate::{Slate, SlateItem, Surface};
+use crate::model::time::Millis;
+use crate::model::{Change, Epoch, ItemId, UserId};
+use crate::operators::PerEpoch;
+use crate::scoring::blend::{self, Blend};
+use crate::scoring::diversity::{self, Damping};
+
+/// What a refresh stage takes in. The order of the variants is the order of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Row {
+    Post(Post),
+    Interests(interests::Change),
+    Delta(Arc<UserDelta>),
+}
+
+impl Row {
+    fn place(&self) -> (u8, UserId) {
+        match self {
+            Row::Post(_) => (0, UserId::default()),
+            Row::Interests((user, _)) => (1, *user),
+            Row::Delta(delta) => (2, delta.user),
+        }
+    }
+}
+
+/// The stage: what changed of the board and of the users in, new slates out.
+pub fn slates<'scope>(
+    rows: StreamVec<'scope, u64, Row>,
+    clock: StreamVec<'scope, u64, Epoch>,
+    params: &Params,
+) -> StreamVec<'scope, u64, Change> {
+    let mut state = State::new(params);
+    rows.per_epoch(clock, Pipeline, "Slates", move |epoch, rows, out| state.step(epoch, rows, out))
+}
+
+/// One key group's queue.
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    /// Users who acted and wait, the strongest signals first.
+    pending: BTreeSet<(Reverse<i64>, UserId)>,
+    /// When each active user is due again.
+    due: BTreeSet<(Millis, UserId)>,
+    /// What is left of the budget, in 1/1024 of a refresh.
+    credit: u32,
+}
+
+/// A user and their latest slate.
+#[derive(Clone, Debug, Default)]
+struct OfUser {
+    profile: Profile,
+    shown: Vec<ItemId>,
+    digest: u64,
+    /// Weight of the signals since the last refresh; `None`: not waiting.
+    pending: Option<i64>,
+    due: Option<Millis>,
+    active: Millis,
+}
+
+/// The users of one worker, and its board.
+pub struct State {
+    params: Params,
+    weights: Weights,
+    blend: Blend,
+    candidates: Candidates,
+    board: Board,
+    users: FxHashMap<UserId, OfUser>,
+    queues: Vec<Queue>,
+}
+
+impl State {
+    /// Nobody known yet.
+    pub fn new(params: &Params) -> Self {
+        let weights = params.weights.table();
+        Self {
+            weights: weights.clone(),
+            blend: Blend::new(&params.blend),
+            candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
+            board: Board::default(),
+            users: FxHashMap::default(),
+            queues: vec![Queue::default(); KEY_GROUPS as usize],
+            params: params.clone(),
+        }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Change>) {
+        rows.sort_by_key(Row::place);
+        for row in rows.drain(..) {
+            match row {
+                Row::Post(post) => self.board.post(post),
+                Row::Interests((user, interests)) => self.users.entry(user).or_default().profile.interests = interests,
+                Row::Delta(delta) => self.take(epoch, &delta, out),
+            }
+        }
+        let mut account = Account::default();
+        for group in 0..self.queues.len() {
+            for user in self.turn(epoch, group) {
+                self.refresh(epoch, user, out);
+                account.refreshed += 1;
+            }
+            account.coalesced += self.queues[group].pending.len() as u64;
+        }
+        if account != Account::default() {
+            out.push(Change::Account(account));
+        }
+    }
+
+    fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
+        let of = self.users.entry(delta.user).or_default();
+        let seen = of.profile.take(delta);
+        if !seen.is_empty() {
+            out.push(Change::Seen(delta.user, seen));
+        }
+        if delta.forgotten || of.profile.is_empty() {
+            self.leave(delta.user, out);
+            out.extend(delta.forgotten.then_some(Change::Forgotten(delta.user)));
+            return;
+        }
+        let weight: i64 = delta.updates.iter().map(|u| self.weights.milli(u.kind).abs() + 1).sum();
+        let waiting = of.pending.unwrap_or(0);
+        of.pending = Some(waiting + weight);
+        of.active = epoch.clock_ms;
+        let queue = &mut self.queues[key_group(delta.user.0) as usize];
+        queue.pending.remove(&(Reverse(waiting), delta.user));
+        queue.pending.insert((Reverse(waiting + weight), delta.user));
+    }
+
+    /// A user of whom nothing is left has no slate.
+    fn leave(&mut self, user: UserId, out: &mut Vec<Change>) {
+        let of = self.users.remove(&user).unwrap_or_default();
+        let queue = &mut self.queues[key_group(user.0) as usize];
+        of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));
+        of.due.map(|due| queue.due.remove(&(due, user)));
+        if !of.shown.is_empty() {
+            out.push(Change::Slate { user, surface: Surface::Home, slate: None, entered: Vec::new(), left: of.shown });
+        }
+    }
+
+    /// The users of a key group whose turn it is: those who acted, as far as the budget goes, and at most one that is due.
+    fn turn(&mut self, epoch: &Epoch, group: usize) -> Vec<UserId> {
+        let queue = &mut self.queues[group];
+        if let Some(credit) = epoch.refreshes {
+            queue.credit = (queue.credit + credit).min(4 * KEY_GROUPS as u32);
+        }
+        let mut pay = || match epoch.refreshes {
+            None => true,
+            Some(_) if queue.credit < KEY_GROUPS as u32 => false,
+            Some(_) => {
+                queue.credit -= KEY_GROUPS as u32;
+                true
+            }
+        };
+        let mut users = Vec::new();
+        while !queue.pending.is_empty() && pay() {
+            users.extend(queue.pending.pop_first().map(|(_, user)| user));
+        }
+        if queue.pending.is_empty() && queue.due.first().is_some_and(|(due, _)| *due <= epoch.clock_ms) && pay() {
+            users.extend(queue.due.pop_first().map(|(_, user)| user).filter(|user| !users.contains(user)));
+        }
+        users
+    }
+
+    fn refresh(&mut self, epoch: &Epoch, user: UserId, out: &mut Vec<Change>) {
+        let Some(of) = self.users.get_mut(&user) else { return };
+        let queue = &mut self.queues[key_group(user.0) as usize];
+        of.pending = None;
+        of.due.take().map(|due| queue.due.remove(&(due, user)));
+        if epoch.clock_ms - of.active < self.params.slates.active_for {
+            let due = epoch.clock_ms + self.params.slates.refresh_every;
+            of.due = Some(due);
+            queue.due.insert((due, user));
+        }
+        let items = slate(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params);
+        let digest = digest(&items);
+        if std::mem::replace(&mut of.digest, digest) == digest {
+            return;
+        }
+        let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
+        let before = std::mem::replace(&mut of.shown, ids);
+        let (entered, left) = (missing(&of.shown, &before), missing(&before, &of.shown));
+        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
+        out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
+    }
+}
+
+/// One slate: candidates, features, scores, diversity.
+fn slate(
+    profile: &Profile,
+    board: &Board,
+    candidates: &mut Candidates,
+    blend: &Blend,
+    clock: Millis,
+    params: &Params,
+) -> Vec<SlateItem> {
+    let recent = profile.recent(params.slates.neighbours_from);
+    let features = Features::new(profile, board, clock, &params.slates);
+    let mut scored: Vec<SlateItem> = candidates
+        .gather(profile, &recent, board)
+        .iter()
+        .map(|candidate| {
+            let (terms, source, reason) = features.terms(candidate, blend);
+            let score_micro = blend.score_micro(&terms);
+            SlateItem { item: candidate.item, score_micro, source, reason, terms: blend::stored(&terms) }
+        })
+        .collect();
+    scored.sort_unstable_by_key(|s| (Reverse(s.score_micro), s.item));
+    scored.truncate(params.slates.candidates);
+    let entry = |s: &SlateItem| {
+        let card = board.item(s.item);
+        diversity::Entry {
+            item: s.item,
+            score_micro: s.score_micro,
+            author: card.and_then(|c| c.author()),
+            category: card.and_then(|c| c.category()),
+        }
+    };
+    let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
+    let author = Damping { decay: params.slates.author_decay, floor: params.slates.author_floor };
+    let category = Damping { decay: params.slates.category_decay, floor: params.slates.category_floor };
+    let chosen = diversity::choose(&entries, author, category, params.slates.kept);
+    chosen.into_iter().map(|(index, score_micro)| SlateItem { score_micro, ..scored[index].clone() }).collect()
+}
+
+/// Of items, order and reasons; the empty slate is 0. Scores move with time and are left out.
+fn digest(items: &[SlateItem]) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = rustc_hash::FxHasher::default();
+    items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
+    if items.is_empty() { 0 } else { hasher.finish() | 1 }
+}
+
+/// What stands in `items` and not in `others`, in order.
+fn missing(items: &[ItemId], others: &[ItemId]) -> Vec<ItemId> {
+    let others: FxHashSet<ItemId> = others.iter().copied().collect();
+    items.iter().filter(|i| !others.contains(i)).copied().collect()
+}

@@ -1,0 +1,228 @@
+//! Lists kept for everyone: what is trending, popular and fresh, in all and per category.
+//!
+//! Two stages. `Heat`, at the item, turns signals and the catalogue into scores at each tick; `Lists`, at the list, keeps their order.
+//! The fact that must stay true: after a tick every list is a function of the signals and the catalogue, in no list stands an
+//! item that is mature or unavailable, and nothing is rescored because time passed: trending moves with its windows, the two other
+//! orders do not depend on the clock.
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::vec::{Filter, Map};
+use timely::dataflow::operators::{Concat, OkErr};
+
+use super::signals;
+use crate::model::catalogue::Item;
+use crate::model::changes::Scope;
+use crate::model::time::{Millis, Window};
+use crate::model::{Epoch, ItemId, SignalKey, Signals};
+use crate::operators::top::Top;
+use crate::operators::{PerEpoch, Route};
+
+/// By what a list is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Order {
+    /// Mean weighted interactions an hour, seen at three scales, in thousandths.
+    Trending,
+    /// The decayed sum, in millionths of its forward logarithm.
+    Popular,
+    /// Creation time.
+    Fresh,
+}
+
+/// The name of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct List {
+    pub order: Order,
+    pub scope: Scope,
+}
+
+impl List {
+    /// What decides its worker.
+    pub fn hash(&self) -> u64 {
+        match self.scope {
+            Scope::Category(token) => token.0,
+            _ => self.order as u64,
+        }
+    }
+}
+
+/// The stage: the catalogue and the signals of items in; what the board needs of each item, and the lists that changed, out, at
+/// ticks.
+pub fn trending<'scope>(
+    items: StreamVec<'scope, u64, (ItemId, Option<Arc<Item>>)>,
+    signals: StreamVec<'scope, u64, signals::Change>,
+    clock: StreamVec<'scope, u64, Epoch>,
+    params: &super::Params,
+) -> (StreamVec<'scope, u64, (ItemId, Option<Warmth>)>, StreamVec<'scope, u64, Told>) {
+    let mut heat = Heat::default();
+    let of_items = signals.filter(|change| matches!(change.key, SignalKey::Item(_))).map(Row::Signals);
+    let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items).route(|row| row.item().0);
+    let scored = rows.per_epoch(clock.clone(), Pipeline, "Heat", move |epoch, rows, out| heat.step(epoch, rows, out));
+    let (warmth, members) = scored.ok_err(|output| match output {
+        Output::Warmth(item, warmth) => Ok((item, warmth)),
+        Output::Member(list, item, score) => Err((list, item, score)),
+    });
+    let mut lists = Lists::new(params.trending.kept.max(params.slates.candidates));
+    let members = members.route(|(list, _, _)| list.hash());
+    (warmth, members.per_epoch(clock, Pipeline, "Lists", move |epoch, rows, out| lists.step(epoch, rows, out)))
+}
+
+/// What `Heat` takes in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Row {
+    Item(ItemId, Option<Arc<Item>>),
+    Signals(signals::Change),
+}
+
+impl Row {
+    /// The item it speaks of.
+    pub fn item(&self) -> ItemId {
+        match self {
+            Row::Item(item, _) | Row::Signals(signals::Change { key: SignalKey::Item(item), .. }) => *item,
+            Row::Signals(_) => ItemId::default(),
+        }
+    }
+}
+
+/// What the board needs to know of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warmth {
+    pub trending_milli: i64,
+    pub created: Option<Millis>,
+}
+
+/// What `Heat` lets out: scores of list members, and what the board needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    /// `None`: out of the list.
+    Member(List, ItemId, Option<i64>),
+    /// `None`: neither in the catalogue nor in the signals any more.
+    Warmth(ItemId, Option<Warmth>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct OfItem {
+    facts: Option<Arc<Item>>,
+    signals: Option<Arc<Signals>>,
+    forward_micro: Option<i64>,
+    /// When the catalogue first named it.
+    listed_at: Option<Millis>,
+    listed: BTreeMap<List, i64>,
+    told: Option<Warmth>,
+}
+
+/// The items of one worker.
+#[derive(Default)]
+pub struct Heat {
+    items: FxHashMap<ItemId, OfItem>,
+    dirty: BTreeSet<ItemId>,
+}
+
+impl Heat {
+    /// One epoch.
+    pub fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
+        for row in rows.drain(..) {
+            let item = row.item();
+            let of = self.items.entry(item).or_default();
+            match row {
+                Row::Item(_, facts) => {
+                    of.listed_at = facts.as_ref().map(|_| of.listed_at.unwrap_or(epoch.clock_ms));
+                    of.facts = facts;
+                }
+                Row::Signals(change) => {
+                    of.signals = change.signals;
+                    of.forward_micro = change.forward_micro;
+                }
+            }
+            self.dirty.insert(item);
+        }
+        if epoch.tick {
+            for item in std::mem::take(&mut self.dirty) {
+                self.tell(item, out);
+            }
+        }
+    }
+
+    fn tell(&mut self, item: ItemId, out: &mut Vec<Output>) {
+        let of = self.items.get_mut(&item).expect("a dirty item exists");
+        let scores = of.scores();
+        let gone = of.listed.keys().filter(|list| !scores.contains_key(list));
+        out.extend(gone.map(|list| Output::Member(*list, item, None)));
+        let new = scores.iter().filter(|(list, score)| of.listed.get(list) != Some(score));
+        out.extend(new.map(|(list, score)| Output::Member(*list, item, Some(*score))));
+        of.listed = scores;
+        let warmth = of.exists().then(|| of.warmth());
+        if std::mem::replace(&mut of.told, warmth) != warmth {
+            out.push(Output::Warmth(item, warmth));
+        }
+        if warmth.is_none() {
+            self.items.remove(&item);
+        }
+    }
+}
+
+impl OfItem {
+    fn exists(&self) -> bool {
+        self.facts.is_some() || self.signals.is_some()
+    }
+
+    /// When it came into being; `None` of an item only events have named: it is not new, it is unknown.
+    fn created(&self) -> Option<Millis> {
+        self.facts.as_ref().and_then(|f| f.created_at).or(self.listed_at)
+    }
+
+    fn warmth(&self) -> Warmth {
+        Warmth { trending_milli: self.signals.as_deref().map_or(0, trending_milli), created: self.created() }
+    }
+
+    /// In which lists the item belongs, with its score in each.
+    fn scores(&self) -> BTreeMap<List, i64> {
+        if !self.exists() || self.facts.as_ref().is_some_and(|f| f.mature || !f.available) {
+            return BTreeMap::new();
+        }
+        let categories = self.facts.iter().flat_map(|f| f.categories.iter().map(|c| Scope::Category(*c)));
+        let scopes = [Scope::Global].into_iter().chain(categories);
+        let trending = self.signals.as_deref().map(trending_milli).filter(|score| *score > 0);
+        let orders = [(Order::Trending, trending), (Order::Popular, self.forward_micro), (Order::Fresh, self.created())];
+        let list = |scope| orders.into_iter().filter_map(move |(order, score)| Some((List { order, scope }, score?)));
+        scopes.flat_map(list).collect()
+    }
+}
+
+/// Weighted interactions an hour: half of it the last five minutes' rate, three tenths the last hour's, two tenths the last day's.
+pub fn trending_milli(signals: &Signals) -> i64 {
+    let of = |w: Window| signals.weighted_milli[w as usize];
+    (5 * 12 * of(Window::M5) + 3 * of(Window::H1)) / 10 + of(Window::H24) * 2 / 240
+}
+
+/// How many members a told list has at most.
+const LONGEST: usize = 1000;
+
+/// The lists of one worker.
+pub struct Lists {
+    top: Top<List, ItemId>,
+    kept: usize,
+}
+
+impl Lists {
+    /// Empty lists, of which the `kept` best are told.
+    pub fn new(kept: usize) -> Self {
+        Self { top: Top::default(), kept: kept.min(LONGEST) }
+    }
+
+    /// One epoch.
+    pub fn step(&mut self, _epoch: &Epoch, members: &mut Vec<(List, ItemId, Option<i64>)>, out: &mut Vec<Told>) {
+        for (list, item, score) in members.drain(..) {
+            self.top.set(&list, item, score);
+        }
+        out.extend(self.top.changed(self.kept).into_iter().map(|(list, best)| (list, Arc::new(best))));
+    }
+}
+
+/// A list that changed, best first.
+pub type Told = (List, Arc<Vec<(ItemId, i64)>>);

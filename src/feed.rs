@@ -1,0 +1,264 @@
+//! Rows and times in, with credit: reads the source, decodes, and cuts what was read into epochs.
+//!
+//! The facts that must stay true: an epoch's binding and clock are decided here, once, before any worker sees a row of it; clocks
+//! never go back; and no more epochs are under way than there is credit for, so that what cannot be worked off waits in the log.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::codec::Decoder;
+use crate::config::{ClockKind, Engine};
+use crate::model::time::{Millis, now_ms};
+use crate::model::{Binding, Dead, Epoch, Input, Origin, Role, Row};
+use crate::sources::{Record, Source, SourceError, file};
+
+/// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
+#[derive(Clone)]
+pub struct Credit(Arc<(Mutex<usize>, Condvar)>);
+
+impl Credit {
+    /// Credit for `epochs` epochs.
+    pub fn new(epochs: usize) -> Self {
+        Self(Arc::new((Mutex::new(epochs), Condvar::new())))
+    }
+
+    /// Takes credit for one epoch; `false` when none came back in time.
+    fn take(&self, wait: Duration) -> bool {
+        let (left, returned) = &*self.0;
+        let guard = left.lock().expect("no panic under the lock");
+        let (mut left, _) = returned.wait_timeout_while(guard, wait, |left| *left == 0).expect("no panic under the lock");
+        let some = *left > 0;
+        *left -= usize::from(some);
+        some
+    }
+
+    /// Gives credit for one epoch back.
+    pub fn give(&self) {
+        let (left, returned) = &*self.0;
+        *left.lock().expect("no panic under the lock") += 1;
+        returned.notify_one();
+    }
+}
+
+/// One epoch as it was cut.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    pub binding: Binding,
+    pub rows: Vec<Row>,
+    /// When the log accepted each event; not those of a backfill, which were accepted long ago.
+    pub accepted_ms: Vec<i64>,
+}
+
+/// When epochs close and what time it is in them. Pure: the time of day is handed in.
+#[derive(Clone, Debug)]
+pub struct Cutter {
+    clock_kind: ClockKind,
+    tick: Millis,
+    lateness: Millis,
+    full_rows: usize,
+    /// Refreshes per event while the input is behind.
+    busy_refreshes: f64,
+    next: u64,
+    clock: Millis,
+    unticked: bool,
+    full_in_a_row: u32,
+}
+
+/// Full epochs in a row after which the input counts as behind.
+const BEHIND: u32 = 4;
+
+impl Cutter {
+    /// The next epoch is `first`.
+    pub fn new(engine: &Engine, lateness: Millis, busy_refreshes: f64, first: u64) -> Self {
+        Self {
+            clock_kind: engine.clock,
+            tick: engine.tick.as_millis() as Millis,
+            lateness,
+            full_rows: engine.epoch_rows,
+            busy_refreshes,
+            next: first,
+            clock: 0,
+            unticked: false,
+            full_in_a_row: 0,
+        }
+    }
+
+    /// The epoch these rows make.
+    pub fn close(&mut self, now: Millis, rows: &[Row]) -> Epoch {
+        let said = match self.clock_kind {
+            ClockKind::Wall => now,
+            ClockKind::Event => rows.iter().filter_map(event_time).max().unwrap_or(self.clock),
+        };
+        let clock_ms = self.clock.max(said);
+        // a quiet stream under an event clock has no time to tick by: its empty epochs settle what the last ones changed
+        let tick = clock_ms / self.tick != self.clock / self.tick || (rows.is_empty() && self.unticked);
+        self.unticked = !tick && (self.unticked || !rows.is_empty());
+        self.clock = clock_ms;
+        self.full_in_a_row = if rows.len() >= self.full_rows { self.full_in_a_row + 1 } else { 0 };
+        let behind = self.full_in_a_row >= BEHIND;
+        let refreshes = behind.then(|| (rows.len() as f64 * self.busy_refreshes) as u32);
+        let number = self.next;
+        self.next += 1;
+        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes }
+    }
+}
+
+fn event_time(row: &Row) -> Option<Millis> {
+    match &row.input {
+        Ok(Input::Event(event)) => Some(event.at),
+        _ => None,
+    }
+}
+
+/// The topic's name of each role, for dead letters.
+pub type Topics = [Arc<str>; Role::ALL.len()];
+
+/// Reads, decodes, cuts.
+pub struct Feed {
+    pub source: Box<dyn Source>,
+    pub decoder: Decoder,
+    pub cutter: Cutter,
+    pub topics: Topics,
+    pub engine: Engine,
+    pub credit: Credit,
+}
+
+impl Feed {
+    /// Hands epochs to `deliver` until `stop` is set, `deliver` says that nobody takes them, or the source fails for good. A source
+    /// that ended is followed by empty epochs, so that windows go on expiring.
+    pub fn run(mut self, stop: &AtomicBool, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
+        let mut records = Vec::new();
+        let mut retries = Retries::default();
+        loop {
+            let opened = self.gather(&mut records, &mut retries)?;
+            while !self.credit.take(Duration::from_millis(100)) {
+                if stop.load(Ordering::Acquire) {
+                    return Ok(()); // what was read and not cut is read again by the next start
+                }
+            }
+            self.top_up(&mut records, opened);
+            if !deliver(self.cut(&mut records)) || stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the first record up to the heartbeat, then for more until the epoch's interval is over or it is full.
+    fn gather(&mut self, records: &mut Vec<Record>, retries: &mut Retries) -> Result<Instant, SourceError> {
+        let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
+        retries.settle(self.source.poll(rows, patience, records), patience)?;
+        let opened = Instant::now();
+        while !records.is_empty() && records.len() < rows && opened.elapsed() < interval {
+            let left = interval.saturating_sub(opened.elapsed());
+            retries.settle(self.source.poll(rows - records.len(), left, records), left)?;
+        }
+        Ok(opened)
+    }
+
+    /// What came in while waiting for credit goes along.
+    fn top_up(&mut self, records: &mut Vec<Record>, opened: Instant) {
+        let room = self.engine.epoch_rows.saturating_sub(records.len());
+        if room > 0 && opened.elapsed() > self.engine.epoch_interval {
+            let _later = self.source.poll(room, Duration::ZERO, records); // an error comes again at the next poll
+        }
+    }
+
+    fn cut(&mut self, records: &mut Vec<Record>) -> Cut {
+        let mut offsets = std::collections::BTreeMap::new();
+        let mut accepted_ms = Vec::with_capacity(records.len());
+        for record in records.iter() {
+            let (_, to) = offsets.entry((record.role, record.partition)).or_insert((record.offset, record.offset));
+            *to = record.offset + 1;
+            if record.role == Role::Events && record.partition < file::PARTITION {
+                accepted_ms.push(record.accepted_ms);
+            }
+        }
+        let rows: Vec<Row> = records.drain(..).map(|record| self.decode(record)).collect();
+        let epoch = self.cutter.close(now_ms(), &rows);
+        Cut { binding: Binding { epoch, offsets }, rows, accepted_ms }
+    }
+
+    fn decode(&self, record: Record) -> Row {
+        let origin = Origin { role: record.role, partition: record.partition, offset: record.offset };
+        let (key, payload) = (record.key.as_deref(), record.payload.as_deref());
+        let input = self.decoder.decode(record.role, key, payload, record.accepted_ms).map_err(|reason| Dead {
+            topic: self.topics[record.role as usize].clone(),
+            partition: record.partition,
+            offset: record.offset,
+            reason,
+            sample: sample(payload.unwrap_or_default()),
+        });
+        Row { origin, input }
+    }
+}
+
+/// The first 256 bytes as text.
+fn sample(payload: &[u8]) -> String {
+    String::from_utf8_lossy(&payload[..payload.len().min(256)]).into_owned()
+}
+
+/// Says once that a source is away and once that it is back.
+#[derive(Default)]
+struct Retries {
+    away: bool,
+}
+
+impl Retries {
+    fn settle(&mut self, polled: Result<(), SourceError>, wait: Duration) -> Result<(), SourceError> {
+        match polled {
+            Ok(()) => {
+                if std::mem::take(&mut self.away) {
+                    tracing::info!("the source answers again");
+                }
+                Ok(())
+            }
+            Err(SourceError::Retry(reason)) => {
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!(%reason, "the source does not answer; trying again");
+                }
+                std::thread::sleep(wait.clamp(Duration::from_millis(1), Duration::from_millis(100)));
+                Ok(())
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, ItemId, Kind, Op, UserId};
+
+    fn engine(clock: ClockKind) -> Engine {
+        let mut config = crate::config::Config::load(None, std::iter::empty()).expect("the defaults load");
+        config.engine.clock = clock;
+        config.engine.epoch_rows = 2;
+        config.engine.tick = Duration::from_secs(1);
+        config.engine
+    }
+
+    fn event(at: Millis) -> Row {
+        let event = Event { id: 1, user: UserId(1), item: ItemId(1), kind: Kind::View, op: Op::Add, at, value_milli: None };
+        Row { origin: Origin::default(), input: Ok(Input::Event(event)) }
+    }
+
+    #[test]
+    fn an_event_clock_is_the_highest_event_time_and_never_goes_back() {
+        let mut cutter = Cutter::new(&engine(ClockKind::Event), 100, 0.5, 7);
+        let first = cutter.close(9_999_999, &[event(5_000), event(4_000)]);
+        assert_eq!((first.number, first.clock_ms, first.watermark_ms, first.tick), (7, 5_000, 4_900, true));
+        assert_eq!(cutter.close(0, &[event(4_500)]).clock_ms, 5_000);
+        let quiet = cutter.close(0, &[]);
+        assert!(quiet.tick, "an empty epoch settles what the one before changed");
+        assert!(!cutter.close(0, &[]).tick, "and then there is nothing to settle");
+    }
+
+    #[test]
+    fn full_epochs_in_a_row_mean_the_input_is_behind() {
+        let mut cutter = Cutter::new(&engine(ClockKind::Wall), 100, 0.5, 0);
+        let budgets: Vec<_> = (0..5).map(|i| cutter.close(i, &[event(1), event(2)]).refreshes).collect();
+        assert_eq!(budgets, [None, None, None, Some(1), Some(1)]);
+        assert_eq!(cutter.close(9, &[event(1)]).refreshes, None);
+    }
+}

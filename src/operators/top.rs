@@ -1,0 +1,81 @@
+//! Keeps the order of scored members per group and tells the best of each group that changed.
+//!
+//! The list of a group is a function of the scores given, not of the order they came in: ties go to the smaller member.
+
+use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Members by descending score.
+#[derive(Clone, Debug)]
+struct Group<M> {
+    scores: FxHashMap<M, i64>,
+    order: BTreeSet<(Reverse<i64>, M)>,
+}
+
+/// All groups of one worker.
+#[derive(Clone, Debug)]
+pub struct Top<G, M> {
+    groups: BTreeMap<G, Group<M>>,
+    changed: BTreeSet<G>,
+}
+
+impl<G, M> Default for Top<G, M> {
+    fn default() -> Self {
+        Self { groups: BTreeMap::new(), changed: BTreeSet::new() }
+    }
+}
+
+impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
+    /// Sets the score of a member, or with `None` takes the member out.
+    pub fn set(&mut self, group: &G, member: M, score: Option<i64>) {
+        let of =
+            self.groups.entry(group.clone()).or_insert_with(|| Group { scores: FxHashMap::default(), order: BTreeSet::new() });
+        let old = match score {
+            Some(score) => of.scores.insert(member, score),
+            None => of.scores.remove(&member),
+        };
+        if old == score {
+            return;
+        }
+        if let Some(old) = old {
+            of.order.remove(&(Reverse(old), member));
+        }
+        if let Some(score) = score {
+            of.order.insert((Reverse(score), member));
+        }
+        self.changed.insert(group.clone());
+    }
+
+    /// The groups that changed since the last call, each with its `n` best, best first.
+    pub fn changed(&mut self, n: usize) -> Vec<(G, Vec<(M, i64)>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let lists = changed.into_iter().map(|g| (g.clone(), self.best(&g, n))).collect();
+        self.groups.retain(|_, g| !g.order.is_empty());
+        lists
+    }
+
+    fn best(&self, group: &G, n: usize) -> Vec<(M, i64)> {
+        self.groups.get(group).map_or(Vec::new(), |g| g.order.iter().take(n).map(|(s, m)| (*m, s.0)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_go_to_the_smaller_and_a_list_that_empties_is_told() {
+        let mut top = Top::default();
+        for (m, s) in [(3u64, 5), (1, 5), (2, 9)] {
+            top.set(&"g", m, Some(s));
+        }
+        assert_eq!(top.changed(2), vec![("g", vec![(2, 9), (1, 5)])]);
+        top.set(&"g", 2, Some(9));
+        assert_eq!(top.changed(2), vec![], "nothing changed");
+        for m in [1, 2, 3] {
+            top.set(&"g", m, None);
+        }
+        assert_eq!(top.changed(2), vec![("g", vec![])]);
+    }
+}

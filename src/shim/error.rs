@@ -1,0 +1,57 @@
+//! What a client is told when it gets no answer: `{"error":{"code","message"}}` with a status that says whose turn it is.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::read::Unavailable;
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// One word for programs.
+    pub code: &'static str,
+    /// One sentence for people: what, where, what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// Any refusal.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// 400.
+    pub fn bad(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 404.
+    pub fn unknown(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    /// 503: the store, or something in it that cannot be read.
+    pub fn store(message: impl std::fmt::Display) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "store_unavailable", format!("{message}; try again, and see /readyz"))
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(away: Unavailable) -> Self {
+        metrics::counter!(crate::telemetry::STORE_ERRORS).increment(1);
+        Self::store(away)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": {"code": self.code, "message": self.message}}).to_string();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,76 @@
+//! The routes: one table, from which the router and the list of what is served are made.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{MethodRouter, delete, get, post};
+use std::sync::Arc;
+
+use super::{Refusal, State};
+
+mod feeds;
+mod guard;
+mod ingest;
+mod pages;
+mod params;
+mod status;
+mod views;
+
+/// One route: method, path as axum and OpenAPI write it, handler.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Arc<State>>,
+}
+
+fn read<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    Route { method: "get", path, handler: get(handler) }
+}
+
+fn write<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    Route { method: "post", path, handler: post(handler) }
+}
+
+fn routes() -> Vec<Route> {
+    vec![
+        write("/v1/events", ingest::events),
+        write("/v1/items", ingest::items),
+        write("/v1/users", ingest::users),
+        read("/v1/feeds/{surface}/{user}", feeds::feed),
+        read("/v1/users/{user}/features", views::user_features),
+        read("/v1/users/{user}/interests", views::interests),
+        Route { method: "delete", path: "/v1/users/{user}", handler: delete(ingest::forget) },
+        read("/v1/items/{item}/features", views::item_features),
+        read("/v1/items/{item}/neighbours", views::neighbours),
+        read("/v1/trending/{scope}", views::trending),
+        read("/v1/stats", status::stats),
+        read("/health", status::health),
+        read("/livez", status::livez),
+        read("/readyz", status::readyz),
+        read("/metrics", status::metrics),
+        read("/openapi.json", pages::openapi),
+        read("/docs", pages::docs),
+        read("/", pages::index),
+        read("/console.css", pages::css),
+        read("/console.js", pages::js),
+    ]
+}
+
+/// Method (small letters) and path of every route that is served.
+pub fn served() -> Vec<(&'static str, &'static str)> {
+    routes().into_iter().map(|route| (route.method, route.path)).collect()
+}
+
+/// All routes over one state, each request guarded.
+pub fn router(state: Arc<State>) -> Router {
+    let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    routes
+        .fallback(|| async { Refusal::unknown("not_found", "there is nothing under this path; /docs lists what there is") })
+        .method_not_allowed_fallback(|| async {
+            let message = "this path does not take this method; /docs lists what it takes";
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .with_state(state)
+}

@@ -1,0 +1,128 @@
+//! What a request carries, checked before anything is read: ids, `k`, cursor, token.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use std::sync::Arc;
+
+use super::guard::RequestId;
+use crate::shim::cursor::Cursor;
+use crate::shim::{Refusal, State, Token};
+
+/// The header with the token of a write that the answer must contain.
+const TOKEN: &str = "x-overdrive-token";
+
+/// The only id in the path.
+pub struct Id(pub String);
+
+impl FromRequestParts<Arc<State>> for Id {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path(id) = path.map_err(bad_path)?;
+        check_id(&id, state.params.max_id_bytes).map(|()| Self(id))
+    }
+}
+
+/// Surface and user of a feed.
+pub struct SurfaceAndUser(pub String, pub String);
+
+impl FromRequestParts<Arc<State>> for SurfaceAndUser {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path((surface, user)) = path.map_err(bad_path)?;
+        check_id(&user, state.params.max_id_bytes).map(|()| Self(surface, user))
+    }
+}
+
+fn bad_path(rejection: PathRejection) -> Refusal {
+    Refusal::bad("bad_path", format!("the path cannot be read: {}", rejection.body_text()))
+}
+
+fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
+    if id.len() > most {
+        return Err(Refusal::bad("bad_id", format!("the id has {} bytes, at most {most} are taken", id.len())));
+    }
+    if id.chars().any(char::is_control) {
+        return Err(Refusal::bad("bad_id", "the id has a control character in it"));
+    }
+    Ok(())
+}
+
+/// The query as it is written.
+#[derive(Deserialize)]
+struct Written {
+    k: Option<String>,
+    cursor: Option<String>,
+    explain: Option<String>,
+}
+
+/// The checked query of a list.
+pub struct Wanted {
+    pub k: usize,
+    pub cursor: Cursor,
+    pub explain: bool,
+}
+
+impl FromRequestParts<Arc<State>> for Wanted {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let query: Result<Query<Written>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let refused = |e: QueryRejection| Refusal::bad("bad_query", format!("the query cannot be read: {}", e.body_text()));
+        let Query(written) = query.map_err(refused)?;
+        let (most, usual) = (state.params.max_k, state.params.default_k);
+        Ok(Self {
+            k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
+            cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
+            explain: written.explain.map_or(Ok(false), |explain| parse_flag(&explain))?,
+        })
+    }
+}
+
+fn parse_k(text: &str, most: usize) -> Result<usize, Refusal> {
+    let k = text.parse().ok().filter(|k| (1..=most).contains(k));
+    k.ok_or_else(|| Refusal::bad("bad_k", format!("k is `{text}`; it must be a whole number from 1 to {most}")))
+}
+
+fn parse_cursor(text: &str) -> Result<Cursor, Refusal> {
+    Cursor::parse(text).ok_or_else(|| {
+        Refusal::bad("bad_cursor", "the cursor is not one of ours; send the `cursor` of the last page unchanged, or none")
+    })
+}
+
+fn parse_flag(text: &str) -> Result<bool, Refusal> {
+    match text {
+        "true" | "1" | "" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Refusal::bad("bad_explain", format!("explain is `{text}`; it must be true or false"))),
+    }
+}
+
+/// The token a read was sent with, if any.
+pub struct Sent(pub Option<Token>);
+
+impl FromRequestParts<Arc<State>> for Sent {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        let Some(text) = parts.headers.get(TOKEN) else { return Ok(Self(None)) };
+        let token = text.to_str().ok().and_then(Token::parse);
+        let message = format!("{TOKEN} is not a token of ours; send the `token` of a write unchanged, or no such header");
+        token.map(|token| Self(Some(token))).ok_or_else(|| Refusal::bad("bad_token", message))
+    }
+}
+
+impl FromRequestParts<Arc<State>> for RequestId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request has no id");
+        parts.extensions.get::<RequestId>().cloned().ok_or_else(missing)
+    }
+}

@@ -1,0 +1,106 @@
+//! How the shim and its store are: for people, for probes, for Prometheus.
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use super::views::Body;
+use crate::shim::{Refusal, Sizes, State as Shim, now_ms};
+use crate::sinks::Applied;
+
+const COUNTED_FOR: Duration = Duration::from_secs(10);
+
+#[derive(Serialize)]
+struct Stats {
+    store: &'static str,
+    epoch: u64,
+    tick_epoch: u64,
+    /// The clock of the epoch.
+    as_of: i64,
+    watermark: i64,
+    /// How far that clock is behind the time of day.
+    lag_ms: i64,
+    uptime_ms: u64,
+    /// By family; `null` where counting them would cost the store a scan.
+    keys: Option<Sizes>,
+    recent_users: Vec<String>,
+}
+
+pub async fn stats(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+    let applied = shim.reader.applied().await?;
+    Ok(Body::of(&Stats {
+        store: shim.reader.name(),
+        epoch: applied.epoch,
+        tick_epoch: applied.tick_epoch,
+        as_of: applied.clock_ms,
+        watermark: applied.watermark_ms,
+        lag_ms: if applied_once(&applied) { now_ms() - applied.clock_ms } else { 0 },
+        uptime_ms: shim.started.elapsed().as_millis() as u64,
+        keys: sizes(&shim).await,
+        recent_users: shim.recent.users(),
+    }))
+}
+
+/// Counting walks the whole store: done every ten seconds at most, and not on a thread that answers requests.
+async fn sizes(shim: &Arc<Shim>) -> Option<Sizes> {
+    let mut counted = shim.sizes.lock().await;
+    if counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= COUNTED_FOR) {
+        let reader = shim.reader.clone();
+        let sizes = tokio::task::spawn_blocking(move || reader.sizes()).await.ok().flatten();
+        *counted = Some((Instant::now(), sizes));
+    }
+    counted.as_ref().and_then(|(_, sizes)| sizes.clone())
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+    store: &'static str,
+    epoch: Option<u64>,
+    as_of: Option<i64>,
+}
+
+/// 200 while reads are answered (`ok`, or `starting` before the first epoch), 503 `degraded` while the store is away.
+pub async fn health(State(shim): State<Arc<Shim>>) -> (StatusCode, Body) {
+    let applied = shim.reader.applied().await.ok();
+    let (code, status) = match &applied {
+        None => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+        Some(applied) if applied_once(applied) => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::OK, "starting"),
+    };
+    let (epoch, as_of) = (applied.as_ref().map(|a| a.epoch), applied.as_ref().map(|a| a.clock_ms));
+    let (version, store) = (env!("CARGO_PKG_VERSION"), shim.reader.name());
+    (code, Body::of(&Health { status, version, store, epoch, as_of }))
+}
+
+/// Whether the process answers at all: asks nothing of the store.
+pub async fn livez() -> Body {
+    Body::of(&serde_json::json!({"status": "ok"}))
+}
+
+/// Whether reads are worth sending here: the store answers and an epoch is applied.
+pub async fn readyz(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+    let applied = shim.reader.applied().await?;
+    if !applied_once(&applied) {
+        let message = "no epoch is applied yet; start the engine, or wait for it";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message));
+    }
+    Ok(Body::of(&serde_json::json!({"status": "ok", "epoch": applied.epoch})))
+}
+
+/// Prometheus text.
+pub async fn metrics(State(shim): State<Arc<Shim>>) -> Result<Response, Refusal> {
+    let failed = |why: &String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", why);
+    let text = shim.metrics.as_ref().map_err(failed)?.render();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// An epoch has a clock; the mark of an empty store has none.
+fn applied_once(applied: &Applied) -> bool {
+    applied.clock_ms != 0 || applied.epoch != 0
+}

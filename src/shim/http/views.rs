@@ -1,0 +1,215 @@
+//! What is known of one user, item or scope, as the engine last wrote it. With a token the answer also says `stale`.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::params::{Id, Sent, Wanted};
+use crate::model::time::Window;
+use crate::shim::commons::scores;
+use crate::shim::{Cadence, Refusal, State as Shim, Token};
+use crate::sinks::layout::{self, Features, LayoutError};
+
+/// A JSON answer.
+pub struct Body(Vec<u8>);
+
+impl Body {
+    /// The value as JSON.
+    pub fn of(value: &impl Serialize) -> Self {
+        Self(serde_json::to_vec(value).expect("our answers have string keys"))
+    }
+}
+
+impl IntoResponse for Body {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+/// An answer and whose it is; `stale` only where a token was sent.
+#[derive(Serialize)]
+struct Of<'a, T> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<bool>,
+    #[serde(flatten)]
+    rest: T,
+}
+
+#[derive(Serialize)]
+struct FeaturesView {
+    as_of: i64,
+    epoch: u64,
+    windows: BTreeMap<&'static str, WindowView>,
+    velocity: f64,
+    decayed: f64,
+    rates: Rates,
+}
+
+#[derive(Serialize)]
+struct WindowView {
+    counts: BTreeMap<&'static str, u32>,
+    weighted: f64,
+}
+
+#[derive(Serialize)]
+struct Rates {
+    ctr: f64,
+    engagement: f64,
+}
+
+impl From<&Features> for FeaturesView {
+    fn from(features: &Features) -> Self {
+        let window = |window: Window| {
+            let found = features.window(window);
+            let counts = found.counts.iter().map(|(kind, n)| (kind.name(), *n)).collect();
+            (window.name(), WindowView { counts, weighted: found.weighted })
+        };
+        Self {
+            as_of: features.as_of,
+            epoch: features.epoch,
+            windows: Window::ALL.into_iter().map(window).collect(),
+            velocity: features.velocity,
+            decayed: features.decayed,
+            rates: Rates { ctr: features.ctr, engagement: features.engagement },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct InterestsView {
+    as_of: i64,
+    epoch: u64,
+    #[serde(serialize_with = "as_map")]
+    short: Vec<(String, f64)>,
+    #[serde(serialize_with = "as_map")]
+    long: Vec<(String, f64)>,
+    drift: f64,
+}
+
+/// As an object, in the order of the list.
+fn as_map<S: Serializer>(weights: &[(String, f64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(weights.iter().map(|(token, weight)| (token, weight)))
+}
+
+#[derive(Serialize)]
+struct NeighboursView {
+    as_of: Option<i64>,
+    epoch: Option<u64>,
+    neighbours: Vec<NeighbourView>,
+}
+
+#[derive(Serialize)]
+struct NeighbourView {
+    item_id: String,
+    similarity: f64,
+    users: u32,
+}
+
+#[derive(Serialize)]
+struct TrendingView {
+    scope: String,
+    as_of: i64,
+    epoch: u64,
+    items: Vec<Scored>,
+}
+
+#[derive(Serialize)]
+struct Scored {
+    item_id: String,
+    score: f64,
+}
+
+pub async fn user_features(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
+    let features = features(&shim, &shim.keys.user(&user)).await?;
+    let features = features.ok_or_else(|| unknown("unknown_user", "user", stale))?;
+    Ok(Body::of(&Of { user_id: Some(&user), item_id: None, stale, rest: FeaturesView::from(&features) }))
+}
+
+pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
+    let features = features(&shim, &shim.keys.item(&item)).await?;
+    let features = features.ok_or_else(|| unknown("unknown_item", "item", stale))?;
+    Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest: FeaturesView::from(&features) }))
+}
+
+pub async fn interests(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
+    let fields = shim.reader.fields(&shim.keys.interests(&user)).await?;
+    let fields = fields.ok_or_else(|| unknown("unknown_user", "user", stale))?;
+    let found = layout::decode_interests(&fields).map_err(unreadable)?;
+    let rest = InterestsView { as_of: found.as_of, epoch: found.epoch, short: found.short, long: found.long, drift: found.drift };
+    Ok(Body::of(&Of { user_id: Some(&user), item_id: None, stale, rest }))
+}
+
+pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+    let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
+    let rest = match shim.reader.value(&shim.keys.neighbours(&item)).await? {
+        Some(value) => {
+            let (stamp, _) = layout::open(&value).map_err(unreadable)?;
+            let found = layout::decode_neighbours(&value).map_err(unreadable)?;
+            let view = |n: layout::proto::Neighbour| NeighbourView {
+                item_id: n.item_id,
+                similarity: f64::from(n.similarity_micro) / 1e6,
+                users: n.users,
+            };
+            let neighbours = found.neighbours.into_iter().map(view).collect();
+            NeighboursView { as_of: Some(found.as_of_ms), epoch: Some(stamp.epoch), neighbours }
+        }
+        // An item nobody took together with another one is still an item.
+        None => match shim.reader.fields(&shim.keys.item(&item)).await? {
+            Some(_) => NeighboursView { as_of: None, epoch: None, neighbours: Vec::new() },
+            None => return Err(unknown("unknown_item", "item", stale)),
+        },
+    };
+    Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest }))
+}
+
+pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Wanted, Sent(token): Sent) -> Result<Body, Refusal> {
+    let category = match scope.split_once(':') {
+        None if scope == "global" => None,
+        Some(("category", category)) if !category.is_empty() => Some(category),
+        _ => {
+            let message = format!("there is no scope `{scope}`; use global or category:<name>");
+            return Err(Refusal::unknown("unknown_scope", message));
+        }
+    };
+    let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
+    let applied = shim.reader.applied().await?;
+    let members = scores(shim.reader.ranked(&shim.keys.trending(category), wanted.k).await?);
+    let items = members.into_iter().map(|(item_id, score)| Scored { item_id, score }).collect();
+    let rest = TrendingView { scope, as_of: applied.clock_ms, epoch: applied.tick_epoch, items };
+    Ok(Body::of(&Of { user_id: None, item_id: None, stale, rest }))
+}
+
+async fn stale(shim: &Shim, token: Option<&Token>, cadence: Cadence) -> Result<Option<bool>, Refusal> {
+    match token {
+        None => Ok(None),
+        Some(token) => Ok(Some(!shim.visible(token, cadence).await?)),
+    }
+}
+
+async fn features(shim: &Shim, key: &str) -> Result<Option<Features>, Refusal> {
+    let fields = shim.reader.fields(key).await?;
+    fields.map(|fields| layout::decode_features(&fields).map_err(unreadable)).transpose()
+}
+
+fn unreadable(error: LayoutError) -> Refusal {
+    metrics::counter!(crate::telemetry::STORE_ERRORS).increment(1);
+    Refusal::store(error)
+}
+
+fn unknown(code: &'static str, what: &str, stale: Option<bool>) -> Refusal {
+    let mut message = format!("nothing is known of this {what}, or nothing lately");
+    if stale == Some(true) {
+        message.push_str("; the write of the token you sent was not visible yet");
+    }
+    Refusal::unknown(code, message)
+}

@@ -1,0 +1,61 @@
+//! The memory of this process as a reader: every answer is there at once.
+
+use bytes::Bytes;
+use std::future::ready;
+
+use super::{Answer, Fields, Parts, Reader, SEEN, Sizes, Unavailable};
+use crate::sinks::Applied;
+use crate::sinks::memory::Memory;
+
+/// Reads a [`Memory`].
+pub struct MemoryReader(Memory);
+
+impl MemoryReader {
+    /// Over the store the engine writes.
+    pub fn new(memory: Memory) -> Self {
+        Self(memory)
+    }
+}
+
+fn now<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
+    Box::pin(ready(Ok(answer)))
+}
+
+impl Reader for MemoryReader {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn value<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Bytes>> {
+        now(self.0.value(key))
+    }
+
+    fn fields<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Fields>> {
+        now(self.0.fields(key))
+    }
+
+    fn ranked<'a>(&'a self, key: &'a str, limit: usize) -> Answer<'a, Vec<(String, f64)>> {
+        now(self.0.ranked(key, limit))
+    }
+
+    fn applied(&self) -> Answer<'_, Applied> {
+        now(self.0.applied())
+    }
+
+    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts> {
+        let applied = self.0.applied();
+        now(Parts { applied, slate: self.0.value(slate), seen: self.0.ranked(seen, SEEN) })
+    }
+
+    fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied> {
+        Box::pin(async move {
+            let mut marks = self.0.subscribe();
+            let mark = marks.wait_for(|mark| mark != last).await;
+            mark.map(|m| m.clone()).map_err(|_| Unavailable("the store in memory has no writer any more".to_string()))
+        })
+    }
+
+    fn sizes(&self) -> Option<Sizes> {
+        Some(self.0.sizes().into_iter().map(|(family, size)| (family, size.keys)).collect())
+    }
+}

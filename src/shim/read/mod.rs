@@ -1,0 +1,75 @@
+//! Reading answers, whoever holds them. One trait over the memory of this process and over Redis.
+//!
+//! What must stay true: where one call answers several things, the applied mark is the oldest of them, so that whatever the
+//! mark promises is in the rest.
+
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+use crate::sinks::Applied;
+use crate::sources::Pending;
+
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+pub use memory::MemoryReader;
+#[cfg(feature = "redis")]
+pub use redis::RedisReader;
+
+/// The store did not answer: what was tried and why it failed, without credentials.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// An answer of the store to come.
+pub type Answer<'a, T> = Pending<'a, Result<T, Unavailable>>;
+
+/// A hash: field and value.
+pub type Fields = BTreeMap<String, String>;
+
+/// Number of keys by family: `slate`, `item`, ….
+pub type Sizes = BTreeMap<String, usize>;
+
+/// What a feed is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Read before the rest.
+    pub applied: Applied,
+    pub slate: Option<Bytes>,
+    /// The latest [`SEEN`] items, latest first.
+    pub seen: Vec<(String, f64)>,
+}
+
+/// How many of the latest seen items a feed is filtered by; older ones are gone from the slate itself.
+pub const SEEN: usize = 100;
+
+/// A store that can be read. Keys are whole keys, with the prefix.
+pub trait Reader: Send + Sync {
+    /// What the store is called in answers about it.
+    fn name(&self) -> &'static str;
+
+    /// The binary value of a key.
+    fn value<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Bytes>>;
+
+    /// The hash of a key.
+    fn fields<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Fields>>;
+
+    /// The highest `limit` members of a sorted set, highest first.
+    fn ranked<'a>(&'a self, key: &'a str, limit: usize) -> Answer<'a, Vec<(String, f64)>>;
+
+    /// How far the answers have come; the default mark when nothing was ever applied.
+    fn applied(&self) -> Answer<'_, Applied>;
+
+    /// Everything a feed needs, in one round trip.
+    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts>;
+
+    /// Waits until the mark is another one than `last`, and gives it. The caller bounds the wait.
+    fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied>;
+
+    /// Number of keys by family, where the store can say it without a scan over the wire. May take long: not for a thread that
+    /// answers requests.
+    fn sizes(&self) -> Option<Sizes> {
+        None
+    }
+}

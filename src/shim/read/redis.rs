@@ -1,0 +1,166 @@
+//! Redis as a reader: one multiplexed connection, pipelines without transactions, and nothing tried twice inside a request. A
+//! lost connection is made again by whichever request comes next.
+
+use bytes::Bytes;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, Pipeline};
+use std::time::Duration;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
+
+use super::{Answer, Fields, Parts, Reader, SEEN, Unavailable};
+use crate::sinks::{Applied, RedisParams, layout};
+
+/// How often waiting readers look at the mark, all of them together.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Reads what the engine wrote to Redis.
+pub struct RedisReader {
+    client: Client,
+    config: ConnectionManagerConfig,
+    /// Made by the first reader, because it belongs to the runtime that reads.
+    connection: OnceCell<ConnectionManager>,
+    meta: String,
+    /// The last mark any waiting reader fetched, and when: many waiters cost one look.
+    mark: Mutex<Option<(Instant, Applied)>>,
+    patience: Duration,
+}
+
+impl RedisReader {
+    /// Opens nothing yet. `prefix` is of every key; an answer is awaited for at most `longest` (and never longer than
+    /// `[redis] response_timeout`). Fails on a URL that cannot be read.
+    pub fn new(params: &RedisParams, prefix: &str, longest: Duration) -> Result<Self, String> {
+        // The error of a bad URL may repeat it, and with it a password: say only what it is about.
+        let unreadable = |_| "redis.url cannot be read; write redis://[user:password@]host:port/database".to_string();
+        let info: ConnectionInfo = params.url.as_str().into_connection_info().map_err(unreadable)?;
+        // Without it a small pipeline waits for the acknowledgement of the one before.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let patience = params.response_timeout.min(longest);
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(params.connect_timeout.min(longest)))
+            .set_response_timeout(Some(patience));
+        Ok(Self {
+            client: Client::open(info).map_err(unreadable)?,
+            config,
+            connection: OnceCell::new(),
+            meta: layout::Keys::new(prefix).meta(),
+            mark: Mutex::new(None),
+            patience,
+        })
+    }
+
+    async fn connection(&self) -> Result<ConnectionManager, Unavailable> {
+        let make = || async { ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) };
+        self.connection.get_or_try_init(make).await.cloned().map_err(|e| away(&e))
+    }
+
+    async fn ask<T: FromRedisValue>(&self, pipeline: Pipeline) -> Result<T, Unavailable> {
+        let mut connection = self.connection().await?;
+        // Connecting and waiting together are bounded too.
+        match tokio::time::timeout(self.patience, pipeline.query_async(&mut connection)).await {
+            Ok(answer) => answer.map_err(|e| away(&e)),
+            Err(_) => Err(Unavailable(format!("redis did not answer within {:?}", self.patience))),
+        }
+    }
+
+    fn meta(&self, pipeline: &mut Pipeline) {
+        pipeline.cmd("HGETALL").arg(&self.meta);
+    }
+}
+
+/// The kind and the server's word, but no address: a URL may carry a password.
+fn away(error: &redis::RedisError) -> Unavailable {
+    Unavailable(format!("redis does not answer: {}", error.detail().map_or_else(|| error.category().to_string(), str::to_string)))
+}
+
+/// An empty hash is a store nobody has written yet.
+fn mark_of(meta: &Fields) -> Result<Applied, Unavailable> {
+    if meta.is_empty() {
+        return Ok(Applied::default());
+    }
+    layout::decode_applied(meta).map_err(|e| Unavailable(format!("the mark in redis cannot be read: {e}")))
+}
+
+fn highest(pipeline: &mut Pipeline, key: &str, limit: usize) {
+    if limit > 0 {
+        pipeline.cmd("ZREVRANGE").arg(key).arg(0).arg(limit - 1).arg("WITHSCORES");
+    }
+}
+
+impl Reader for RedisReader {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn value<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Bytes>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("GET").arg(key);
+            let (value,): (Option<Vec<u8>>,) = self.ask(pipeline).await?;
+            Ok(value.map(Bytes::from))
+        })
+    }
+
+    fn fields<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Fields>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("HGETALL").arg(key);
+            let (fields,): (Fields,) = self.ask(pipeline).await?;
+            Ok((!fields.is_empty()).then_some(fields))
+        })
+    }
+
+    fn ranked<'a>(&'a self, key: &'a str, limit: usize) -> Answer<'a, Vec<(String, f64)>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            highest(&mut pipeline, key, limit.max(1));
+            let (mut members,): (Vec<(String, f64)>,) = self.ask(pipeline).await?;
+            members.truncate(limit);
+            Ok(members)
+        })
+    }
+
+    fn applied(&self) -> Answer<'_, Applied> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            self.meta(&mut pipeline);
+            let (meta,): (Fields,) = self.ask(pipeline).await?;
+            mark_of(&meta)
+        })
+    }
+
+    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            // The mark first: what it promises was written before it, so the reads after it find it.
+            self.meta(&mut pipeline);
+            pipeline.cmd("GET").arg(slate);
+            highest(&mut pipeline, seen, SEEN);
+            let (meta, slate, seen): (Fields, Option<Vec<u8>>, Vec<(String, f64)>) = self.ask(pipeline).await?;
+            Ok(Parts { applied: mark_of(&meta)?, slate: slate.map(Bytes::from), seen })
+        })
+    }
+
+    fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied> {
+        Box::pin(async move {
+            loop {
+                let mut mark = self.mark.lock().await;
+                let looked = match &*mark {
+                    Some((at, applied)) if at.elapsed() < LOOK => applied.clone(),
+                    _ => {
+                        let applied = self.applied().await?;
+                        *mark = Some((Instant::now(), applied.clone()));
+                        applied
+                    }
+                };
+                drop(mark);
+                if looked != *last {
+                    return Ok(looked);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+    }
+}

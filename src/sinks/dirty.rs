@@ -1,0 +1,228 @@
+//! What is not yet in the store: per key the latest change and its epoch, and when the events behind them were accepted. Merging
+//! any number of epochs keeps, for each key, what the last of them said; nothing else may be lost.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::hash::Hash;
+
+use crate::model::changes::Scope;
+use crate::model::{Change, Epoch, ItemId, SignalKey, Surface, UserId};
+
+/// A change and the epoch that made it.
+pub(super) type Dated = (Change, Epoch);
+
+/// Keys past which an emptied table gives its room back.
+const ROOM_KEPT: usize = 1 << 16;
+
+/// What identifies the key a change replaces (of the set of withdrawn items, the member): cheaper to merge by than its name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Slate(UserId, Surface),
+    Signals(SignalKey),
+    Interests(UserId),
+    Seen(UserId),
+    Neighbours(ItemId),
+    Trending(Scope),
+    Catalogue(ItemId),
+}
+
+fn key_of(change: &Change) -> Option<Key> {
+    Some(match change {
+        Change::Slate { user, surface, .. } => Key::Slate(*user, *surface),
+        Change::Signals(key, _) => Key::Signals(*key),
+        Change::Interests(user, _) => Key::Interests(*user),
+        Change::Seen(user, _) => Key::Seen(*user),
+        Change::Neighbours(item, _) => Key::Neighbours(*item),
+        Change::Trending(scope, _) => Key::Trending(*scope),
+        Change::Catalogue(item, _) => Key::Catalogue(*item),
+        Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
+    })
+}
+
+/// Dirty keys. Slates stand apart because they are written first: they are what users wait for.
+#[derive(Default)]
+pub(super) struct Dirty {
+    slates: FxHashMap<Key, Dated>,
+    others: FxHashMap<Key, Dated>,
+}
+
+impl Dirty {
+    /// How many keys are dirty.
+    pub(super) fn len(&self) -> usize {
+        self.slates.len() + self.others.len()
+    }
+
+    /// Takes a change of an epoch newer than all before. What writes nothing is ignored.
+    pub(super) fn merge(&mut self, mut change: Change, epoch: Epoch) {
+        let Some(key) = key_of(&change) else { return };
+        let table = if matches!(key, Key::Slate(..)) { &mut self.slates } else { &mut self.others };
+        if let Some((older, _)) = table.get(&key) {
+            compose(older, &mut change);
+        }
+        table.insert(key, (change, epoch));
+    }
+
+    /// Up to `most` dirty keys, slates first; they are dirty no more.
+    pub(super) fn take(&mut self, most: usize) -> Vec<Dated> {
+        let mut taken = Vec::with_capacity(most.min(self.len()));
+        for table in [&mut self.slates, &mut self.others] {
+            let room = most - taken.len();
+            taken.extend(table.extract_if(|_, _| true).take(room).map(|(_, dated)| dated));
+            if table.is_empty() && table.capacity() > ROOM_KEPT {
+                table.shrink_to(ROOM_KEPT);
+            }
+        }
+        taken
+    }
+
+    /// Makes keys dirty again that were taken and could not be written; nothing may have been merged in between.
+    pub(super) fn put_back(&mut self, taken: Vec<Dated>) {
+        for (change, epoch) in taken {
+            self.merge(change, epoch);
+        }
+    }
+}
+
+/// What two changes of one key come to: whole values replace each other, differences add up. The seen items of both stay, the newer
+/// word on each; a slate's `entered` and `left` become the difference to the slate before `older`.
+fn compose(older: &Change, newer: &mut Change) {
+    if let (Change::Seen(_, before), Change::Seen(_, seen)) = (older, &mut *newer) {
+        let said: Ids = seen.iter().map(|(item, _)| *item).collect();
+        seen.extend(before.iter().filter(|(item, _)| !said.contains(item)));
+    }
+    let Change::Slate { entered: entered_before, left: left_before, .. } = older else { return };
+    let Change::Slate { entered, left, .. } = newer else { return };
+    let first: (Ids, Ids) = (entered_before.iter().copied().collect(), left_before.iter().copied().collect());
+    let second: (Ids, Ids) = (entered.iter().copied().collect(), left.iter().copied().collect());
+    entered.retain(|item| !first.1.contains(item));
+    entered.extend(entered_before.iter().filter(|item| !second.1.contains(item)));
+    left.retain(|item| !first.0.contains(item));
+    left.extend(left_before.iter().filter(|item| !second.0.contains(item)));
+}
+
+type Ids = FxHashSet<ItemId>;
+
+/// When events were accepted, as (milliseconds since 1970, how many). Its size is bounded: the longer the store is away, the
+/// coarser the milliseconds, always far finer than the delay they are there to tell.
+#[derive(Default)]
+pub(super) struct Accepted {
+    runs: Vec<(i64, usize)>,
+    grain_ms: i64,
+}
+
+const MOST_RUNS: usize = 1 << 15;
+
+impl Accepted {
+    /// One more event.
+    pub(super) fn push(&mut self, at: i64) {
+        if self.runs.len() >= MOST_RUNS {
+            self.coarsen();
+        }
+        let at = at - at.rem_euclid(self.grain_ms.max(1));
+        match self.runs.last_mut() {
+            Some((last, n)) if *last == at => *n += 1,
+            _ => self.runs.push((at, 1)),
+        }
+    }
+
+    /// Everything since the last time.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (i64, usize)> + '_ {
+        self.grain_ms = 1;
+        self.runs.drain(..)
+    }
+
+    fn coarsen(&mut self) {
+        let mut runs = std::mem::take(&mut self.runs);
+        runs.sort_unstable();
+        while runs.len() > MOST_RUNS / 2 {
+            self.grain_ms = self.grain_ms.max(1) * 2;
+            runs.iter_mut().for_each(|(at, _)| *at -= at.rem_euclid(self.grain_ms));
+            runs.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                kept.1 += if same { next.1 } else { 0 };
+                same
+            });
+        }
+        self.runs = runs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn epoch(number: u64) -> Epoch {
+        Epoch { number, clock_ms: 0, watermark_ms: 0, tick: false, refreshes: None }
+    }
+
+    fn slate(user: u64, entered: &[u64], left: &[u64]) -> Change {
+        let ids = |ids: &[u64]| ids.iter().map(|i| ItemId(*i)).collect();
+        Change::Slate { user: UserId(user), surface: Surface::Home, slate: None, entered: ids(entered), left: ids(left) }
+    }
+
+    #[test]
+    fn slates_leave_first_and_the_latest_change_of_a_key_stays() {
+        let mut dirty = Dirty::default();
+        dirty.merge(Change::Catalogue(ItemId(1), false), epoch(1));
+        dirty.merge(Change::Catalogue(ItemId(2), false), epoch(1));
+        dirty.merge(slate(1, &[], &[]), epoch(2));
+        dirty.merge(Change::Catalogue(ItemId(1), true), epoch(3));
+        dirty.merge(Change::Forgotten(UserId(1)), epoch(3));
+        assert_eq!(dirty.len(), 3);
+        assert_eq!(dirty.take(1), [(slate(1, &[], &[]), epoch(2))]);
+        let rest: BTreeMap<u64, bool> = dirty
+            .take(9)
+            .into_iter()
+            .map(|(change, _)| if let Change::Catalogue(item, available) = change { (item.0, available) } else { panic!() })
+            .collect();
+        assert_eq!((rest, dirty.len()), ([(1, true), (2, false)].into(), 0));
+    }
+
+    #[test]
+    fn seen_items_of_several_epochs_stay() {
+        let mut dirty = Dirty::default();
+        let seen =
+            |items: &[(u64, Option<i64>)]| Change::Seen(UserId(1), items.iter().map(|(i, at)| (ItemId(*i), *at)).collect());
+        dirty.merge(seen(&[(1, Some(10)), (2, Some(11))]), epoch(1));
+        dirty.merge(seen(&[(3, Some(12)), (1, None)]), epoch(2));
+        assert_eq!(dirty.take(9), [(seen(&[(3, Some(12)), (1, None), (2, Some(11))]), epoch(2))]);
+    }
+
+    proptest! {
+        /// Through any slates, the composed difference leads from the first to the last.
+        #[test]
+        fn differences_compose(slates in prop::collection::vec(prop::collection::btree_set(0u64..8, 0..6), 2..6)) {
+            let mut dirty = Dirty::default();
+            for (i, two) in slates.windows(2).enumerate() {
+                let not_in = |a: &BTreeSet<u64>, b: &BTreeSet<u64>| a.difference(b).copied().collect::<Vec<_>>();
+                dirty.merge(slate(1, &not_in(&two[1], &two[0]), &not_in(&two[0], &two[1])), epoch(i as u64));
+            }
+            let taken = dirty.take(9);
+            let Change::Slate { entered, left, .. } = &taken[0].0 else { panic!("a slate went in") };
+            let (first, last) = (&slates[0], &slates[slates.len() - 1]);
+            let of = |ids: &[ItemId]| ids.iter().map(|i| i.0).collect::<BTreeSet<_>>();
+            prop_assert_eq!(of(entered), last - first);
+            prop_assert_eq!(of(left), first - last);
+            prop_assert_eq!((entered.len(), left.len()), ((last - first).len(), (first - last).len()));
+        }
+
+        #[test]
+        fn no_event_is_lost_and_room_is_bounded(steps in prop::collection::vec(0i64..3, 100), times in 1usize..2_000) {
+            let (mut accepted, mut at) = (Accepted::default(), 1_763_600_000_000);
+            for step in steps.iter().cycle().take(steps.len() * times) {
+                at += step;
+                accepted.push(at);
+                prop_assert!(accepted.runs.len() <= MOST_RUNS);
+            }
+            prop_assert_eq!(accepted.drain().map(|(_, n)| n).sum::<usize>(), steps.len() * times);
+        }
+    }
+
+    #[test]
+    fn while_the_store_keeps_up_milliseconds_stay_exact() {
+        let mut accepted = Accepted::default();
+        [5, 5, 7, 6].into_iter().for_each(|at| accepted.push(at));
+        assert_eq!(accepted.drain().collect::<Vec<_>>(), [(5, 2), (7, 1), (6, 1)]);
+    }
+}

@@ -1,0 +1,174 @@
+//! The laws of `recommend`, over random small logs with explicit times: any number of workers, any batching, stopped and resumed,
+//! undone and forgotten, the answers are the same; and the windows and links are those of a plain recount.
+//!
+//! What these tests cannot catch: an error in the order of slates that every run makes alike; that is what the tables beside
+//! `scoring` and the golden runs are for.
+
+#[path = "support/dataflow.rs"]
+mod dataflow;
+#[path = "support/oracle.rs"]
+mod oracle;
+
+use dataflow::{Log, Run, accumulated, differences, params, run};
+use overdrive::model::time::{HOUR, MINUTE, SECOND};
+use overdrive::model::{Change, Control, Event, Input, Kind, Op, SignalKey, UserId};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// What a user does.
+#[derive(Clone, Debug)]
+struct Act {
+    user: u8,
+    item: u8,
+    kind: usize,
+    undo: bool,
+    /// Event time before the epoch's clock.
+    ago: i64,
+    id: u8,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let ago = prop_oneof![6 => 0..30 * SECOND, 2 => 0..26 * HOUR, 1 => -10 * MINUTE..0i64];
+    (0u8..6, 0u8..10, 0..Kind::ALL.len(), prop::bool::weighted(0.15), ago, any::<u8>())
+        .prop_map(|(user, item, kind, undo, ago, id)| Act { user, item, kind, undo, ago, id })
+}
+
+/// Epochs: how far the clock moves before each, and what happens in it.
+fn acts() -> impl Strategy<Value = Vec<(i64, Vec<Act>)>> {
+    let step = prop_oneof![8 => 0..3 * SECOND, 2 => 0..20 * MINUTE, 1 => 0..5 * HOUR];
+    prop::collection::vec((step, prop::collection::vec(act(), 0..5)), 1..25)
+}
+
+fn event(act: &Act, clock: i64, salt: u64) -> Event {
+    Event {
+        // now and then an id that was there before
+        id: if act.id < 40 { u64::from(act.id) } else { salt.wrapping_mul(0x9e37_79b9_7f4a_7c15) },
+        user: dataflow::user(act.user),
+        item: dataflow::item(act.item),
+        kind: Kind::ALL[act.kind],
+        op: if act.undo { Op::Undo } else { Op::Add },
+        at: clock - act.ago,
+        value_milli: act.id.is_multiple_of(3).then_some(i32::from(act.id) * 500),
+    }
+}
+
+/// The log of some acts, after a catalogue.
+fn log(acts: &[(i64, Vec<Act>)]) -> Log {
+    let mut log = Log::with_catalogue();
+    for (epoch, (step, acts)) in acts.iter().enumerate() {
+        let clock = log.advance(*step);
+        let events = acts.iter().enumerate().map(|(i, act)| Input::Event(event(act, clock, (1000 + epoch * 31 + i) as u64)));
+        log.epoch(events.collect());
+    }
+    log
+}
+
+/// The last word on every key that is not the user's.
+fn of_others(log: &Log, user: UserId) -> BTreeMap<String, String> {
+    let mut all = accumulated(&run(log, Run::plain()));
+    all.retain(|key, _| !key.contains(&format!("{user:?}")));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn workers_and_batching_change_nothing(acts in acts()) {
+        let log = log(&acts);
+        let one = run(&log, Run { workers: 1, one_by_one: false });
+        for (workers, one_by_one) in [(1, true), (2, false), (4, true)] {
+            prop_assert_eq!(&one, &run(&log, Run { workers, one_by_one }), "{} workers, one by one: {}", workers, one_by_one);
+        }
+    }
+
+    /// A run that ends at any frontier said what the whole run said until there, and one that starts again from the recorded
+    /// epochs, with other workers, says the same after it.
+    #[test]
+    fn stopped_at_any_frontier_and_resumed_it_says_the_same(acts in acts(), cut in 0.0f64..1.0) {
+        let log = log(&acts);
+        let whole = run(&log, Run { workers: 1, one_by_one: false });
+        let cut = (log.epochs.len() as f64 * cut) as u64;
+        let before = run(&log.until(cut), Run { workers: 4, one_by_one: true });
+        prop_assert_eq!(before.range(..cut).collect::<Vec<_>>(), whole.range(..cut).collect::<Vec<_>>());
+        let resumed = run(&log, Run { workers: 2, one_by_one: false });
+        prop_assert_eq!(resumed.range(cut..).collect::<Vec<_>>(), whole.range(cut..).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn accounts_counts_and_links_equal_a_recount_at_every_epoch(acts in acts()) {
+        let log = log(&acts);
+        oracle::check(&log, &run(&log, Run { workers: 2, one_by_one: false }), &params())?;
+    }
+
+    /// An applied event and its undo, put anywhere into a log, leave every number as it was.
+    #[test]
+    fn an_undo_leaves_no_trace(acts in acts(), at in 0.0f64..1.0, until in 0.0f64..1.0, kind in 0..Kind::ALL.len()) {
+        let without = log(&acts);
+        let mut with = without.clone();
+        let (user, item) = (dataflow::user(1), dataflow::item(11)); // an item no other act takes
+        let x = |op| Input::Event(Event { id: 777_777, user, item, kind: Kind::ALL[kind], op, at: 0, value_milli: None });
+        let (first, last) = dataflow::two_places(without.epochs.len(), at, until);
+        with.insert(first, x(Op::Add));
+        with.insert(last, x(Op::Undo));
+        let actors = without.actors();
+        let (with, without) = (with.with_common_end(&actors), without.with_common_end(&actors));
+        let (with, without) = (accumulated(&run(&with, Run::plain())), accumulated(&run(&without, Run::plain())));
+        prop_assert_eq!(differences(&with, &without), Vec::<String>::new());
+    }
+
+    /// After `forget`, everything equals a run that never saw the user, and of the user there is nothing.
+    #[test]
+    fn a_forgotten_user_was_never_there(acts in acts(), user in 0u8..6) {
+        let user = dataflow::user(user);
+        let mut with = log(&acts);
+        let mut without = with.without_user(user);
+        with.advance(SECOND);
+        without.advance(SECOND);
+        with.epoch(vec![Input::Control(Control::Forget { user })]);
+        without.epoch(vec![]);
+        let actors = without.actors();
+        let (with, without) = (with.with_common_end(&actors), without.with_common_end(&actors));
+        prop_assert_eq!(differences(&of_others(&with, user), &of_others(&without, user)), Vec::<String>::new());
+        let all = accumulated(&run(&with, Run::plain()));
+        let kept: Vec<_> = all.keys().filter(|key| key.contains(&format!("{user:?}"))).collect();
+        prop_assert!(kept.is_empty(), "kept of the forgotten user: {:?}", kept);
+    }
+
+    /// Revoking a user's interactions of all time is as if they had not been.
+    #[test]
+    fn revoked_interactions_were_never_there(acts in acts(), user in 0u8..6) {
+        let user = dataflow::user(user);
+        let mut with = log(&acts);
+        let mut without = with.without_user(user);
+        with.advance(SECOND);
+        without.advance(SECOND);
+        with.epoch(vec![Input::Control(Control::Revoke { users: vec![user], from: i64::MIN, to: i64::MAX })]);
+        without.epoch(vec![]);
+        let actors = without.actors();
+        let (with, without) = (with.with_common_end(&actors), without.with_common_end(&actors));
+        prop_assert_eq!(differences(&of_others(&with, user), &of_others(&without, user)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_quiet_stream_expires_by_the_clock() {
+    let mut log = Log::with_catalogue();
+    let clock = log.advance(SECOND);
+    let item = dataflow::item(1);
+    let view = |id| Event { id, user: UserId(3), item, kind: Kind::View, op: Op::Add, at: clock, value_milli: None };
+    log.epoch((0..3).map(|id| Input::Event(view(id))).collect());
+    log.advance(2 * MINUTE);
+    log.epoch(vec![]);
+    let changes = run(&log, Run::plain());
+    let told = |epoch: u64| {
+        changes[&epoch].iter().find_map(|change| match change {
+            Change::Signals(SignalKey::Item(of), Some(signals)) if *of == item => Some(signals.clone()),
+            _ => None,
+        })
+    };
+    let (before, after) = (told(1).expect("told with the views"), told(2).expect("told by the clock alone"));
+    assert_eq!(before.counts, [(Kind::View, [3, 3, 3, 3, 3])]);
+    assert_eq!(before.weighted_milli, [3_000; 5]);
+    assert_eq!(after.counts, [(Kind::View, [0, 3, 3, 3, 3])]);
+}

@@ -1,0 +1,590 @@
+//! Both stores keep one promise: the same writes leave the same keys, a batch is there before its mark, and what happens to the
+//! server in between is made good. And the layout is the published one, byte for byte, also for a reader in another language.
+
+mod support {
+    #[cfg(feature = "redis")]
+    pub mod redis;
+}
+
+mod golden {
+    use overdrive::model::changes::{Interests, Neighbour, Scope};
+    use overdrive::model::ids::TokenKind;
+    use overdrive::model::kind::Kind;
+    use overdrive::model::{Change, Epoch, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface};
+    use overdrive::sinks::encode::Encoder;
+    use overdrive::sinks::{Applied, Write, layout};
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::Arc;
+
+    fn root() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    /// Compares with the golden file. `OVERDRIVE_BLESS=1` writes it: only together with a new version of the layout.
+    fn golden(name: &str, bytes: &[u8]) {
+        let path = root().join("testdata/layout").join(name);
+        if std::env::var_os("OVERDRIVE_BLESS").is_some() {
+            std::fs::write(&path, bytes).expect("the folder is there");
+        }
+        let stored = std::fs::read(&path).expect("a golden file");
+        assert!(stored == bytes, "{name} would change: {}", String::from_utf8_lossy(bytes));
+    }
+
+    fn golden_json(name: &str, value: &Value) {
+        golden(name, format!("{value:#}\n").as_bytes());
+    }
+
+    fn changes(names: &Names) -> Vec<Change> {
+        let user = names.user("user:1").expect("no collision");
+        let item = |name: &str| names.item(name).expect("no collision");
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        let row = |name: &str, score_micro, source, reason, first| SlateItem {
+            item: item(name),
+            score_micro,
+            source,
+            reason,
+            terms: [first, 0, 127, 128, 10_000],
+        };
+        let items = vec![
+            row("i9", 912_345, Source::Neighbours, Reason::Because { kind: Kind::Share, item: item("i1") }, 9_000),
+            row("käse", 500_000, Source::Interests, Reason::Likes { token: jazz }, 1),
+            row("i3", 1, Source::Trending, Reason::Trending { token: None }, 0),
+            row("i4", 0, Source::Fresh, Reason::New { token: Some(jazz) }, 0),
+            row("i5", -7, Source::Popular, Reason::Popular, 0),
+        ];
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, items }));
+        let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
+        let signals = Signals {
+            counts,
+            decayed: 6.5,
+            velocity: 1.0 / 3.0,
+            ctr: 0.05,
+            engagement: 0.125,
+            weighted_milli: [1_000, 2_000, 3_000, 6_000, 7_000],
+        };
+        let interests = Interests { short: vec![(jazz, 1.0)], long: vec![(jazz, 0.75)], drift: 0.25 };
+        let neighbours = vec![
+            Neighbour { item: item("i1"), similarity_micro: 707_107, users: 300 },
+            Neighbour { item: item("i3"), similarity_micro: 1, users: 1 },
+        ];
+        vec![
+            Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] },
+            Change::Neighbours(item("i9"), neighbours),
+            Change::Signals(SignalKey::User(user), Some(Arc::new(signals))),
+            Change::Interests(user, Some(Arc::new(interests))),
+            Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123)), (item("i3"), Some(1_763_599_000_000))]),
+            Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
+            Change::Catalogue(item("i7"), false),
+        ]
+    }
+
+    fn writes() -> Vec<Write> {
+        let names = Arc::new(Names::default());
+        let encoder = Encoder::new(names.clone(), &super::store_params());
+        let epoch = Epoch { number: 1 << 40, clock_ms: 1_763_600_000_123, watermark_ms: 0, tick: true, refreshes: None };
+        let mut out = Vec::new();
+        changes(&names).iter().for_each(|change| encoder.writes(change, &epoch, 3, &mut out));
+        assert_eq!(encoder.skipped(), 0);
+        out
+    }
+
+    #[test]
+    fn values_are_byte_for_byte_the_golden_ones() {
+        let mut keys = BTreeMap::new();
+        for write in writes() {
+            let family = write.key().trim_start_matches("od:").split(':').next().expect("a family").to_string();
+            let (sort, ttl) = match &write {
+                Write::Value { value, ttl, .. } => {
+                    golden(&format!("{family}.bin"), value);
+                    ("string", ttl)
+                }
+                Write::Fields { fields, ttl, .. } => {
+                    let sorted: BTreeMap<_, _> = fields.iter().cloned().collect();
+                    golden_json(&format!("{family}.json"), &json!(sorted));
+                    ("hash", ttl)
+                }
+                Write::Ranked { members, ttl, .. } => {
+                    golden_json(&format!("{family}.json"), &json!(members));
+                    ("zset", ttl)
+                }
+                Write::Member { member, score, ttl, .. } => {
+                    golden_json(&format!("{family}.json"), &json!([[member, score]]));
+                    ("zset", ttl)
+                }
+                Write::Delete { key } => panic!("{key} has a value"),
+            };
+            keys.insert(write.key().to_string(), json!([sort, humantime::format_duration(*ttl).to_string()]));
+        }
+        golden_json("keys.json", &json!(keys));
+        let offsets = [((Role::Events, 0), 1200), ((Role::Items, 0), 7)].into();
+        let applied = Applied {
+            epoch: 1 << 40,
+            tick_epoch: 1 << 39,
+            clock_ms: 1_763_600_000_123,
+            watermark_ms: 1_763_600_000_000,
+            offsets,
+            tick_offsets: [((Role::Events, 0), 1000)].into(),
+        };
+        golden_json("meta.json", &json!(layout::encode_applied(&applied).into_iter().collect::<BTreeMap<_, _>>()));
+    }
+
+    /// Runs the reader printed in `schemas/redis.md` on the golden slate.
+    #[test]
+    fn the_published_reader_reads_the_golden_slate() {
+        let page = std::fs::read_to_string(root().join("schemas/redis.md")).expect("the page is there");
+        let reader = page.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a reader in Python");
+        let code = reader.lines().filter(|line| !line.trim().is_empty()).count();
+        assert!(code <= 14, "a reader of {code} lines is no advertisement");
+        let show = "import sys, json\nprint(json.dumps(slate(open(sys.argv[1], 'rb').read())))";
+        let mut python = Command::new("python3");
+        python.arg("-c").arg(format!("{reader}\n{show}")).arg(root().join("testdata/layout/slate.bin"));
+        let Ok(output) = python.output() else {
+            eprintln!("skipped: there is no python3 here to run the reader of schemas/redis.md");
+            return;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let read: Value = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+        let items = json!([["i9", 0.912345], ["käse", 0.5], ["i3", 0.000001], ["i4", 0.0], ["i5", -0.000007]]);
+        assert_eq!(read, json!([1u64 << 40, items]));
+    }
+}
+
+/// The defaults, as an operator would have them.
+fn store_params() -> overdrive::sinks::Params {
+    let defaults: toml::Table = toml::from_str(include_str!("../overdrive.toml")).expect("the defaults");
+    defaults["store"].clone().try_into().expect("the section of the store")
+}
+
+#[cfg(feature = "redis")]
+mod contract {
+    use super::support::redis::RedisServer;
+    use bytes::Bytes;
+    use overdrive::model::changes::{Neighbour, Scope};
+    use overdrive::model::{
+        Binding, Change, Dead, Epoch, ItemId, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, UserId,
+    };
+    use overdrive::sinks::dead_letters::DeadLetters;
+    use overdrive::sinks::encode::Encoder;
+    use overdrive::sinks::memory::{Dumped, Memory};
+    use overdrive::sinks::redis::Redis;
+    use overdrive::sinks::writer::{self, Writer};
+    use overdrive::sinks::{Applied, Completed, RedisParams, Store, StoreError, Write, changes};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
+    use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+    const LONG: Duration = Duration::from_secs(3600);
+    type Dump = BTreeMap<String, Dumped>;
+
+    fn redis_params(url: &str) -> RedisParams {
+        let defaults: toml::Table = toml::from_str(include_str!("../overdrive.toml")).expect("the defaults");
+        let mut params: RedisParams = defaults["redis"].clone().try_into().expect("the section of Redis");
+        params.url = url.to_string();
+        // Small, so that a test's batches take several round trips.
+        params.pipeline = 40;
+        params.retry_max = Duration::from_millis(100);
+        params
+    }
+
+    fn open(url: &str) -> Redis {
+        Redis::open(&redis_params(url), "od:").expect("a readable url")
+    }
+
+    /// What a reader of a store sees.
+    trait Reader: Send {
+        fn epoch(&mut self) -> u64;
+        fn value(&mut self, key: &str) -> Option<Bytes>;
+        fn dump(&mut self) -> Dump;
+    }
+
+    impl Reader for Memory {
+        fn epoch(&mut self) -> u64 {
+            self.applied().epoch
+        }
+        fn value(&mut self, key: &str) -> Option<Bytes> {
+            Memory::value(self, key)
+        }
+        fn dump(&mut self) -> Dump {
+            Memory::dump(self)
+        }
+    }
+
+    impl Reader for redis::Connection {
+        fn epoch(&mut self) -> u64 {
+            let epoch: Option<u64> = ask(self, &["HGET", "od:meta", "epoch"]);
+            epoch.unwrap_or(0)
+        }
+        fn value(&mut self, key: &str) -> Option<Bytes> {
+            ask::<Option<Vec<u8>>>(self, &["GET", key]).map(Bytes::from)
+        }
+        fn dump(&mut self) -> Dump {
+            let keys: Vec<String> = ask(self, &["KEYS", "*"]);
+            keys.into_iter().filter_map(|key| dump_key(self, &key).map(|dumped| (key, dumped))).collect()
+        }
+    }
+
+    fn dump_key(redis: &mut redis::Connection, key: &str) -> Option<Dumped> {
+        match ask::<String>(redis, &["TYPE", key]).as_str() {
+            "string" => redis.value(key).map(Dumped::Value),
+            "hash" => Some(Dumped::Fields(ask(redis, &["HGETALL", key]))),
+            "zset" => Some(Dumped::Ranked(ask(redis, &["ZREVRANGE", key, "0", "-1", "WITHSCORES"]))),
+            // It expired in between.
+            "none" => None,
+            other => panic!("{key} is a {other}"),
+        }
+    }
+
+    fn ask<T: redis::FromRedisValue>(redis: &mut redis::Connection, command: &[&str]) -> T {
+        redis::cmd(command[0]).arg(&command[1..]).query(redis).expect("the server answers")
+    }
+
+    fn connect(server: &RedisServer) -> redis::Connection {
+        redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("the server answers")
+    }
+
+    fn each_sort(ttl: Duration) -> Vec<Write> {
+        let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(f, v)| (f.to_string(), v.to_string())).collect();
+        let members = |all: &[(&str, f64)]| all.iter().map(|(m, s)| (m.to_string(), *s)).collect();
+        vec![
+            Write::Value { key: "od:slate:home:{u}".into(), value: vec![0, 255, b'\r', b'\n', 0], ttl },
+            Write::Value { key: "od:neighbours:empty".into(), value: vec![], ttl },
+            Write::Fields { key: "od:user:{u}".into(), fields: pairs(&[("view_5m", "2"), ("käse", ""), ("ctr", "0.05")]), ttl },
+            Write::Ranked {
+                key: "od:seen:{u}".into(),
+                members: members(&[("b", 1.0), ("a", 1.0), ("c", -2.5), ("d", 1_763_600_000_123.0), ("", 0.1)]),
+                ttl,
+            },
+            Write::Member { key: "od:gone".into(), member: "x".into(), score: Some(3.0), ttl },
+            Write::Member { key: "od:gone".into(), member: "y".into(), score: Some(3.0), ttl },
+        ]
+    }
+
+    /// Writes to both; both must then hold the same.
+    fn same(memory: &mut Memory, redis: &mut Redis, seen: &mut redis::Connection, writes: &[Write], applied: &Applied) -> Dump {
+        memory.write(writes, applied).expect("memory is always there");
+        redis.write(writes, applied).expect("the server is there");
+        let dump = Memory::dump(memory);
+        assert_eq!(seen.dump(), dump);
+        dump
+    }
+
+    #[test]
+    fn the_same_writes_leave_the_same_keys() {
+        let server = RedisServer::start();
+        let (mut memory, mut redis, mut seen) = (Memory::new("od:"), open(&server.url()), connect(&server));
+        let mut step = |writes: &[Write], applied: &Applied| same(&mut memory, &mut redis, &mut seen, writes, applied);
+        let mark = |epoch| Applied { epoch, offsets: [((Role::Events, 1), epoch)].into(), ..Default::default() };
+
+        let all = step(&each_sort(LONG), &mark(1));
+        assert_eq!(all.len(), 6);
+        let members = |of: &[(&str, f64)]| Dumped::Ranked(of.iter().map(|(m, s)| (m.to_string(), *s)).collect());
+        let seen_members = [("d", 1_763_600_000_123.0), ("b", 1.0), ("a", 1.0), ("", 0.1), ("c", -2.5)];
+        assert_eq!(all["od:seen:{u}"], members(&seen_members));
+        assert_eq!(all["od:gone"], members(&[("y", 3.0), ("x", 3.0)]));
+
+        // Whole values replace whole values, of whatever sort; members come and go one by one.
+        let fields = vec![("only".to_string(), "field".to_string())];
+        let overwrites = [
+            Write::Fields { key: "od:user:{u}".into(), fields: fields.clone(), ttl: LONG },
+            Write::Fields { key: "od:slate:home:{u}".into(), fields: fields.clone(), ttl: LONG },
+            Write::Ranked { key: "od:seen:{u}".into(), members: vec![("z".into(), 1.0)], ttl: LONG },
+            Write::Member { key: "od:gone".into(), member: "x".into(), score: None, ttl: LONG },
+            Write::Member { key: "od:gone".into(), member: "y".into(), score: Some(4.0), ttl: LONG },
+        ];
+        let all = step(&overwrites, &mark(2));
+        assert_eq!(all["od:user:{u}"], Dumped::Fields([("only".to_string(), "field".to_string())].into()));
+        assert_eq!((&all["od:seen:{u}"], &all["od:gone"]), (&members(&[("z", 1.0)]), &members(&[("y", 4.0)])));
+        let Dumped::Fields(meta) = &all["od:meta"] else { panic!("meta is a hash") };
+        assert_eq!((meta["epoch"].as_str(), meta["offset:events:1"].as_str()), ("2", "2"));
+
+        let mut gone: Vec<Write> = all.keys().map(|key| Write::Delete { key: key.clone() }).collect();
+        gone.push(Write::Fields { key: "od:user:{v}".into(), fields: vec![], ttl: LONG });
+        gone.push(Write::Ranked { key: "od:seen:{v}".into(), members: vec![], ttl: LONG });
+        gone.push(Write::Member { key: "od:gone".into(), member: "nobody".into(), score: None, ttl: LONG });
+        let all = step(&gone, &Applied::default());
+        assert_eq!(all.into_keys().collect::<Vec<_>>(), ["od:meta"], "and an offset that is read no more is gone from it");
+    }
+
+    fn any_write() -> impl Strategy<Value = Write> {
+        let key = prop::sample::select(vec!["od:item:a", "od:item:b", "od:item:c", "od:item:d"]).prop_map(String::from);
+        let word = "[a-c]{0,2}";
+        let score = prop::sample::select(vec![-1.5, 0.0, 1.0, 1e12, 1.0 / 3.0]);
+        let value = prop::collection::vec(any::<u8>(), 0..40);
+        prop_oneof![
+            (key.clone(), value).prop_map(|(key, value)| Write::Value { key, value, ttl: LONG }),
+            (key.clone(), prop::collection::btree_map(word, word, 0..4)).prop_map(|(key, fields)| Write::Fields {
+                key,
+                fields: fields.into_iter().collect(),
+                ttl: LONG
+            }),
+            (key.clone(), prop::collection::btree_map(word, score.clone(), 0..4)).prop_map(|(key, members)| Write::Ranked {
+                key,
+                members: members.into_iter().collect(),
+                ttl: LONG
+            }),
+            (word, prop::option::of(score)).prop_map(|(member, score)| Write::Member {
+                key: "od:gone".into(),
+                member,
+                score,
+                ttl: LONG
+            }),
+            key.prop_map(|key| Write::Delete { key }),
+        ]
+    }
+
+    #[test]
+    fn any_batches_leave_the_same_keys() {
+        let server = RedisServer::start();
+        let (memory, url) = (Memory::new("od:"), server.url());
+        let stores = std::cell::RefCell::new((memory, open(&url), connect(&server)));
+        let batches = prop::collection::vec(prop::collection::vec(any_write(), 0..200), 1..4);
+        proptest!(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() }, |(batches in batches)| {
+            let (memory, redis, seen) = &mut *stores.borrow_mut();
+            for batch in &batches {
+                same(memory, redis, seen, batch, &Applied::default());
+            }
+        });
+    }
+
+    #[test]
+    fn every_key_has_its_lifetime_and_goes_with_it() {
+        let server = RedisServer::start();
+        let (mut memory, mut redis, mut seen) = (Memory::new("od:"), open(&server.url()), connect(&server));
+        let all = same(&mut memory, &mut redis, &mut seen, &each_sort(LONG), &Applied::default());
+        for key in all.keys() {
+            let left: i64 = ask(&mut seen, &["PTTL", key]);
+            let stays = key == "od:meta";
+            assert!(if stays { left == -1 } else { (1..=LONG.as_millis() as i64).contains(&left) }, "{key}: {left}");
+        }
+        let short = each_sort(Duration::from_millis(20));
+        memory.write(&short, &Applied::default()).expect("memory is always there");
+        redis.write(&short, &Applied::default()).expect("the server is there");
+        let all_gone = |dump: Dump| dump.into_keys().eq(["od:meta".to_string()]);
+        while !all_gone(Memory::dump(&memory)) || !all_gone(seen.dump()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A reader who sees the mark of an epoch sees its writes.
+    fn the_mark_comes_after_its_writes(mut store: Box<dyn Store>, mut reader: Box<dyn Reader>) {
+        let keys: Vec<String> = (0..150).map(|i| format!("od:item:{i}")).collect();
+        let done = Arc::new(AtomicBool::new(false));
+        let (seen_keys, seen_done) = (keys.clone(), done.clone());
+        let reading = std::thread::spawn(move || {
+            while !seen_done.load(Ordering::Relaxed) {
+                for key in &seen_keys {
+                    let epoch = reader.epoch();
+                    let value = reader.value(key).map_or(0, |v| u64::from_be_bytes(v[..].try_into().expect("a number")));
+                    assert!(value >= epoch, "{key} is of epoch {value}, the mark says {epoch}");
+                }
+            }
+            reader.epoch()
+        });
+        for epoch in 1..=200u64 {
+            let value = |key: &String| Write::Value { key: key.clone(), value: epoch.to_be_bytes().to_vec(), ttl: LONG };
+            let writes: Vec<Write> = keys.iter().map(value).collect();
+            store.write(&writes, &Applied { epoch, ..Default::default() }).expect("the store is there");
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(reading.join().expect("the reader saw nothing wrong"), 200);
+    }
+
+    #[test]
+    fn the_mark_comes_after_its_writes_in_both() {
+        let (server, memory) = (RedisServer::start(), Memory::new("od:"));
+        the_mark_comes_after_its_writes(Box::new(memory.clone()), Box::new(memory));
+        the_mark_comes_after_its_writes(Box::new(open(&server.url())), Box::new(connect(&server)));
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_an_absence_and_shows_no_secret() {
+        let locked = RedisServer::start_with(&["--requirepass", "right-hunter2"]);
+        let maimed = RedisServer::start_with(&["--rename-command", "HSET", ""]);
+        let full = RedisServer::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]);
+        let told = |url: String| open(&url).write(&each_sort(LONG), &Applied::default()).expect_err("it must not work");
+        let with = |password: &str| format!("redis://:{password}@127.0.0.1:{}/0", locked.port());
+        for (url, says) in [(with("wrong-hunter2"), "WRONGPASS"), (locked.url(), "NOAUTH"), (maimed.url(), "unknown command")] {
+            let error = told(url);
+            assert!(matches!(error, StoreError::Refused(_)), "{error}");
+            let text = error.to_string();
+            assert!(!text.contains("hunter2") && text.starts_with("redis at 127.0.0.1:"), "{text}");
+            assert!(text.contains(says) || says == "WRONGPASS", "{text}");
+        }
+        let error = told(full.url());
+        assert!(matches!(&error, StoreError::Retry(text) if text.contains("OOM")), "{error}");
+        open(&with("right-hunter2")).write(&each_sort(LONG), &Applied::default()).expect("the right password opens it");
+    }
+
+    /// A stream of epochs in which everything happens to a few users and items.
+    struct Stream {
+        names: Arc<Names>,
+        users: Vec<UserId>,
+        items: Vec<ItemId>,
+    }
+
+    impl Stream {
+        fn new() -> Self {
+            let names = Arc::new(Names::default());
+            let users = (0..40).map(|i| names.user(&format!("u{i}")).expect("no collision")).collect();
+            let items = (0..60).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
+            Self { names, users, items }
+        }
+
+        fn epoch(&self, number: u64) -> Completed {
+            let pick = |what: u64, of: usize| xxh3_64_with_seed(&number.to_be_bytes(), what) as usize % of;
+            let (user, item) = (self.users[pick(1, self.users.len())], self.items[pick(2, self.items.len())]);
+            let some = pick(3, 4) > 0;
+            let row = |item: &ItemId| SlateItem {
+                item: *item,
+                score_micro: number as i32,
+                source: Source::Fresh,
+                reason: Reason::Popular,
+                terms: [pick(4, 10_000) as u16; 5],
+            };
+            let items = self.items[..pick(5, 20)].iter().map(row).collect();
+            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
+            let signals = Signals {
+                counts: vec![],
+                decayed: number as f64,
+                velocity: 0.0,
+                ctr: 0.1,
+                engagement: 0.1,
+                weighted_milli: [pick(6, 9) as i64; 5],
+            };
+            let neighbours = vec![Neighbour { item: self.items[pick(7, 60)], similarity_micro: 5, users: 1 }; usize::from(some)];
+            let changes = vec![
+                Change::Slate { user, surface: Surface::Home, slate, entered: vec![item], left: vec![] },
+                Change::Signals(SignalKey::Item(item), some.then(|| Arc::new(signals))),
+                Change::Seen(
+                    user,
+                    self.items[..pick(8, 5)].iter().map(|i| (*i, (number % 7 != 0).then_some(number as i64))).collect(),
+                ),
+                Change::Catalogue(item, pick(9, 2) == 0),
+                Change::Neighbours(item, neighbours),
+                Change::Trending(Scope::Global, vec![(item, number as i64)]),
+            ];
+            completed(number, changes)
+        }
+    }
+
+    fn completed(number: u64, changes: Vec<Change>) -> Completed {
+        let tick = number.is_multiple_of(10);
+        let epoch = Epoch { number, clock_ms: number as i64 * 2, watermark_ms: number as i64, tick, refreshes: None };
+        let partition = (number % 3) as u32;
+        let offsets = [((Role::Events, partition), (number, number + 1))].into();
+        Completed { binding: Binding { epoch, offsets }, changes, accepted_ms: vec![number as i64] }
+    }
+
+    /// A writer over a store, with its files in `dir`.
+    fn spawn(
+        store: Box<dyn Store>,
+        names: &Arc<Names>,
+        dir: &Path,
+        max_dirty_keys: usize,
+        told: Arc<AtomicU64>,
+    ) -> (crossbeam_channel::Sender<Completed>, Writer) {
+        let defaults: toml::Table = toml::from_str(include_str!("../overdrive.toml")).expect("the defaults");
+        let kafka = defaults["kafka"].clone().try_into().expect("the section of Kafka");
+        let feed = changes::Params { kind: changes::Kind::File, max_bytes: 1 << 20 };
+        let feed = changes::open(&feed, dir, &kafka, names.clone()).expect("the feed opens");
+        let encoder = Encoder::new(names.clone(), &super::store_params());
+        let retry_max = Duration::from_millis(100);
+        let params = writer::Params { generation: 1, max_dirty_keys, retry_max, applied: Applied::default() };
+        let dead = DeadLetters::open(dir, None).expect("the letters open");
+        let (tx, rx) = crossbeam_channel::bounded(4);
+        let on_applied = move |applied: &Applied| {
+            let before = told.swap(applied.epoch, Ordering::Relaxed);
+            assert!(before < applied.epoch, "epoch {} was told after {before}", applied.epoch);
+        };
+        (tx, Writer::spawn(store, encoder, params, rx, feed, dead, on_applied).expect("a thread"))
+    }
+
+    /// Redis dies in the middle of a stream and comes back: in the end it holds what a store holds that never died.
+    #[test]
+    fn a_crash_of_redis_is_made_good() {
+        // What it acknowledged must survive its crash, or there would be nothing to converge to.
+        let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "no"]);
+        let (stream, memory) = (Stream::new(), Memory::new("od:"));
+        let (dir_a, dir_b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let told = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+        let redis = Box::new(open(&server.url()));
+        let (to_redis, writer) = spawn(redis, &stream.names, dir_a.path(), 1 << 20, told[0].clone());
+        let (to_memory, oracle) = spawn(Box::new(memory.clone()), &stream.names, dir_b.path(), 1 << 20, told[1].clone());
+        for number in 1..=600 {
+            match number {
+                200 => server.kill(),
+                400 => server.restart(),
+                _ => {}
+            }
+            to_redis.send(stream.epoch(number)).expect("the writer lives");
+            to_memory.send(stream.epoch(number)).expect("the writer lives");
+        }
+        drop((to_redis, to_memory));
+        let (stats, oracle) = (writer.join(), oracle.join());
+        assert!(stats.errors > 0, "the crash was noticed");
+        assert_eq!((stats.unwritten, stats.skipped, oracle.skipped), (0, 0, 0));
+        assert_eq!((&stats.applied, stats.epochs), (&oracle.applied, 600));
+        assert_eq!(stats.applied.offsets, [((Role::Events, 0), 601), ((Role::Events, 1), 599), ((Role::Events, 2), 600)].into());
+        assert_eq!((stats.applied.tick_epoch, stats.applied.tick_offsets[&(Role::Events, 1)]), (600, 599));
+        assert_eq!(told.map(|epoch| epoch.load(Ordering::Relaxed)), [600, 600]);
+        let dump = Memory::dump(&memory);
+        assert!(dump.len() > 100);
+        assert_eq!(connect(&server).dump(), dump);
+    }
+
+    #[test]
+    fn a_full_writer_takes_no_more_and_gives_up_in_the_end() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
+        let (stream, dir) = (Stream::new(), tempfile::tempdir().expect("a folder"));
+        let store = Box::new(open(&format!("redis://{free}/0")));
+        let (tx, writer) = spawn(store, &stream.names, dir.path(), 10, Arc::new(AtomicU64::new(0)));
+        let mut sent = 0;
+        let epoch = |n: usize| completed(n as u64 + 1, vec![Change::Catalogue(stream.items[n], true)]);
+        while sent < 50 && tx.send_timeout(epoch(sent), Duration::from_millis(300)).is_ok() {
+            sent += 1;
+        }
+        assert!(sent <= 10 + 4, "ten dirty keys and four epochs in the channel are all there is room for, not {sent}");
+        drop(tx);
+        let stats = writer.join();
+        assert_eq!((stats.unwritten, stats.epochs, stats.applied), (sent, sent as u64, Applied::default()));
+    }
+
+    #[test]
+    fn names_feed_and_letters_follow_the_writes() {
+        let (stream, memory, dir) = (Stream::new(), Memory::new("od:"), tempfile::tempdir().expect("a folder"));
+        let told = Arc::new(AtomicU64::new(0));
+        let (tx, writer) = spawn(Box::new(memory.clone()), &stream.names, dir.path(), 1 << 20, told);
+        let slate = |user, some: bool, entered| {
+            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, items: vec![] }));
+            Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
+        };
+        let (gone, back, item) = (stream.users[0], stream.users[1], stream.items[0]);
+        let dead = Dead { topic: "t".into(), partition: 0, offset: 5, reason: "no".into(), sample: "x".into() };
+        tx.send(completed(1, vec![slate(gone, true, vec![item]), slate(back, true, vec![item])])).expect("the writer lives");
+        while memory.applied().epoch < 1 {
+            std::thread::yield_now();
+        }
+        let forget =
+            vec![slate(gone, false, vec![]), Change::Forgotten(gone), slate(back, true, vec![]), Change::Forgotten(back)];
+        tx.send(completed(2, forget)).expect("the writer lives");
+        tx.send(completed(3, vec![Change::Dead(dead)])).expect("the writer lives");
+        drop(tx);
+        assert_eq!(writer.join().unwritten, 0);
+        assert_eq!(Memory::dump(&memory).into_keys().collect::<Vec<_>>(), ["od:meta", "od:slate:home:{u1}"]);
+        assert_eq!(stream.names.users.get(gone.0), None, "with the last key the name goes");
+        assert!(stream.names.users.get(back.0).is_some(), "who comes back at once keeps it");
+        let lines = |file: &str| std::fs::read_to_string(dir.path().join(file)).expect("it is there");
+        let users: Vec<String> =
+            lines("slates.jsonl").lines().map(|l| l.split('"').nth(3).expect("a user").to_string()).collect();
+        assert_eq!(users.len(), 2);
+        assert!(users.contains(&"u0".to_string()) && users.contains(&"u1".to_string()));
+        assert!(lines("dead/dead.jsonl").contains("\"epoch\":3"));
+    }
+}

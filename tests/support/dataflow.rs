@@ -1,0 +1,253 @@
+//! One helper that runs `recommend` over a log of epochs, and what tests ask of its changes.
+
+use overdrive::dataflows::Params;
+use overdrive::dataflows::recommend::{Probes, recommend};
+use overdrive::model::catalogue::Item;
+use overdrive::model::ids::TokenKind;
+use overdrive::model::time::{DAY, Millis, SECOND};
+use overdrive::model::{Change, Epoch, Event, Input, ItemId, Kind, Op, Origin, Role, Row, TokenId, UserId};
+use overdrive::operators::PerEpoch;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use timely::dataflow::InputHandle;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::{Input as _, Probe};
+
+/// The changes of each epoch, in an order of their own.
+pub type Changes = BTreeMap<u64, Vec<Change>>;
+
+pub const START: Millis = 1_700_000_000_000;
+pub const ITEMS: u8 = 12;
+
+pub fn user(n: u8) -> UserId {
+    UserId::of(&format!("u{n}"))
+}
+
+pub fn item(n: u8) -> ItemId {
+    ItemId::of(&format!("i{n}"))
+}
+
+pub fn category(n: u8) -> TokenId {
+    TokenId::typed(TokenKind::Category, &format!("c{n}"))
+}
+
+/// The embedded defaults, with expiry told in the epoch that sees it.
+pub fn params() -> Params {
+    let text = include_str!("../../overdrive.toml");
+    let all: toml::Table = toml::from_str(text).expect("the defaults parse");
+    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend"];
+    let of = |room: &str| (room.to_string(), all[room].clone());
+    let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
+    params.signals.settle = 0;
+    params
+}
+
+/// An input as it was cut: epochs, each with its records.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub epochs: Vec<(Epoch, Vec<Row>)>,
+    clock: Millis,
+    offset: u64,
+}
+
+impl Log {
+    /// An epoch 0 with twelve items in three categories by four authors.
+    pub fn with_catalogue() -> Self {
+        let mut log = Self { epochs: Vec::new(), clock: START, offset: 0 };
+        log.epoch((0..ITEMS).map(described).collect());
+        log
+    }
+
+    /// Moves the clock; answers it.
+    pub fn advance(&mut self, by: Millis) -> Millis {
+        self.clock += by;
+        self.clock
+    }
+
+    /// Closes an epoch; every third ticks.
+    pub fn epoch(&mut self, inputs: Vec<Input>) {
+        let number = self.epochs.len() as u64;
+        let epoch = Epoch {
+            number,
+            clock_ms: self.clock,
+            watermark_ms: self.clock - DAY,
+            tick: number.is_multiple_of(3),
+            refreshes: None,
+        };
+        let rows = inputs.into_iter().map(|input| self.row(input)).collect();
+        self.epochs.push((epoch, rows));
+    }
+
+    fn row(&mut self, input: Input) -> Row {
+        self.offset += 1;
+        let key = if let Input::Event(event) = &input { event.user.0 } else { self.offset }; // a user has one partition
+        Row { origin: Origin { role: Role::Events, partition: (key % 3) as u32, offset: self.offset }, input: Ok(input) }
+    }
+
+    /// Puts a record at the end of an epoch; an event's time becomes the epoch's clock.
+    pub fn insert(&mut self, epoch: usize, input: Input) {
+        let clock = self.epochs[epoch].0.clock_ms;
+        let input = match input {
+            Input::Event(event) => Input::Event(Event { at: clock, ..event }),
+            other => other,
+        };
+        let mut row = self.row(input);
+        row.origin.offset += 1_000_000;
+        self.epochs[epoch].1.push(row);
+    }
+
+    pub fn until(&self, epoch: u64) -> Self {
+        let mut log = self.clone();
+        log.epochs.truncate(epoch as usize);
+        log
+    }
+
+    pub fn without_user(&self, user: UserId) -> Self {
+        let mut log = self.clone();
+        for (_, rows) in &mut log.epochs {
+            rows.retain(|row| !matches!(&row.input, Ok(Input::Event(event)) if event.user == user));
+        }
+        log
+    }
+
+    /// A last epoch in which a newcomer views every item and each of `actors` views one, and a tick: so every key speaks once more.
+    pub fn with_common_end(mut self, actors: &[UserId]) -> Self {
+        self.advance(SECOND);
+        let view = |user: UserId, item: ItemId, id: u64, at| {
+            Input::Event(Event { id, user, item, kind: Kind::View, op: Op::Add, at, value_milli: None })
+        };
+        let clock = self.clock;
+        let newcomer = (0..ITEMS).map(|i| view(user(99), item(i), 1_000_000 + u64::from(i), clock));
+        let everyone = actors.iter().enumerate().map(|(i, u)| view(*u, item(10), 2_000_000 + i as u64, clock));
+        self.epoch(newcomer.chain(everyone).collect());
+        for _ in 0..3 {
+            self.epoch(vec![]);
+        }
+        self.advance(2 * DAY);
+        for _ in 0..3 {
+            self.epoch(vec![]);
+        }
+        self
+    }
+
+    /// The users who did something.
+    pub fn actors(&self) -> Vec<UserId> {
+        let inputs = self.epochs.iter().flat_map(|(_, rows)| rows).filter_map(|row| row.input.as_ref().ok());
+        let users = inputs.filter_map(|input| if let Input::Event(event) = input { Some(event.user) } else { None });
+        users.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+fn described(n: u8) -> Input {
+    let facts = Item {
+        author: Some(TokenId::typed(TokenKind::Author, &format!("a{}", n % 4))),
+        categories: [category(n % 3)].into_iter().collect(),
+        created_at: Some(START - i64::from(n) * DAY),
+        available: true,
+        ..Item::default()
+    };
+    Input::Item(item(n), Some(Arc::new(facts)))
+}
+
+/// Two epochs after the catalogue, the first not after the second.
+pub fn two_places(epochs: usize, a: f64, b: f64) -> (usize, usize) {
+    let place = |x: f64| 1 + ((epochs - 1) as f64 * x) as usize;
+    let (a, b) = (place(a).min(epochs - 1), place(b).min(epochs - 1));
+    (a.min(b), a.max(b))
+}
+
+/// How to run a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    pub workers: usize,
+    /// Record by record with a step of the worker between, or an epoch at once.
+    pub one_by_one: bool,
+}
+
+impl Run {
+    pub fn plain() -> Self {
+        Self { workers: 1, one_by_one: false }
+    }
+}
+
+/// Runs the dataflow; records go to workers by partition, as the feed sends them.
+pub fn run(log: &Log, how: Run) -> Changes {
+    let changes: Arc<Mutex<Changes>> = Arc::default();
+    let (out, epochs) = (changes.clone(), log.epochs.clone());
+    let config = if how.workers == 1 { timely::Config::thread() } else { timely::Config::process(how.workers) };
+    let guards = timely::execute(config, move |worker| {
+        let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
+        let out = out.clone();
+        let probe = worker.dataflow(|scope| {
+            let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+            let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
+                out.lock().expect("no panic").entry(epoch.number).or_default().append(changes);
+            };
+            let changes = recommend(rows, clock.clone(), &params(), &Probes::default());
+            changes.per_epoch(clock, Pipeline, "Collect", collect).probe().0
+        });
+        let (index, peers) = (worker.index(), worker.peers());
+        for (epoch, all) in &epochs {
+            for row in all.iter().filter(|r| r.origin.partition as usize % peers == index) {
+                rows.send(row.clone());
+                if how.one_by_one {
+                    rows.flush();
+                    worker.step();
+                }
+            }
+            clock.send(*epoch);
+            rows.advance_to(epoch.number + 1);
+            clock.advance_to(epoch.number + 1);
+            if how.one_by_one {
+                worker.step_while(|| probe.less_than(&(epoch.number + 1)));
+            }
+        }
+    });
+    for result in guards.expect("the workers start").join() {
+        result.expect("no worker panics");
+    }
+    let mut changes = Arc::try_unwrap(changes).expect("the workers are gone").into_inner().expect("no panic");
+    changes.values_mut().for_each(|of_epoch| of_epoch.sort_by_cached_key(|change| format!("{change:?}")));
+    changes
+}
+
+/// The last word on every key, as a reader would find it: what was taken away is not there. Slates without their scores, which
+/// move with the clock of their refresh.
+pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for change in changes.values().flatten() {
+        let (key, value) = match change {
+            Change::Slate { user, surface, slate, .. } => (
+                format!("slate {surface:?} {user:?}"),
+                slate.as_ref().map(|s| format!("{:?}", s.items.iter().map(|i| (i.item, i.source, i.reason)).collect::<Vec<_>>())),
+            ),
+            Change::Signals(key, signals) => (format!("signals {key:?}"), signals.as_ref().map(|s| format!("{s:?}"))),
+            Change::Interests(user, interests) => (format!("interests {user:?}"), interests.as_ref().map(|i| format!("{i:?}"))),
+            Change::Neighbours(item, list) => (format!("neighbours {item:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
+            Change::Trending(scope, list) => (format!("trending {scope:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
+            Change::Seen(user, seen) => {
+                for (item, at) in seen {
+                    set(&mut all, format!("seen {user:?} {item:?}"), at.map(|at| at.to_string()));
+                }
+                continue;
+            }
+            Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
+        };
+        set(&mut all, key, value);
+    }
+    all
+}
+
+fn set(all: &mut BTreeMap<String, String>, key: String, value: Option<String>) {
+    match value {
+        Some(value) => all.insert(key, value),
+        None => all.remove(&key),
+    };
+}
+
+/// Keys whose last words differ, with both.
+pub fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<String> {
+    let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+    let differ = keys.into_iter().filter(|key| a.get(*key) != b.get(*key));
+    differ.map(|key| format!("{key}:\n  {:?}\n  {:?}", a.get(key), b.get(key))).collect()
+}
