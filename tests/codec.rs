@@ -208,7 +208,8 @@ fn items_of_others() {
     assert_eq!((labels.as_slice(), gorse.title.as_deref()), (expected.as_slice(), Some("A framework")));
 
     let metarank = json!({"event": "item", "id": "81f46c34", "timestamp": "1599391467000", "item": "product1", "fields": [
-        {"name": "title", "value": "Nice jeans"}, {"name": "price", "value": 25.0}, {"name": "tags", "value": ["blue", "black"]}]});
+        {"name": "title", "value": "Nice jeans"}, {"name": "price", "value": 25.0},
+        {"name": "tags", "value": ["blue", "black"]}]});
     let (id, found) = item(None, metarank.clone());
     assert_eq!((id, found.title.as_deref()), (ItemId::of("product1"), Some("Nice jeans")));
     assert_eq!(found.tags.as_slice(), [tag("blue"), tag("black")]);
@@ -494,12 +495,14 @@ fn no_message_can_be_taken_for_json() {
 #[test]
 fn items_and_users_mean_the_same_in_both_forms() {
     let as_json = json!({"item_id": "i", "author_id": "a", "categories": ["jazz"], "tags": ["bebop"], "language": "en",
-        "created_at": 1_763_600_000_000_i64, "lat": 1.0, "lon": 2.0, "city": "Munich", "quality": 0.5, "mature": true, "available": false,
-        "partnered": true, "followers": 7, "avg_viewers": 8.0, "title": "t", "text": "x", "media_types": ["image"], "embedding": [0.5, 1.5]});
+        "created_at": 1_763_600_000_000_i64, "lat": 1.0, "lon": 2.0, "city": "Munich", "quality": 0.5,
+        "mature": true, "available": false, "partnered": true, "followers": 7, "avg_viewers": 8.0, "title": "t", "text": "x",
+        "media_types": ["image"], "embedding": [0.5, 1.5]});
     let expected = decode(Role::Items, as_json.to_string().as_bytes()).expect("an item");
     assert_eq!(decode(Role::Items, &full_item().encode_to_vec()), Ok(expected));
     let as_json = json!({"user_id": "u", "interests": ["jazz"], "language": "en", "lat": 1.0, "lon": 2.0, "city": "Munich",
-        "categories": ["film"], "local_preference": 0.5, "blocked_authors": ["a"], "blocked_items": ["i"], "allow_mature": true, "bio": "b"});
+        "categories": ["film"], "local_preference": 0.5, "blocked_authors": ["a"], "blocked_items": ["i"],
+        "allow_mature": true, "bio": "b"});
     let expected = decode(Role::Users, as_json.to_string().as_bytes()).expect("a user");
     assert_eq!(decode(Role::Users, &full_user().encode_to_vec()), Ok(expected));
     let forget = pb::Control { op: pb::Order::Forget as i32, user_id: "u".into(), ..Default::default() };
@@ -572,7 +575,9 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), brace in any::<bool>(), key in any::<Option<Vec<u8>>>()) {
+    fn arbitrary_bytes_never_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..64), brace in any::<bool>(), key in any::<Option<Vec<u8>>>(),
+    ) {
         let mut payload = if brace { b"{".to_vec() } else { Vec::new() };
         payload.extend(bytes);
         for role in Role::ALL {
@@ -582,7 +587,10 @@ proptest! {
     }
 
     #[test]
-    fn damaged_payloads_never_panic(pick in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+    fn damaged_payloads_never_panic(
+        pick in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
         for role in Role::ALL {
             let all = valid(role);
             let mut payload = all[pick.index(all.len())].clone();
@@ -597,7 +605,8 @@ proptest! {
 
     #[test]
     fn an_event_means_the_same_in_json_and_protobuf(
-        event_id in "[a-z{ \n]{0,8}", kind in 0..Kind::ALL.len() + ALIASES.len(), user_id in "\\PC{1,20}", item_id in "\\PC{1,20}",
+        event_id in "[a-z{ \n]{0,8}", kind in 0..Kind::ALL.len() + ALIASES.len(),
+        user_id in "\\PC{1,20}", item_id in "\\PC{1,20}",
         ts in proptest::option::of(631_152_000_000_i64..7_258_118_400_000), value in proptest::option::of(-1e6..1e6), undo in any::<bool>(),
     ) {
         let kind = Kind::ALL.map(Kind::name).into_iter().chain(ALIASES.iter().map(|a| a.0)).nth(kind).expect("in range");

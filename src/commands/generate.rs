@@ -171,8 +171,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     serde_json::to_writer_pretty(&mut file, &world.truth(&drawn)).map_err(|e| cannot("write", &truth, e))?;
     file.flush().map_err(|e| cannot("write", &truth, e))?;
     bar.finish_and_clear();
-    tell(&args, &drawn, &bar);
-    Ok(())
+    tell(&args, &drawn, &bar)
 }
 
 fn live(kind: Kind, config: &Config) -> Result<Arc<dyn Appender>, String> {
@@ -180,7 +179,7 @@ fn live(kind: Kind, config: &Config) -> Result<Arc<dyn Appender>, String> {
     appender(&source, &config.log, &config.kafka, &config.engine.state_dir)
 }
 
-fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) {
+fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) -> Result<(), String> {
     let counts = drawn.counts();
     let wrote = HumanCount(counts.all);
     let besides = match args.to {
@@ -189,7 +188,7 @@ fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) {
         To::Kafka => " to Kafka, and truth.json",
     };
     let told = format!(
-        "{wrote} events ({} malformed, {} duplicates, {} late), {} items, {} users{besides} in {} ({})",
+        "{wrote} events ({} malformed, {} duplicates, {} late), {} items, {} users{besides} in {} ({})\n",
         counts.malformed,
         counts.duplicates,
         counts.late,
@@ -198,8 +197,7 @@ fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) {
         args.out.display(),
         HumanDuration(bar.elapsed()),
     );
-    // whoever closed the pipe does not want to know
-    let _ = writeln!(std::io::stdout(), "{told}");
+    super::say(&told)
 }
 
 fn progress_bar(events: u64) -> ProgressBar {
