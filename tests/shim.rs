@@ -427,8 +427,7 @@ fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
     let mut w = over_redis(|_| {});
     fill(&mut w);
     assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i2", "i3"]);
-    let port = w.redis.as_ref().expect("over redis").port();
-    w.redis = None;
+    w.redis.as_mut().expect("over redis").kill();
     for target in ["/v1/items/i1/features", "/v1/trending/global", "/readyz", "/v1/stats"] {
         let refused = get(w.addr, target);
         assert_eq!(refused.refusal(), (503, "store_unavailable".to_string()), "{target}");
@@ -441,7 +440,7 @@ fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
         (feed.ids(), &body["fallback"], &body["stale"]),
         (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true), &json!(true))
     );
-    w.redis = Some(support::redis::RedisServer::start_on(port));
+    w.redis.as_mut().expect("over redis").restart();
     // The writer's connection is its own affair: it may need a try to notice.
     let ready = (0..200).any(|_| {
         w.applied.epoch = 10;

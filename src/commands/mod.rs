@@ -13,6 +13,7 @@ pub mod generate;
 pub mod replay;
 pub mod run;
 pub mod serve;
+mod stack;
 
 /// Keeps every active user's feed up to date while events arrive.
 #[derive(Debug, Parser)]

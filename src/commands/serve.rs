@@ -1,12 +1,21 @@
-//! (being written)
+//! `overdrive serve`: the shim alone, over the answers in Redis.
 
+use super::stack::{Parts, Stack};
 use crate::config::Config;
+use crate::sinks::Kind;
+use crate::telemetry;
 
 /// Arguments of `overdrive serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Not merged yet.
-pub fn run(_args: Args, _config: &Config) -> Result<(), String> {
-    Err("not merged yet".into())
+/// Serves until a signal comes.
+pub fn run(_args: Args, config: &Config) -> Result<(), String> {
+    if config.store.kind == Kind::Memory {
+        return Err("`serve` reads what another process wrote, and [store] kind is memory; set it to redis \
+                    (OVERDRIVE_STORE__KIND=redis), or use `overdrive run`, which answers from its own memory"
+            .into());
+    }
+    telemetry::init(&config.logging)?;
+    Stack::start(config, Parts { engine: false, shim: true })?.wait().map(drop)
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::Metrics;
 use crate::model::time::span;
 use crate::model::{Positions, Role};
 use crate::sinks::Applied;
@@ -158,6 +159,20 @@ impl Handle {
 
 /// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
+    let handle = spawn_router(params, http::router(state))?;
+    tracing::info!(addr = %handle.addr, "the shim answers");
+    Ok(handle)
+}
+
+/// Serves `/metrics` and `/livez` alone, for an engine without a shim, with the limits of `[service]`.
+pub fn spawn_metrics(params: &Params, metrics: &Metrics) -> Result<Handle, String> {
+    let params = Params { bind: metrics.bind.clone(), port: metrics.port, threads: 1, ..params.clone() };
+    let handle = spawn_router(&params, http::metrics_router(telemetry::recorder()?))?;
+    tracing::info!(addr = %handle.addr, "metrics answer");
+    Ok(handle)
+}
+
+fn spawn_router(params: &Params, router: axum::Router) -> Result<Handle, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(params.threads.max(1))
         .thread_name("shim")
@@ -168,12 +183,11 @@ pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
     let addr = listener.local_addr().map_err(|e| format!("the shim's address cannot be read: {e}"))?;
     let (stop, stopped) = watch::channel(false);
     let params = params.clone();
-    let run = move || runtime.block_on(async move { serve(&params, state, listener, stopped).await });
+    let run = move || runtime.block_on(async move { serve(&params, router, listener, stopped).await });
     let thread = std::thread::Builder::new()
         .name("shim-main".to_string())
         .spawn(run)
         .map_err(|e| format!("the shim's thread cannot start: {e}"))?;
-    tracing::info!(%addr, "the shim answers");
     Ok(Handle { addr, stop, thread })
 }
 

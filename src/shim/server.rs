@@ -14,8 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::Params;
 use super::wire::{Busy, Wire};
-use super::{Params, State, http};
 use crate::telemetry;
 
 /// Bytes of a request's head at most: past a URI of this length hyper itself answers 414 or 431.
@@ -28,8 +28,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nr
 
 /// Answers on `listener` until `shutdown` turns true (or its sender is gone); then takes no more connections and returns when
 /// the requests under way are answered, or after five seconds.
-pub async fn serve(params: &Params, state: Arc<State>, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
-    let (params, router) = (Arc::new(params.clone()), http::router(state));
+pub async fn serve(params: &Params, router: Router, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
+    let params = Arc::new(params.clone());
     let room = Arc::new(Semaphore::new(params.connections));
     let mut open = JoinSet::new();
     loop {

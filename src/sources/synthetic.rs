@@ -75,7 +75,7 @@ pub struct Params {
 }
 
 impl Params {
-    /// The world of the published figures, scaled: 8,000 users, 5,000 items, ten days from 2023-11-14.
+    /// A world of this size with the shape of the published figures: ten days from 2023-11-14, nothing broken, no oracle.
     pub fn sized(events: u64, users: u32, items: u32) -> Self {
         Self {
             events,

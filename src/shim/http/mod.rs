@@ -2,9 +2,10 @@
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::routing::{MethodRouter, delete, get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 
 use super::{Refusal, State};
@@ -73,4 +74,11 @@ pub fn router(state: Arc<State>) -> Router {
         })
         .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
+}
+
+/// What a scraper asks for, without a store or a log.
+pub fn metrics_router(recorder: PrometheusHandle) -> Router {
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let metrics = move || async move { (text, recorder.render()) };
+    Router::new().route("/metrics", get(metrics)).route("/livez", get(|| async { "ok" }))
 }

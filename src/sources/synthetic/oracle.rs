@@ -31,7 +31,8 @@ pub(super) struct Oracle {
     /// One bit a watched user and item.
     seen: Vec<u64>,
     items: usize,
-    scores: Vec<f64>,
+    /// Of every item, for the play that is asked about.
+    pub(super) scores: Vec<f64>,
     sums: OracleScores,
 }
 
@@ -86,8 +87,8 @@ impl Oracle {
         self.seen[bit / 64] >> (bit % 64) & 1 == 1
     }
 
-    /// The probability of every item, up to a constant.
-    fn score_items(&mut self, world: &World, slice: &Slice, tastes: &[f32], next: &Companions, user: u32) {
+    /// The probability of every item to be drawn next by this user, into `scores`; they sum to 1.
+    pub(super) fn score_items(&mut self, world: &World, slice: &Slice, tastes: &[f32], next: &Companions, user: u32) {
         let (kap, lam) = (world.params.kap, world.params.lam);
         let region = world.users[user as usize].region;
         let taste = 1.0 - lam - if next.is_empty() { 0.0 } else { kap };

@@ -40,6 +40,7 @@ impl Slice {
     /// The tables of slice `number`.
     pub(super) fn turn(&mut self, world: &World, number: usize) {
         self.at = (number as f64 + 0.5) * SLICE;
+        // logarithms first, NaN for the unborn: a burst adds to the exponent
         for (weight, item) in self.weights.iter_mut().zip(&world.items) {
             *weight = if item.born <= self.at {
                 item.appeal - std::f64::consts::LN_2 * (self.at - item.born) / item.life

@@ -11,7 +11,7 @@
 //! | click | 0.10 + 0.20 a | |
 //! | view | always | seconds watched: `w` times the item's length |
 //! | dwell | 0.10 | seconds, the same |
-//! | completion | where w >= 0.95 | `w` |
+//! | completion | where w >= 0.6, most of it | `w` |
 //! | skip | 0.05 + 0.15 (1 - a), where w < 0.15 | |
 //! | like | 0.04 + 0.20 a | |
 //! | hide, where not liked | 0.003 + 0.01 (1 - a) | |
@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::oracle::{Oracle, OracleScores};
 use super::rng::{Rng, Stream};
 use super::slice::Slice;
-use super::{BREAKS, DAY, SLICE, TASTE_ALPHA, World, flaws};
+use super::{DAY, SLICE, TASTE_ALPHA, World, flaws};
 use crate::codec::json::{WireEvent, write};
 use crate::model::Kind;
 use crate::model::time::{HOUR, Millis};
@@ -33,7 +33,7 @@ use crate::model::time::{HOUR, Millis};
 /// How far back a duplicate may repeat, in records.
 const RECENT: usize = 64;
 /// Records a play becomes, on average: what sizes the oracle's sample.
-const ROWS_PER_PLAY: f64 = 2.0;
+const ROWS_PER_PLAY: f64 = 1.8;
 
 /// One record before it is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct Events<'w> {
     previous: Vec<Option<u32>>,
     rng: Rng,
     drift: Rng,
+    /// Which record is repeated, and how late a late one is: apart, so that they change nothing else.
+    mishap: Rng,
     oracle: Option<Oracle>,
     waiting: Vec<Row>,
     recent: Vec<Row>,
@@ -109,6 +111,7 @@ impl<'w> Events<'w> {
             previous: vec![None; params.users as usize],
             rng: Rng::of(params.seed, Stream::Play, 0),
             drift: Rng::of(params.seed, Stream::Drift, 0),
+            mishap: Rng::of(params.seed, Stream::Mishap, 0),
             oracle: (params.oracle > 0).then(|| Oracle::new(params, params.events as f64 / ROWS_PER_PLAY)),
             waiting: Vec::new(),
             recent: Vec::with_capacity(RECENT),
@@ -152,8 +155,7 @@ impl<'w> Events<'w> {
 
     fn drift(&mut self, slice: usize) {
         let params = &self.world.params;
-        let breaks = params.break_slices().iter().filter(|b| **b == slice).count().min(BREAKS.len());
-        for _ in 0..breaks {
+        if params.break_slices().contains(&slice) {
             self.draw_tastes(0.25, 1.0);
         }
         self.draw_tastes((SLICE / (params.drift_h * 3600.0)).min(1.0), 0.2);
@@ -231,7 +233,7 @@ impl<'w> Events<'w> {
     fn draw_category(&mut self, user: u32) -> usize {
         let categories = self.world.params.categories as usize;
         let tastes = &self.taste[user as usize * categories..][..categories];
-        let mut left = self.rng.unit() as f32 * tastes.iter().sum::<f32>();
+        let mut left = self.rng.unit() as f32;
         for (category, share) in tastes.iter().enumerate() {
             left -= share;
             if left < 0.0 {
@@ -269,7 +271,7 @@ impl<'w> Events<'w> {
         if self.chance(0.10) {
             push(self, item, Kind::Dwell, Some(seconds));
         }
-        if ratio >= 0.95 {
+        if ratio >= 0.6 {
             push(self, item, Kind::Completion, Some((ratio * 1000.0) as i32));
         }
         if ratio < 0.15 && self.chance(0.05 + 0.15 * (1.0 - a)) {
@@ -308,7 +310,8 @@ impl<'w> Events<'w> {
     /// The next record as it is sent: broken, repeated, late or ordinary, whichever is due.
     fn draw(&mut self) -> Row {
         let params = &self.world.params;
-        let due = |share: f64, done: u64| (self.counts.all + 1) as f64 * share >= (done + 1) as f64;
+        // half a step early, so that what was put off by another mishap is made good before the end
+        let due = |share: f64, done: u64| (self.counts.all + 1) as f64 * share + 0.5 >= (done + 1) as f64;
         let (malformed, duplicate, late) = (
             due(params.malformed, self.counts.malformed),
             due(params.duplicates, self.counts.duplicates) && !self.recent.is_empty(),
@@ -321,13 +324,13 @@ impl<'w> Events<'w> {
         }
         if duplicate {
             self.counts.duplicates += 1;
-            return self.recent[self.rng.below(self.recent.len() as u32) as usize];
+            return self.recent[self.mishap.below(self.recent.len() as u32) as usize];
         }
         let mut row = self.peek();
         self.waiting.pop();
         if late {
             self.counts.late += 1;
-            row.at -= 25 * HOUR + i64::from(self.rng.below(47 * HOUR as u32));
+            row.at -= 25 * HOUR + i64::from(self.mishap.below(47 * HOUR as u32));
         }
         self.remember(row);
         row
@@ -394,4 +397,38 @@ impl World {
 fn rhythm(slice: usize) -> f64 {
     let day = (slice as f64 + 0.5) * SLICE / DAY;
     1.0 + 0.6 * libm::sin(std::f64::consts::TAU * (day - 0.3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::synthetic::Params;
+
+    /// Draws many items for one user at one moment, and compares how often each came with what the oracle says.
+    #[test]
+    fn items_are_drawn_with_the_probabilities_of_the_oracle() {
+        let params = Params { categories: 6, regions: 3, oracle: 1, ..Params::sized(20_000, 50, 60) };
+        let world = World::new(params.clone()).expect("sizes that make a world");
+        let mut events = world.events();
+        let mut oracle = Oracle::new(&params, 1.0);
+        for draws_before in [0, 100, 10_000] {
+            events.by_ref().take(draws_before).for_each(drop);
+            let user = (0..50).find(|u| draws_before == 0 || events.previous[*u as usize].is_some()).expect("somebody acted");
+            let companions = events.companions(user);
+            let tastes: Vec<f32> = events.taste[user as usize * 6..][..6].to_vec();
+            oracle.score_items(&world, &events.tables, &tastes, &companions, user);
+            assert!((oracle.scores.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{}", oracle.scores.iter().sum::<f64>());
+            let n = 200_000;
+            let mut drawn = vec![0.0; 60];
+            (0..n).for_each(|_| drawn[events.draw_item(user, &companions) as usize] += 1.0);
+            for (item, p) in oracle.scores.iter().enumerate() {
+                let five_sigma = 5.0 * (p * (1.0 - p) / f64::from(n)).sqrt() + 1e-4;
+                assert!(
+                    (drawn[item] / f64::from(n) - p).abs() < five_sigma,
+                    "item {item}: {} is not {p}",
+                    drawn[item] / f64::from(n)
+                );
+            }
+        }
+    }
 }
