@@ -2,10 +2,13 @@
 //! then does nothing; the tests of the room it belongs to do.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use overdrive::config::{Config, ConfigError, DEFAULTS};
+
+mod support;
+use support::redis::RedisServer;
 
 /// Loads a file with this text, called `settings.toml`, and this environment.
 fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -325,11 +328,10 @@ fn closed_port() -> u16 {
 #[test]
 fn doctor_finds_a_real_redis_and_misses_one_that_is_not_there() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let server = Redis::start(dir.path());
-    let port = server.port.to_string();
+    let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
     // The service's port is another test's business: take a free one.
     let free = closed_port().to_string();
-    let url = format!("redis://:hunter2@127.0.0.1:{port}/0");
+    let url = server.url().replace("://", "://:hunter2@");
     let doctor = |url: &str| {
         let env = [("OVERDRIVE_STORE__KIND", "redis"), ("REDIS_URL", url), ("SERVICE_PORT", &free)];
         let output = overdrive(dir.path(), &["doctor"], &env);
@@ -342,47 +344,4 @@ fn doctor_finds_a_real_redis_and_misses_one_that_is_not_there() {
     drop(server);
     let (code, shown) = doctor(&url);
     assert!(code == Some(1) && shown.contains("→ start Redis 7") && !shown.contains("hunter2"), "{shown}");
-}
-
-/// A Redis server with a password, killed when dropped.
-struct Redis {
-    child: std::process::Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start(dir: &Path) -> Self {
-        let port = closed_port();
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--requirepass",
-                "hunter2",
-            ])
-            .arg("--dir")
-            .arg(PathBuf::from(dir))
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("redis-server is installed: `make test` does it");
-        let mut server = Redis { child, port };
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert_eq!(server.child.try_wait().expect("our own child"), None, "redis-server stopped at once");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        server
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().expect("our own child");
-        self.child.wait().expect("our own child");
-    }
 }

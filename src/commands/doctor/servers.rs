@@ -108,6 +108,7 @@ fn redis(_: &Config) -> Vec<Finding> {
 }
 
 /// Partitions of each topic a broker has.
+#[cfg(feature = "kafka")]
 type Topics = std::collections::BTreeMap<String, usize>;
 
 #[cfg(feature = "kafka")]
@@ -184,7 +185,7 @@ fn onnx(path: &std::path::Path) -> Finding {
     Finding::note("onnx runtime", found, "build with the feature `onnx`")
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "redis", feature = "kafka", feature = "onnx")))]
 mod tests {
     use super::super::Mark;
     use super::*;
