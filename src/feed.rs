@@ -61,9 +61,13 @@ pub struct Cutter {
     busy_refreshes: f64,
     next: u64,
     clock: Millis,
-    unticked: bool,
+    /// Records since the last tick.
+    unticked: usize,
     full_in_a_row: u32,
 }
+
+/// Full epochs after which there is a tick, however little time has passed: a history read at full speed.
+const TICK_EPOCHS: usize = 20;
 
 /// Full epochs in a row after which the input counts as behind.
 const BEHIND: u32 = 4;
@@ -79,7 +83,7 @@ impl Cutter {
             busy_refreshes,
             next: first,
             clock: 0,
-            unticked: false,
+            unticked: 0,
             full_in_a_row: 0,
         }
     }
@@ -92,12 +96,13 @@ impl Cutter {
         };
         let clock_ms = self.clock.max(said);
         // a quiet stream under an event clock has no time to tick by: its empty epochs settle what the last ones changed
-        let tick = clock_ms / self.tick != self.clock / self.tick || (rows.is_empty() && self.unticked);
-        self.unticked = !tick && (self.unticked || !rows.is_empty());
+        let settles = rows.is_empty() && self.unticked > 0;
+        let tick = settles || clock_ms / self.tick != self.clock / self.tick || self.unticked > TICK_EPOCHS * self.full_rows;
+        self.unticked = if tick { 0 } else { self.unticked + rows.len() };
         self.clock = clock_ms;
         self.full_in_a_row = if rows.len() >= self.full_rows { self.full_in_a_row + 1 } else { 0 };
         let behind = self.full_in_a_row >= BEHIND;
-        let refreshes = behind.then(|| (rows.len() as f64 * self.busy_refreshes) as u32);
+        let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
         let number = self.next;
         self.next += 1;
         Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes }

@@ -56,7 +56,7 @@ fn fill(appender: &dyn Appender, events: u64) -> u64 {
     let items = world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect();
     let mut drawn = world.events();
     let mut records = Vec::new();
-    while let Some(row) = drawn.next() {
+    for row in drawn.by_ref() {
         let mut payload = Vec::new();
         world.write(&row, &mut payload);
         records.push(keyed(world.user_name(row.user), payload));
@@ -75,7 +75,7 @@ fn replay(config: &Config, data: &Path) {
     command.args(["replay", "--to", "kafka", "--speed", "max", "--from"]).arg(data);
     let kafka = &config.kafka;
     let names = [("EVENTS", &kafka.events_topic), ("ITEMS", &kafka.items_topic), ("USERS", &kafka.users_topic)];
-    names.into_iter().for_each(|(role, topic)| drop(command.env(format!("OVERDRIVE_KAFKA__{role}_TOPIC"), topic)));
+    command.envs(names.map(|(role, topic)| (format!("OVERDRIVE_KAFKA__{role}_TOPIC"), topic)));
     let done = command.env("OVERDRIVE_SOURCE__KIND", "kafka").env("OVERDRIVE_KAFKA_BROKERS", &kafka.brokers).status();
     assert!(done.expect("replay runs").success());
 }

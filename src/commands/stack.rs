@@ -97,7 +97,10 @@ fn note(completed: &Completed, names: &Names, recent: &Recent) {
     }
 }
 
-fn store(config: &Config) -> Result<(Box<dyn Store>, Arc<dyn Reader>), String> {
+/// A store and a reader of the same answers.
+type Answers = (Box<dyn Store>, Arc<dyn Reader>);
+
+fn store(config: &Config) -> Result<Answers, String> {
     match config.store.kind {
         Kind::Memory => {
             let memory = Memory::new(&config.store.prefix);
@@ -121,7 +124,7 @@ fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shi
     shim::spawn(&config.service, state)
 }
 
-/// Becomes true at the first Ctrl-C or SIGTERM; the second one ends the process at once.
+/// Becomes true at the first Ctrl-C or SIGTERM; the second one ends the process at once, which loses nothing: the log has it.
 pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
     let asked = Arc::new(AtomicBool::new(false));
     let told = asked.clone();
@@ -139,7 +142,7 @@ pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
                     _ = term.recv() => {},
                 }
                 if again {
-                    std::process::exit(130);
+                    std::process::abort();
                 }
                 told.store(true, Ordering::Release);
             }

@@ -46,7 +46,14 @@ pub fn neighbours<'scope>(
 /// The histories of one worker's users.
 pub struct Pairs {
     limits: Limits,
-    users: FxHashMap<UserId, (History<(Millis, ItemId)>, FxHashMap<ItemId, Millis>)>,
+    users: FxHashMap<UserId, OfUser>,
+}
+
+/// A user's history, and when each item of it was taken first.
+#[derive(Default)]
+struct OfUser {
+    history: History<(Millis, ItemId)>,
+    firsts: FxHashMap<ItemId, Millis>,
 }
 
 impl Pairs {
@@ -58,7 +65,7 @@ impl Pairs {
     /// One epoch.
     pub fn step(&mut self, _epoch: &Epoch, deltas: &mut Vec<Arc<UserDelta>>, out: &mut Vec<Link>) {
         for delta in deltas.drain(..) {
-            let (history, firsts) = self.users.entry(delta.user).or_default();
+            let OfUser { history, firsts } = self.users.entry(delta.user).or_default();
             let mut emit = |a: (Millis, ItemId), b: (Millis, ItemId), diff: i32| {
                 out.push(Link { a: a.1, b: b.1, diff });
                 if a != b {

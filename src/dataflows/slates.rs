@@ -24,7 +24,7 @@ use crate::model::changes::Account;
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Slate, SlateItem, Surface};
-use crate::model::time::Millis;
+use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, UserId};
 use crate::operators::PerEpoch;
 use crate::scoring::blend::{self, Blend};
@@ -68,6 +68,9 @@ struct Queue {
     /// What is left of the budget, in 1/1024 of a refresh.
     credit: u32,
 }
+
+/// When a user is due again whose slate came out empty: at the start the board has not been told anything yet.
+const SOON: Millis = SECOND;
 
 /// A user and their latest slate.
 #[derive(Clone, Debug, Default)]
@@ -190,12 +193,12 @@ impl State {
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending = None;
         of.due.take().map(|due| queue.due.remove(&(due, user)));
+        let items = slate(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
-            let due = epoch.clock_ms + self.params.slates.refresh_every;
+            let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
             queue.due.insert((due, user));
         }
-        let items = slate(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params);
         let digest = digest(&items);
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;

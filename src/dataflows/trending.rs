@@ -58,7 +58,7 @@ pub fn trending<'scope>(
     signals: StreamVec<'scope, u64, signals::Change>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
-) -> (StreamVec<'scope, u64, (ItemId, Option<Warmth>)>, StreamVec<'scope, u64, Told>) {
+) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
     let mut heat = Heat::default();
     let of_items = signals.filter(|change| matches!(change.key, SignalKey::Item(_))).map(Row::Signals);
     let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items).route(|row| row.item().0);
@@ -95,6 +95,9 @@ pub struct Warmth {
     pub trending_milli: i64,
     pub created: Option<Millis>,
 }
+
+/// What the board needs of an item from now on; `None`: nothing is known of it any more.
+pub type Warmed = (ItemId, Option<Warmth>);
 
 /// What `Heat` lets out: scores of list members, and what the board needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -66,19 +66,19 @@ impl Decayed {
     pub fn value(&self, clock: Millis, half_life: Millis) -> f64 {
         let now = clock.div_euclid(half_life);
         let fraction = clock.rem_euclid(half_life) as f64 / half_life as f64;
-        self.from_block(now) * libm::exp2(-fraction)
+        self.in_blocks(now) * libm::exp2(-fraction)
     }
 
     /// The binary logarithm of the value plus the clock in half-lives, in millionths: the same at every clock, so it orders sums of
     /// one half-life and the passing of time updates nothing. `None` where the sum is not positive.
     pub fn forward_micro(&self) -> Option<i64> {
         let newest = i64::from(self.0.last()?.0);
-        let value = self.from_block(newest);
+        let value = self.in_blocks(newest);
         (value > 0.0).then(|| libm::round((libm::log2(value) + newest as f64) * 1e6) as i64)
     }
 
     /// The value in units of `block`.
-    fn from_block(&self, block: i64) -> f64 {
+    fn in_blocks(&self, block: i64) -> f64 {
         let live = self.0.iter().filter(|(b, _)| i64::from(*b) > block - REACH);
         let sum: f64 = live.map(|(b, m)| libm::ldexp(*m as f64, (i64::from(*b) - block) as i32)).sum();
         sum / (SCALE * 1000.0)
