@@ -56,7 +56,7 @@ fn fill(appender: &log::LogAppender, events: u64) {
     let world = World::new(Params::sized(events, number("USERS", 20_000) as u32, number("ITEMS", 20_000) as u32))
         .expect("good parameters");
     let keyed = |key: &str, payload: Vec<u8>| (Bytes::from(key.to_string()), Some(Bytes::from(payload)));
-    let mut put = |role, records: Vec<_>| drop(appender.append_now(role, &records).expect("the log takes it"));
+    let put = |role, records: Vec<_>| drop(appender.append_now(role, &records).expect("the log takes it"));
     put(Role::Users, world.users().map(|u| keyed(&u.user_id, json::bytes(&u))).collect());
     put(Role::Items, world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect());
     let rows: Vec<_> = world.events().map(|row| keyed(world.user_name(row.user), json::event(&world.wire(&row)))).collect();

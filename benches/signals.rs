@@ -121,7 +121,7 @@ fn by_stage(epochs: &Arc<Vec<Vec<Arc<UserDelta>>>>, params: &overdrive::dataflow
             clock.send(epoch(number as u64));
             deltas.advance_to(number as u64 + 1);
             clock.advance_to(number as u64 + 1);
-            worker.step_while(|| probe.less_than(&(number as u64).saturating_sub(2)));
+            worker.step_while(|| probe.less_than(&(number as u64).saturating_sub(8)));
         }
     });
     guards.expect("workers start").join();

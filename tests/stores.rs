@@ -75,7 +75,7 @@ mod golden {
             Change::Neighbours(item("i9"), neighbours),
             Change::Signals(SignalKey::User(user), Some(Arc::new(signals))),
             Change::Interests(user, Some(Arc::new(interests))),
-            Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123)), (item("i3"), Some(1_763_599_000_000))]),
+            Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
         ]
@@ -225,7 +225,7 @@ mod contract {
             ask::<Option<Vec<u8>>>(self, &["GET", key]).map(Bytes::from)
         }
         fn dump(&mut self) -> Dump {
-            support::redis::dump(self)
+            super::support::redis::dump(self)
         }
     }
 

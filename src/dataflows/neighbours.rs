@@ -6,7 +6,6 @@
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
@@ -46,14 +45,8 @@ pub fn neighbours<'scope>(
 /// The histories of one worker's users.
 pub struct Pairs {
     limits: Limits,
-    users: FxHashMap<UserId, OfUser>,
-}
-
-/// A user's history, and when each item of it was taken first.
-#[derive(Default)]
-struct OfUser {
-    history: History<(Millis, ItemId)>,
-    firsts: FxHashMap<ItemId, Millis>,
+    /// Items by the time they were taken first.
+    users: FxHashMap<UserId, History<(Millis, ItemId)>>,
 }
 
 impl Pairs {
@@ -65,7 +58,7 @@ impl Pairs {
     /// One epoch.
     pub fn step(&mut self, _epoch: &Epoch, deltas: &mut Vec<Arc<UserDelta>>, out: &mut Vec<Link>) {
         for delta in deltas.drain(..) {
-            let OfUser { history, firsts } = self.users.entry(delta.user).or_default();
+            let history = self.users.entry(delta.user).or_default();
             let mut emit = |a: (Millis, ItemId), b: (Millis, ItemId), diff: i32| {
                 out.push(Link { a: a.1, b: b.1, diff });
                 if a != b {
@@ -73,22 +66,19 @@ impl Pairs {
                 }
             };
             for (item, touch, _) in &delta.touches {
-                let now = touch.and_then(|t| t.positive).map(|(first, _)| first);
-                let before = match now {
-                    Some(first) => firsts.insert(*item, first),
-                    None => firsts.remove(item),
-                };
+                let now = touch.and_then(|t| t.positive).map(|(first, _)| (first, *item));
+                let before = history.find(|(_, known)| known == item);
                 if before == now {
                     continue;
                 }
-                if let Some(first) = before {
-                    history.remove((first, *item), self.limits, &mut emit);
+                if let Some(before) = before {
+                    history.remove(before, self.limits, &mut emit);
                 }
-                if let Some(first) = now {
-                    history.insert((first, *item), self.limits, &mut emit);
+                if let Some(now) = now {
+                    history.insert(now, self.limits, &mut emit);
                 }
             }
-            if firsts.is_empty() {
+            if history.is_empty() {
                 self.users.remove(&delta.user);
             }
         }
@@ -99,32 +89,25 @@ impl Pairs {
 #[derive(Clone, Debug, Default)]
 struct Row {
     users: u32,
-    counts: FxHashMap<u32, u32>,
+    counts: FxHashMap<ItemId, u32>,
     /// The smallest count in the list last told, when the list was full: changes below it cannot change the list.
     floor: u32,
     told: u64,
+    dirty: bool,
 }
 
 /// The rows of one worker's items.
 pub struct Rows {
     kept: usize,
     rows: FxHashMap<ItemId, Row>,
-    dirty: BTreeSet<ItemId>,
-    /// Items as small numbers, so that a row takes eight bytes a neighbour.
-    numbers: FxHashMap<ItemId, u32>,
-    items: Vec<ItemId>,
+    /// Items whose row is dirty, each once.
+    dirty: Vec<ItemId>,
 }
 
 impl Rows {
     /// No links yet.
     pub fn new(params: &NeighboursParams) -> Self {
-        Self {
-            kept: params.kept,
-            rows: FxHashMap::default(),
-            dirty: BTreeSet::new(),
-            numbers: FxHashMap::default(),
-            items: Vec::new(),
-        }
+        Self { kept: params.kept, rows: FxHashMap::default(), dirty: Vec::new() }
     }
 
     /// One epoch.
@@ -139,36 +122,36 @@ impl Rows {
 
     /// How many users took both, for every pair of this worker: what the oracle compares.
     pub fn counts(&self) -> impl Iterator<Item = (ItemId, ItemId, u32)> + '_ {
-        self.rows.iter().flat_map(|(a, row)| row.counts.iter().map(|(b, n)| (*a, self.items[*b as usize], *n)))
+        self.rows.iter().flat_map(|(a, row)| row.counts.iter().map(|(b, n)| (*a, *b, *n)))
     }
 
     fn sum(&mut self, link: Link) {
         let row = self.rows.entry(link.a).or_default();
-        if link.a == link.b {
+        let matters = if link.a == link.b {
             row.users = row.users.wrapping_add_signed(link.diff);
-            self.dirty.insert(link.a);
-            return;
-        }
-        let number = *self.numbers.entry(link.b).or_insert_with(|| {
-            self.items.push(link.b);
-            self.items.len() as u32 - 1
-        });
-        let count = row.counts.entry(number).or_insert(0);
-        let before = *count;
-        *count = count.wrapping_add_signed(link.diff);
-        let now = *count;
-        if now == 0 {
-            row.counts.remove(&number);
-        }
-        if before.max(now) >= row.floor {
-            self.dirty.insert(link.a);
+            true
+        } else {
+            let count = row.counts.entry(link.b).or_insert(0);
+            let before = *count;
+            *count = count.wrapping_add_signed(link.diff);
+            let now = *count;
+            if now == 0 {
+                row.counts.remove(&link.b);
+            }
+            before.max(now) >= row.floor
+        };
+        if matters && !std::mem::replace(&mut row.dirty, true) {
+            self.dirty.push(link.a);
         }
     }
 
     fn tell(&mut self, out: &mut Vec<Change>) {
-        for item in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        for item in dirty {
             let row = self.rows.get_mut(&item).expect("a dirty row exists");
-            let nearest = nearest(&row.counts, &self.items, self.kept);
+            row.dirty = false;
+            let nearest = nearest(&row.counts, self.kept);
             row.floor = if nearest.len() < self.kept { 0 } else { nearest.last().map_or(0, |n| n.1) };
             let digest = digest(row.users, &nearest);
             if std::mem::replace(&mut row.told, digest) != digest {
@@ -188,8 +171,8 @@ fn share(both: u32, users: u32) -> i32 {
 }
 
 /// The `kept` largest counts, ties by item.
-fn nearest(counts: &FxHashMap<u32, u32>, items: &[ItemId], kept: usize) -> Vec<(ItemId, u32)> {
-    let mut all: Vec<(ItemId, u32)> = counts.iter().map(|(b, n)| (items[*b as usize], *n)).collect();
+fn nearest(counts: &FxHashMap<ItemId, u32>, kept: usize) -> Vec<(ItemId, u32)> {
+    let mut all: Vec<(ItemId, u32)> = counts.iter().map(|(b, n)| (*b, *n)).collect();
     let order = |a: &(ItemId, u32), b: &(ItemId, u32)| b.1.cmp(&a.1).then(a.0.cmp(&b.0));
     if all.len() > kept {
         all.select_nth_unstable_by(kept - 1, order);

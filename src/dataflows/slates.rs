@@ -25,7 +25,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Slate, SlateItem, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, UserId};
+use crate::model::{Change, Epoch, ItemId, Kind, UserId};
 use crate::operators::PerEpoch;
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping};
@@ -144,7 +144,11 @@ impl State {
             out.extend(delta.forgotten.then_some(Change::Forgotten(delta.user)));
             return;
         }
-        let weight: i64 = delta.updates.iter().map(|u| self.weights.milli(u.kind).abs() + 1).sum();
+        let acts = || delta.updates.iter().filter(|u| u.kind != Kind::Impression); // what was only shown changes no slate
+        if acts().next().is_none() && delta.profile.is_none() {
+            return;
+        }
+        let weight: i64 = acts().map(|u| self.weights.milli(u.kind).abs() + 1).sum();
         let waiting = of.pending.unwrap_or(0);
         of.pending = Some(waiting + weight);
         of.active = epoch.clock_ms;

@@ -56,6 +56,11 @@ impl<M: Ord + Copy> History<M> {
         }
     }
 
+    /// The item that `is` describes, the latest first.
+    pub fn find(&self, is: impl Fn(&M) -> bool) -> Option<M> {
+        self.active.iter().rev().chain(&self.older).find(|m| is(m)).copied()
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.active.is_empty()

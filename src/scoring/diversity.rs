@@ -17,8 +17,41 @@ pub struct Damping {
 }
 
 impl Damping {
-    fn factor(self, above: u32) -> f64 {
-        (1.0 - self.floor) * libm::pow(self.decay, f64::from(above)) + self.floor
+    /// The factors of the first, second, … item of an author or category, as far as they differ from the floor.
+    fn factors(self) -> Vec<f64> {
+        let mut factors = vec![1.0];
+        let mut power = 1.0;
+        while factors.len() < LONGEST && power > 1e-6 {
+            power *= self.decay;
+            factors.push((1.0 - self.floor) * power + self.floor);
+        }
+        factors
+    }
+}
+
+/// Factors worked out beforehand at most; further items count like the last.
+const LONGEST: usize = 256;
+
+/// How often something stands above, and what that makes of a score.
+struct Above {
+    factors: Vec<f64>,
+    counts: FxHashMap<TokenId, usize>,
+}
+
+impl Above {
+    fn new(damping: Damping) -> Self {
+        Self { factors: damping.factors(), counts: FxHashMap::default() }
+    }
+
+    fn factor(&self, token: Option<TokenId>) -> f64 {
+        let above = token.and_then(|t| self.counts.get(&t)).copied().unwrap_or(0);
+        self.factors[above.min(self.factors.len() - 1)]
+    }
+
+    fn add(&mut self, token: Option<TokenId>) {
+        if let Some(token) = token {
+            *self.counts.entry(token).or_insert(0) += 1;
+        }
     }
 }
 
@@ -34,13 +67,12 @@ pub struct Entry {
 /// Chooses up to `kept` entries; yields their index and the score by which each was chosen, in order. Ties go to the smaller
 /// item.
 pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize) -> Vec<(usize, i32)> {
-    let mut above: FxHashMap<TokenId, u32> = FxHashMap::default();
+    let (mut authors, mut categories) = (Above::new(author), Above::new(category));
     let mut heap: BinaryHeap<_> = entries.iter().enumerate().map(|(i, e)| (e.score_micro, Reverse(e.item), i)).collect();
     let mut chosen = Vec::with_capacity(kept.min(entries.len()));
     while let Some((score, item, index)) = heap.pop() {
         let entry = &entries[index];
-        let count = |token: Option<TokenId>| token.and_then(|t| above.get(&t)).copied().unwrap_or(0);
-        let factor = author.factor(count(entry.author)) * category.factor(count(entry.category));
+        let factor = authors.factor(entry.author) * categories.factor(entry.category);
         let now = libm::round(f64::from(entry.score_micro) * factor) as i32;
         if now < score {
             heap.push((now, item, index)); // scores only fall, so the first that stands is the best
@@ -50,9 +82,8 @@ pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize
         if chosen.len() == kept {
             break;
         }
-        for token in entry.author.iter().chain(&entry.category) {
-            *above.entry(*token).or_insert(0) += 1;
-        }
+        authors.add(entry.author);
+        categories.add(entry.category);
     }
     chosen
 }

@@ -2,6 +2,7 @@
 //! and names always make the same bytes.
 
 use rustc_hash::FxHashMap;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Sla
 /// Writes changes down in the published layout.
 pub struct Encoder {
     names: Arc<Names>,
+    /// Names of items met here: a slate asks for hundreds, and this table has no lock. (Only users are ever forgotten.)
+    items: RefCell<FxHashMap<ItemId, Arc<str>>>,
     keys: Keys,
     user_ttl: Duration,
     item_ttl: Duration,
@@ -35,6 +38,7 @@ impl Encoder {
     pub fn new(names: Arc<Names>, params: &Params) -> Self {
         Self {
             names,
+            items: RefCell::default(),
             keys: Keys::new(&params.prefix),
             user_ttl: params.user_ttl,
             item_ttl: params.item_ttl,
@@ -191,7 +195,12 @@ impl Encoder {
     }
 
     fn item_name(&self, item: ItemId) -> Option<Arc<str>> {
-        self.names.items.get(item.0)
+        if let Some(name) = self.items.borrow().get(&item) {
+            return Some(name.clone());
+        }
+        let name = self.names.items.get(item.0)?;
+        self.items.borrow_mut().insert(item, name.clone());
+        Some(name)
     }
 
     fn token_name(&self, token: TokenId) -> Option<Arc<str>> {
