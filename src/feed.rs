@@ -149,14 +149,14 @@ impl Feed {
         }
     }
 
-    /// Waits for the first record up to the heartbeat, then for more until the epoch's interval is over or it is full.
+    /// Waits for the first record up to the heartbeat, then the epoch's interval for more, unless it is full.
     fn gather(&mut self, records: &mut Vec<Record>, retries: &mut Retries) -> Result<Instant, SourceError> {
         let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
         retries.settle(self.source.poll(rows, patience, records), patience)?;
         let opened = Instant::now();
-        while !records.is_empty() && records.len() < rows && opened.elapsed() < interval {
-            let left = interval.saturating_sub(opened.elapsed());
-            retries.settle(self.source.poll(rows - records.len(), left, records), left)?;
+        if !records.is_empty() && records.len() < rows {
+            std::thread::sleep(interval); // one wait and one more look cost less than a look for each record
+            retries.settle(self.source.poll(rows - records.len(), Duration::ZERO, records), Duration::ZERO)?;
         }
         Ok(opened)
     }

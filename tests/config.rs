@@ -345,3 +345,55 @@ fn doctor_finds_a_real_redis_and_misses_one_that_is_not_there() {
     let (code, shown) = doctor(&url);
     assert!(code == Some(1) && shown.contains("→ start Redis 7") && !shown.contains("hunter2"), "{shown}");
 }
+
+#[cfg(feature = "kafka")]
+#[test]
+fn doctor_finds_a_real_kafka_and_counts_its_partitions() {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    use rdkafka::client::DefaultClientContext;
+
+    let broker = support::kafka::KafkaBroker::start();
+    let brokers = broker.brokers();
+    let client: AdminClient<DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &brokers).create().expect("a client");
+    let topic = NewTopic::new("overdrive.events", 3, TopicReplication::Fixed(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let made = runtime.block_on(client.create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let free = closed_port().to_string();
+    let doctor = |create: &str| {
+        let env = [
+            ("OVERDRIVE_SOURCE__KIND", "kafka"),
+            ("OVERDRIVE_KAFKA_BROKERS", brokers.as_str()),
+            ("OVERDRIVE_KAFKA__CREATE_TOPICS", create),
+            ("SERVICE_PORT", &free),
+        ];
+        let output = overdrive(dir.path(), &["doctor"], &env);
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, shown) = doctor("true");
+    assert!(code == Some(0) && shown.contains("answers, 1 broker(s)") && shown.contains("overdrive.events (3)"), "{shown}");
+    assert!(shown.contains("missing: overdrive.items, overdrive.users, overdrive.control"), "{shown}");
+    let (code, shown) = doctor("false");
+    assert!(code == Some(1) && shown.contains("✗ kafka topics"), "{shown}");
+}
+
+#[cfg(feature = "onnx")]
+#[test]
+fn doctor_loads_the_real_onnx_runtime() {
+    let named = std::env::var("ORT_DYLIB_PATH").unwrap_or_default();
+    assert!(Path::new(&named).is_file(), "ORT_DYLIB_PATH names no library: run `make test`, which gets it");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let free = closed_port().to_string();
+    for (variable, path, code, found) in [
+        ("ORT_DYLIB_PATH", named.as_str(), 0, ": version 1."),
+        ("OVERDRIVE_ONNX__LIBRARY", named.as_str(), 0, ": version 1."),
+        ("OVERDRIVE_ONNX__LIBRARY", "none.so", 1, "✗ onnx runtime"),
+    ] {
+        let output = overdrive(dir.path(), &["doctor"], &[(variable, path), ("SERVICE_PORT", &free)]);
+        let shown = text(&output.stdout);
+        assert!(output.status.code() == Some(code) && shown.contains(found), "{variable}={path}: {shown}");
+    }
+}

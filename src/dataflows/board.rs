@@ -28,6 +28,8 @@ pub enum Post {
 pub struct Card {
     pub facts: Option<Arc<Item>>,
     pub warmth: Option<Warmth>,
+    /// [`heat`] of its trending score.
+    pub heat: f64,
     /// How many users have it in their history.
     pub users: u32,
     pub nearest: Option<Arc<Vec<Neighbour>>>,
@@ -55,6 +57,11 @@ impl Card {
     }
 }
 
+/// A trending score (in thousandths) on the scale by which candidates are compared: twice as hot is one step more, not twice as good.
+pub fn heat(trending_milli: i64) -> f64 {
+    libm::log1p(trending_milli.max(0) as f64 / 1000.0)
+}
+
 /// The board of one worker.
 #[derive(Default)]
 pub struct Board {
@@ -67,7 +74,10 @@ impl Board {
     pub fn post(&mut self, post: Post) {
         match post {
             Post::Item(item, facts) => self.card(item, |card| card.facts = facts),
-            Post::Warmth(item, warmth) => self.card(item, |card| card.warmth = warmth),
+            Post::Warmth(item, warmth) => self.card(item, |card| {
+                card.heat = heat(warmth.map_or(0, |w| w.trending_milli));
+                card.warmth = warmth;
+            }),
             Post::Neighbours(item, users, nearest) => self.card(item, |card| {
                 card.users = users;
                 card.nearest = (!nearest.is_empty()).then_some(nearest);

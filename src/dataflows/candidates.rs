@@ -74,7 +74,7 @@ impl Candidates {
         for (back, from) in recent.iter().enumerate() {
             let Some((card, nearest)) = board.item(from.item).and_then(|c| Some((c, c.nearest.as_ref()?))) else { continue };
             let weight = (self.weights.milli(from.kind) as f64 / heaviest).clamp(0.1, 1.0) * libm::pow(RECENCY, back as f64);
-            let loudness = weight / libm::sqrt(f64::from(card.users) + self.damping);
+            let loudness = weight / (f64::from(card.users) + self.damping).sqrt();
             for neighbour in nearest.iter() {
                 let voice = loudness * f64::from(neighbour.users);
                 let because = (from.kind, from.item);
@@ -87,7 +87,7 @@ impl Candidates {
         }
         let fitting = self.voices.iter().filter_map(|(item, voices)| {
             let card = board.item(*item)?;
-            let affinity = voices.sum / libm::sqrt(f64::from(card.users) + self.damping);
+            let affinity = voices.sum / (f64::from(card.users) + self.damping).sqrt();
             let allowed = filter.allows(*item, card.facts.as_deref());
             allowed.then_some(Candidate { item: *item, affinity, because: Some(voices.because) })
         });

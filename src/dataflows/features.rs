@@ -3,42 +3,56 @@
 use rustc_hash::FxHashMap;
 
 use super::SlatesParams;
-use super::board::{Board, Card};
+use super::board::{Board, Card, heat};
 use super::candidates::Candidate;
 use super::interests::norm;
 use super::profiles::Profile;
 use super::trending::{List, Order};
 use crate::model::TokenId;
-use crate::model::changes::Scope;
+use crate::model::changes::{Interests, Scope};
 use crate::model::slate::{Reason, Source};
 use crate::model::time::Millis;
 use crate::scoring::blend::{Blend, Term, Terms};
 
-/// A taste in a form that is quick to ask.
+/// What a user likes in general and now, in a form that is quick to ask.
 #[derive(Default)]
 struct Taste {
-    weights: FxHashMap<TokenId, f64>,
-    norm: f64,
+    /// Weight in general and now.
+    weights: FxHashMap<TokenId, [f64; 2]>,
+    norms: [f64; 2],
 }
 
+/// How well an item fits a taste in general and now, and the token that gives most of each.
+type Liking = [(f64, Option<TokenId>); 2];
+
 impl Taste {
-    fn of(weights: &[(TokenId, f64)]) -> Self {
-        Self { weights: weights.iter().copied().collect(), norm: norm(weights) }
+    fn of(interests: &Interests) -> Self {
+        let mut weights: FxHashMap<TokenId, [f64; 2]> = FxHashMap::default();
+        for (when, vector) in [&interests.long, &interests.short].into_iter().enumerate() {
+            vector.iter().for_each(|(token, weight)| weights.entry(*token).or_default()[when] = *weight);
+        }
+        Self { weights, norms: [norm(&interests.long), norm(&interests.short)] }
     }
 
-    /// The cosine with an item's tokens, and the token that gives most of it.
-    fn likes(&self, card: &Card) -> (f64, Option<TokenId>) {
-        let Some(facts) = card.facts.as_deref().filter(|_| self.norm > 0.0) else { return (0.0, None) };
-        let (mut sum, mut best, mut count) = (0.0, (0.0, None), 0u32);
+    /// The cosines with an item's tokens.
+    fn likes(&self, card: &Card) -> Liking {
+        let mut liking: Liking = [(0.0, None); 2];
+        let Some(facts) = card.facts.as_deref() else { return liking };
+        let (mut best, mut count) = ([0.0; 2], 0u32);
         for token in facts.tokens() {
             count += 1;
-            let weight = self.weights.get(&token).copied().unwrap_or(0.0);
-            sum += weight;
-            if weight > best.0 {
-                best = (weight, Some(token));
+            for (when, weight) in self.weights.get(&token).copied().unwrap_or_default().into_iter().enumerate() {
+                liking[when].0 += weight;
+                if weight > best[when] {
+                    (best[when], liking[when].1) = (weight, Some(token));
+                }
             }
         }
-        if count == 0 { (0.0, None) } else { (sum / (libm::sqrt(f64::from(count)) * self.norm), best.1) }
+        for (when, (sum, _)) in liking.iter_mut().enumerate() {
+            let length = f64::from(count).sqrt() * self.norms[when];
+            *sum = if length > 0.0 { *sum / length } else { 0.0 };
+        }
+        liking
     }
 }
 
@@ -48,8 +62,7 @@ const HALF_AFFINITY: f64 = 0.1;
 /// What all candidates of one refresh share.
 pub struct Features<'a> {
     board: &'a Board,
-    long: Taste,
-    short: Taste,
+    taste: Taste,
     hottest: f64,
     clock: Millis,
     fresh_half_life: f64,
@@ -58,15 +71,11 @@ pub struct Features<'a> {
 impl<'a> Features<'a> {
     /// Of one user at one clock.
     pub fn new(profile: &Profile, board: &'a Board, clock: Millis, params: &SlatesParams) -> Self {
-        let taste = |pick: fn(&crate::model::changes::Interests) -> &Vec<(TokenId, f64)>| {
-            profile.interests.as_deref().map(|i| Taste::of(pick(i))).unwrap_or_default()
-        };
         let hottest = board.list(List { order: Order::Trending, scope: Scope::Global }).first().map_or(0, |best| best.1);
         Self {
             board,
-            long: taste(|i| &i.long),
-            short: taste(|i| &i.short),
-            hottest: libm::log1p(hottest.max(0) as f64 / 1000.0),
+            taste: profile.interests.as_deref().map(Taste::of).unwrap_or_default(),
+            hottest: heat(hottest),
             clock,
             fresh_half_life: params.fresh_half_life as f64,
         }
@@ -76,8 +85,7 @@ impl<'a> Features<'a> {
     pub fn terms(&self, candidate: &Candidate, blend: &Blend) -> (Terms, Source, Reason) {
         let nothing = Card::default();
         let card = self.board.item(candidate.item).unwrap_or(&nothing);
-        let (content, token) = self.long.likes(card);
-        let (now, token_now) = self.short.likes(card);
+        let [(content, token), (now, token_now)] = self.taste.likes(card);
         let terms = [
             content,
             candidate.affinity / (candidate.affinity + HALF_AFFINITY),
@@ -90,8 +98,7 @@ impl<'a> Features<'a> {
     }
 
     fn heat(&self, card: &Card) -> f64 {
-        let trending = card.warmth.map_or(0, |w| w.trending_milli).max(0) as f64 / 1000.0;
-        if self.hottest > 0.0 { libm::log1p(trending) / self.hottest } else { 0.0 }
+        if self.hottest > 0.0 { card.heat / self.hottest } else { 0.0 }
     }
 }
 

@@ -150,5 +150,5 @@ fn cosine(a: &[(TokenId, f64)], b: &[(TokenId, f64)]) -> f64 {
 
 /// The length of a vector of weights.
 pub fn norm(weights: &[(TokenId, f64)]) -> f64 {
-    libm::sqrt(weights.iter().map(|(_, w)| w * w).sum())
+    weights.iter().map(|(_, w)| w * w).sum::<f64>().sqrt()
 }

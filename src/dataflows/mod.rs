@@ -77,7 +77,7 @@ pub struct KindWeights(pub std::collections::BTreeMap<Kind, f64>);
 impl KindWeights {
     /// As the table the stages use.
     pub fn table(&self) -> Weights {
-        Weights(Kind::ALL.map(|k| self.0.get(&k).map_or(0, |w| libm::round(w * 1000.0) as i32)))
+        Weights(Kind::ALL.map(|k| self.0.get(&k).map_or(0, |w| (w * 1000.0).round() as i32)))
     }
 }
 

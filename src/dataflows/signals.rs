@@ -1,8 +1,8 @@
 //! Windowed counts, weighted sums, velocity, decay and rates of users, items, categories and authors.
 //!
-//! The fact that must stay true: what is emitted for a key is whole and right at the clock of its epoch. A key changed by a record
-//! is emitted in the same epoch; a key changed by expiry alone within `settle`, key group by key group, so that a pane that closes
-//! is no burst.
+//! The fact that must stay true: what is emitted for a key is whole and right at the clock of its epoch. A user or item changed by a
+//! record is emitted in the same epoch. What changed by expiry alone, and categories and authors, which every other record
+//! changes, are emitted within `settle`, key group by key group, so that a pane that closes is no burst.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,7 @@ pub struct State {
     /// The key of each slot.
     owners: Vec<SignalKey>,
     free: Vec<u32>,
-    /// Keys changed by expiry alone, per key group, until the group's turn.
+    /// Keys that are not emitted at once, per key group, until the group's turn.
     settling: Vec<BTreeSet<SignalKey>>,
     turn: Option<i64>,
     day: i64,
@@ -127,7 +127,10 @@ impl State {
         let mut touched: Vec<SignalKey> = Vec::with_capacity(counts.len());
         for count in counts.drain(..) {
             self.count(count);
-            touched.push(count.key);
+            match count.key {
+                SignalKey::User(_) | SignalKey::Item(_) => touched.push(count.key),
+                shared => drop(self.settling[key_group(shared.hash()) as usize].insert(shared)),
+            }
         }
         touched.sort_unstable();
         touched.dedup();

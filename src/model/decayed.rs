@@ -25,7 +25,7 @@ impl Share {
     pub fn new(at: Millis, weight_milli: i64, diff: i64, half_life: Millis) -> Self {
         let block = at.div_euclid(half_life) as i32;
         let fraction = at.rem_euclid(half_life) as f64 / half_life as f64;
-        let mantissa = libm::round(weight_milli as f64 * libm::exp2(fraction) * SCALE) as i64;
+        let mantissa = (weight_milli as f64 * libm::exp2(fraction) * SCALE).round() as i64;
         Self { block, mantissa: mantissa * diff }
     }
 }
@@ -74,7 +74,7 @@ impl Decayed {
     pub fn forward_micro(&self) -> Option<i64> {
         let newest = i64::from(self.0.last()?.0);
         let value = self.in_blocks(newest);
-        (value > 0.0).then(|| libm::round((libm::log2(value) + newest as f64) * 1e6) as i64)
+        (value > 0.0).then(|| ((libm::log2(value) + newest as f64) * 1e6).round() as i64)
     }
 
     /// The value in units of `block`.
@@ -110,7 +110,7 @@ mod tests {
         sum.add(t0 + 9 * DAY + 17, 2_800, -1, h);
         assert_eq!(sum, before);
         let gap = (7 * DAY * 1_000_000) as f64;
-        assert_eq!(sum.forward_micro(), Some(libm::round((2.0 + t0 as f64 * 1e6 / gap) * 1e6) as i64));
+        assert_eq!(sum.forward_micro(), Some(((2.0 + t0 as f64 * 1e6 / gap) * 1e6).round() as i64));
     }
 
     #[test]

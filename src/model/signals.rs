@@ -82,7 +82,7 @@ impl Signals {
 fn velocity(counts: &[(Kind, [u32; 5])]) -> f64 {
     let total = |w: Window| counts.iter().filter(|(k, _)| *k != Kind::Impression).map(|(_, n)| n[w as usize]).sum::<u32>();
     let (rate, baseline) = (f64::from(total(Window::M5)) / 5.0, f64::from(total(Window::H1)) / 60.0);
-    if baseline > 0.0 { (rate - baseline) / libm::sqrt(baseline) } else { 0.0 }
+    if baseline > 0.0 { (rate - baseline) / baseline.sqrt() } else { 0.0 }
 }
 
 /// Click-through rate (clicks per impression) and engagement rate (likes, comments, shares, follows, bookmarks, completions and

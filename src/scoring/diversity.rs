@@ -73,7 +73,7 @@ pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize
     while let Some((score, item, index)) = heap.pop() {
         let entry = &entries[index];
         let factor = authors.factor(entry.author) * categories.factor(entry.category);
-        let now = libm::round(f64::from(entry.score_micro) * factor) as i32;
+        let now = (f64::from(entry.score_micro) * factor).round() as i32;
         if now < score {
             heap.push((now, item, index)); // scores only fall, so the first that stands is the best
             continue;

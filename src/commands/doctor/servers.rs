@@ -116,7 +116,7 @@ fn kafka(config: &Config) -> Vec<Finding> {
     let brokers = &config.kafka.brokers;
     match kafka_topics(brokers) {
         Ok((count, topics)) => {
-            let mut findings = vec![Finding::good("kafka", format!("{brokers}: {count} brokers"))];
+            let mut findings = vec![Finding::good("kafka", format!("{brokers} answers, {count} broker(s)"))];
             findings.extend(topic_findings(&config.kafka, &topics));
             findings
         }

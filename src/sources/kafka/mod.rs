@@ -134,7 +134,8 @@ pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
     let replication = params.replication as i32;
     let new = |name, partitions: u32| NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replication));
     let wanted = [
-        new(&params.events_topic, params.partitions),
+        // Freshness is measured from the broker's acceptance, not from whatever time a producer claims.
+        new(&params.events_topic, params.partitions).set("message.timestamp.type", "LogAppendTime"),
         new(&params.items_topic, 1).set("cleanup.policy", "compact"),
         new(&params.users_topic, 1).set("cleanup.policy", "compact"),
         new(&params.control_topic, 1).set("retention.ms", "-1"),
