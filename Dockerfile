@@ -9,6 +9,7 @@ RUN apt-get update \
 WORKDIR /build
 COPY Cargo.toml Cargo.lock overdrive.toml ./
 COPY schemas schemas
+COPY benches benches
 COPY src src
 RUN cargo build --release --locked --bin overdrive && strip --strip-debug target/release/overdrive
 

@@ -626,7 +626,7 @@ mod kafka {
         let port = support::free_port();
         let broker = KafkaBroker::start_on(port);
         params.brokers = broker.brokers();
-        params.message_timeout = Duration::from_secs(1);
+        params.message_timeout = Duration::from_secs(5); // a broker that has just started may take its time
         let case = KafkaCase {
             appender: KafkaAppender::open(&params).expect("opens"),
             params,

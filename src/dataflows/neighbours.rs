@@ -57,12 +57,14 @@ impl Pairs {
 
     /// One epoch.
     pub fn step(&mut self, _epoch: &Epoch, deltas: &mut Vec<Arc<UserDelta>>, out: &mut Vec<Link>) {
+        let mut back = Vec::new();
         for delta in deltas.drain(..) {
             let history = self.users.entry(delta.user).or_default();
-            let mut emit = |a: (Millis, ItemId), b: (Millis, ItemId), diff: i32| {
-                out.push(Link { a: a.1, b: b.1, diff });
-                if a != b {
-                    out.push(Link { a: b.1, b: a.1, diff });
+            // the links of one item's row lie together, so that the row is looked up once
+            let mut emit = |other: (Millis, ItemId), item: (Millis, ItemId), diff: i32| {
+                out.push(Link { a: item.1, b: other.1, diff });
+                if other != item {
+                    back.push(Link { a: other.1, b: item.1, diff });
                 }
             };
             for (item, touch, _) in &delta.touches {
@@ -81,6 +83,7 @@ impl Pairs {
             if history.is_empty() {
                 self.users.remove(&delta.user);
             }
+            out.append(&mut back);
         }
     }
 }
@@ -94,6 +97,24 @@ struct Row {
     floor: u32,
     told: u64,
     dirty: bool,
+}
+
+impl Row {
+    /// Adds a link; whether it can change the list last told.
+    fn sum(&mut self, link: &Link) -> bool {
+        if link.a == link.b {
+            self.users = self.users.wrapping_add_signed(link.diff);
+            return true;
+        }
+        let count = self.counts.entry(link.b).or_insert(0);
+        let before = *count;
+        *count = count.wrapping_add_signed(link.diff);
+        let now = *count;
+        if now == 0 {
+            self.counts.remove(&link.b);
+        }
+        before.max(now) >= self.floor
+    }
 }
 
 /// The rows of one worker's items.
@@ -112,9 +133,10 @@ impl Rows {
 
     /// One epoch.
     pub fn step(&mut self, epoch: &Epoch, links: &mut Vec<Link>, out: &mut Vec<Change>) {
-        for link in links.drain(..) {
-            self.sum(link);
+        for of_row in links.chunk_by(|one, next| one.a == next.a) {
+            self.sum(of_row[0].a, of_row);
         }
+        links.clear();
         if epoch.tick {
             self.tell(out);
         }
@@ -125,23 +147,14 @@ impl Rows {
         self.rows.iter().flat_map(|(a, row)| row.counts.iter().map(|(b, n)| (*a, *b, *n)))
     }
 
-    fn sum(&mut self, link: Link) {
-        let row = self.rows.entry(link.a).or_default();
-        let matters = if link.a == link.b {
-            row.users = row.users.wrapping_add_signed(link.diff);
-            true
-        } else {
-            let count = row.counts.entry(link.b).or_insert(0);
-            let before = *count;
-            *count = count.wrapping_add_signed(link.diff);
-            let now = *count;
-            if now == 0 {
-                row.counts.remove(&link.b);
-            }
-            before.max(now) >= row.floor
-        };
+    fn sum(&mut self, item: ItemId, links: &[Link]) {
+        let row = self.rows.entry(item).or_default();
+        let mut matters = false;
+        for link in links {
+            matters |= row.sum(link);
+        }
         if matters && !std::mem::replace(&mut row.dirty, true) {
-            self.dirty.push(link.a);
+            self.dirty.push(item);
         }
     }
 

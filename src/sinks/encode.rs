@@ -407,30 +407,4 @@ mod tests {
         }
         assert_eq!(encoder.skipped(), 0);
     }
-
-    /// Not an assertion of time: prints what a slate costs (`cargo test --release -- --ignored --nocapture costs`).
-    #[test]
-    #[ignore = "prints a measurement"]
-    fn what_a_slate_costs() {
-        let (encoder, names) = encoder();
-        let user = names.user("user-1").expect("no collision");
-        let ids: Vec<ItemId> = (0..100_000).map(|i| names.item(&format!("item-{i}")).expect("no collision")).collect();
-        let slate = |from: usize| {
-            let item = |i: usize| SlateItem {
-                item: ids[(from * 7919 + i * 31) % ids.len()],
-                score_micro: 900_000 - i as i32,
-                source: Source::Neighbours,
-                reason: Reason::Because { kind: Kind::Share, item: ids[(from + i / 10) % ids.len()] },
-                terms: [1_000, 2_000, 3_000, 4_000, 5_000],
-            };
-            let slate = Slate { user, surface: Surface::Home, items: (0..200).map(item).collect() };
-            Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] }
-        };
-        let slates: Vec<Change> = (0..2_000).map(slate).collect();
-        let (mut out, start) = (Vec::with_capacity(slates.len()), std::time::Instant::now());
-        for slate in &slates {
-            encoder.writes(slate, &EPOCH, 1, &mut out);
-        }
-        println!("{:?} a slate of 200", start.elapsed() / slates.len() as u32);
-    }
 }
