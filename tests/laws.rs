@@ -5,6 +5,7 @@
 //! `scoring` and the golden runs are for.
 
 #[path = "support/dataflow.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod dataflow;
 #[path = "support/oracle.rs"]
 mod oracle;

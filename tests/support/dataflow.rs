@@ -58,6 +58,11 @@ impl Log {
         log
     }
 
+    /// A log that was cut elsewhere.
+    pub fn of(epochs: Vec<(Epoch, Vec<Row>)>) -> Self {
+        Self { epochs, clock: 0, offset: 0 }
+    }
+
     /// Moves the clock; answers it.
     pub fn advance(&mut self, by: Millis) -> Millis {
         self.clock += by;
