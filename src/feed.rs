@@ -3,10 +3,12 @@
 //! The facts that must stay true: an epoch's binding and clock are decided here, once, before any worker sees a row of it; clocks
 //! never go back; and no more epochs are under way than there is credit for, so that what cannot be worked off waits in the log.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::align::{Aligner, Arrived};
 use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
 use crate::model::time::{Millis, now_ms};
@@ -65,6 +67,9 @@ pub struct Cutter {
     unticked: usize,
     full_in_a_row: u32,
 }
+
+/// Full epochs of records that may wait for the slowest partition under an event clock: more than a client prefetches of the others.
+const ALIGNED_EPOCHS: usize = 512;
 
 /// Full epochs after which there is a tick, however little time has passed: a history read at full speed.
 const TICK_EPOCHS: usize = 20;
@@ -133,55 +138,88 @@ impl Feed {
     /// Hands epochs to `deliver` until `stop` is set, `deliver` says that nobody takes them, or the source fails for good. A source
     /// that ended is followed by empty epochs, so that windows go on expiring.
     pub fn run(mut self, stop: &AtomicBool, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
-        let mut records = Vec::new();
         let mut retries = Retries::default();
+        let mut aligner = match self.engine.clock {
+            ClockKind::Event => Some(Aligner::new(&self.source.positions(), ALIGNED_EPOCHS * self.engine.epoch_rows)),
+            ClockKind::Wall => None,
+        };
         loop {
-            let opened = self.gather(&mut records, &mut retries)?;
+            let (mut arrived, opened) = match &mut aligner {
+                None => self.gather(&mut retries)?,
+                Some(aligner) => self.gather_aligned(aligner, &mut retries)?,
+            };
             while !self.credit.take(Duration::from_millis(100)) {
                 if stop.load(Ordering::Acquire) {
                     return Ok(()); // what was read and not cut is read again by the next start
                 }
             }
-            self.top_up(&mut records, opened);
-            if !deliver(self.cut(&mut records)) || stop.load(Ordering::Acquire) {
+            if aligner.is_none() {
+                self.top_up(&mut arrived, opened);
+            }
+            if !deliver(self.cut(arrived)) || stop.load(Ordering::Acquire) {
                 return Ok(());
             }
         }
     }
 
     /// Waits for the first record up to the heartbeat, then the epoch's interval for more, unless it is full.
-    fn gather(&mut self, records: &mut Vec<Record>, retries: &mut Retries) -> Result<Instant, SourceError> {
+    fn gather(&mut self, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
         let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
-        retries.settle(self.source.poll(rows, patience, records), patience)?;
+        let mut records = Vec::new();
+        retries.settle(self.source.poll(rows, patience, &mut records), patience)?;
         let opened = Instant::now();
         if !records.is_empty() && records.len() < rows {
             std::thread::sleep(interval); // one wait and one more look cost less than a look for each record
-            retries.settle(self.source.poll(rows - records.len(), Duration::ZERO, records), Duration::ZERO)?;
+            retries.settle(self.source.poll(rows - records.len(), Duration::ZERO, &mut records), Duration::ZERO)?;
         }
-        Ok(opened)
+        Ok((self.decode_all(records), opened))
+    }
+
+    /// Reads until an epoch can be made of the earliest records, or the source is quiet.
+    fn gather_aligned(&mut self, aligner: &mut Aligner, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
+        loop {
+            let patience = if aligner.is_empty() { self.engine.heartbeat } else { self.engine.epoch_interval };
+            let mut records = Vec::new();
+            retries.settle(self.source.poll(self.engine.epoch_rows, patience, &mut records), patience)?;
+            let quiet = records.is_empty();
+            self.decode_all(records).into_iter().for_each(|arrived| aligner.push(arrived));
+            let taken = aligner.take(self.engine.epoch_rows, quiet);
+            if quiet || !taken.is_empty() {
+                return Ok((taken, Instant::now()));
+            }
+        }
     }
 
     /// What came in while waiting for credit goes along.
-    fn top_up(&mut self, records: &mut Vec<Record>, opened: Instant) {
-        let room = self.engine.epoch_rows.saturating_sub(records.len());
+    fn top_up(&mut self, arrived: &mut Vec<Arrived>, opened: Instant) {
+        let room = self.engine.epoch_rows.saturating_sub(arrived.len());
         if room > 0 && opened.elapsed() > self.engine.epoch_interval {
-            let _later = self.source.poll(room, Duration::ZERO, records); // an error comes again at the next poll
+            let mut records = Vec::new();
+            let _later = self.source.poll(room, Duration::ZERO, &mut records); // an error comes again at the next poll
+            arrived.extend(self.decode_all(records));
         }
     }
 
-    fn cut(&mut self, records: &mut Vec<Record>) -> Cut {
-        let mut offsets = std::collections::BTreeMap::new();
-        let mut accepted_ms = Vec::with_capacity(records.len());
-        for record in records.iter() {
-            let (_, to) = offsets.entry((record.role, record.partition)).or_insert((record.offset, record.offset));
-            *to = record.offset + 1;
-            if record.role == Role::Events && record.partition < file::PARTITION {
-                accepted_ms.push(record.accepted_ms);
-            }
+    fn cut(&mut self, arrived: Vec<Arrived>) -> Cut {
+        let mut offsets = BTreeMap::new();
+        let mut accepted_ms = Vec::with_capacity(arrived.len());
+        let mut rows = Vec::with_capacity(arrived.len());
+        for Arrived { row, accepted_ms: accepted } in arrived {
+            let Origin { role, partition, offset } = row.origin;
+            let (_, to) = offsets.entry((role, partition)).or_insert((offset, offset));
+            *to = offset + 1;
+            accepted_ms.extend(accepted);
+            rows.push(row);
         }
-        let rows: Vec<Row> = records.drain(..).map(|record| self.decode(record)).collect();
         let epoch = self.cutter.close(now_ms(), &rows);
         Cut { binding: Binding { epoch, offsets }, rows, accepted_ms }
+    }
+
+    fn decode_all(&self, records: Vec<Record>) -> Vec<Arrived> {
+        let fresh = |record: &Record| record.role == Role::Events && record.partition < file::PARTITION;
+        let arrive =
+            |record: Record| Arrived { accepted_ms: fresh(&record).then_some(record.accepted_ms), row: self.decode(record) };
+        records.into_iter().map(arrive).collect()
     }
 
     fn decode(&self, record: Record) -> Row {

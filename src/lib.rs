@@ -1,5 +1,6 @@
 //! Overdrive: a streaming dataflow recommender. Modules in the order an event meets them.
 
+pub mod align;
 pub mod codec;
 pub mod commands;
 pub mod config;
