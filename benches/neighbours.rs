@@ -1,4 +1,4 @@
-//! The neighbours stages against a hand-written loop that keeps the same histories and the same rows: 10 k users, 20 k Zipf items,
+//! The neighbours stages against a hand-written loop that keeps the same histories and the same rows: 100 k users, 20 k Zipf items,
 //! 1000 events an epoch, a tick every half second. Prints events/s of both and the ratio.
 
 mod common;
@@ -26,7 +26,7 @@ fn epoch(number: u64) -> Epoch {
 fn workload() -> Vec<Vec<Arc<UserDelta>>> {
     let (mut rng, zipf, mut seen) = (Rng(42), Zipf::new(20_000), FxHashSet::default());
     let mut delta = |number: u64| loop {
-        let (user, item) = (rng.below(10_000), zipf.draw(&mut rng));
+        let (user, item) = (rng.below(100_000), zipf.draw(&mut rng));
         if seen.insert((user, item)) {
             let (user, item) = (UserId::of(&user.to_string()), ItemId::of(&item.to_string()));
             let at = epoch(number).clock_ms;

@@ -1,12 +1,13 @@
 //! Puts the records of several partitions in the order of their event time, for clocks that are event time.
 //!
 //! Partitions of a backlog arrive in bursts, one after another; an event clock driven by the first would make everything in the others
-//! late. The facts that must stay true: within a partition the order stays, nothing is lost, and as long as every partition has
+//! late. A thin stream makes long epochs, and a clock that is the latest time of an epoch would make its first records late: an epoch
+//! spans a quarter of an hour at most. The facts that must stay true: within a partition the order stays, nothing is lost, and as long as every partition has
 //! something waiting, what is taken is the earliest there is.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::model::time::Millis;
+use crate::model::time::{MINUTE, Millis};
 use crate::model::{Input, Positions, Role, Row};
 
 /// A decoded record, and when the log accepted it where that is what freshness is measured from.
@@ -26,19 +27,24 @@ impl Arrived {
     }
 }
 
+/// The longest span of event time in one epoch.
+const SPAN: Millis = 15 * MINUTE;
+
 /// Records waiting for their turn, per partition.
 #[derive(Debug, Default)]
 pub struct Aligner {
     queues: BTreeMap<(Role, u32), VecDeque<Arrived>>,
     waiting: usize,
     most: usize,
+    /// The source had nothing when it was asked last.
+    pub quiet: bool,
 }
 
 impl Aligner {
     /// For these partitions. Past `most` waiting records a partition that has none is no longer waited for.
     pub fn new(partitions: &Positions, most: usize) -> Self {
         let events = partitions.keys().filter(|(role, _)| *role == Role::Events);
-        Self { queues: events.map(|place| (*place, VecDeque::new())).collect(), waiting: 0, most }
+        Self { queues: events.map(|place| (*place, VecDeque::new())).collect(), waiting: 0, most, quiet: false }
     }
 
     /// One more record of its partition.
@@ -54,17 +60,21 @@ impl Aligner {
     }
 
     /// Up to `rows` records, the earliest first. Stops when an events partition has nothing waiting, because something earlier may
-    /// still come of it, unless the source is `quiet` or too much waits.
-    pub fn take(&mut self, rows: usize, quiet: bool) -> Vec<Arrived> {
-        let mut taken = Vec::new();
+    /// still come of it, unless the source is quiet or too much waits.
+    pub fn take(&mut self, rows: usize) -> Vec<Arrived> {
+        let mut taken: Vec<Arrived> = Vec::new();
         while taken.len() < rows && self.waiting > 0 {
             let behind = self.queues.iter().any(|((role, _), queue)| *role == Role::Events && queue.is_empty());
-            if behind && !quiet && self.waiting < self.most {
+            if behind && !self.quiet && self.waiting < self.most {
                 break;
             }
             let heads = self.queues.iter_mut().filter(|(_, queue)| !queue.is_empty());
-            let earliest = heads.min_by_key(|(_, queue)| queue.front().map(Arrived::at));
-            taken.extend(earliest.and_then(|(_, queue)| queue.pop_front()));
+            let Some((_, earliest)) = heads.min_by_key(|(_, queue)| queue.front().map(Arrived::at)) else { break };
+            let first = taken.iter().map(Arrived::at).find(|at| *at > Millis::MIN);
+            if first.is_some_and(|first| earliest.front().is_some_and(|next| next.at() > first + SPAN)) {
+                break;
+            }
+            taken.extend(earliest.pop_front());
             self.waiting -= 1;
         }
         taken
@@ -91,10 +101,11 @@ mod tests {
         let partitions: Positions = [((Role::Events, 0), 0), ((Role::Events, 1), 0)].into();
         let mut aligner = Aligner::new(&partitions, 100);
         [1, 4, 9].iter().enumerate().for_each(|(i, at)| aligner.push(event(0, i as u64, *at)));
-        assert_eq!(times(&aligner.take(10, false)), [0; 0], "partition 1 may have something earlier");
+        assert_eq!(times(&aligner.take(10)), [0; 0], "partition 1 may have something earlier");
         [2, 3].iter().enumerate().for_each(|(i, at)| aligner.push(event(1, i as u64, *at)));
-        assert_eq!(times(&aligner.take(10, false)), [1, 2, 3]);
-        assert_eq!(times(&aligner.take(10, true)), [4, 9], "a quiet source keeps nobody waiting");
+        assert_eq!(times(&aligner.take(10)), [1, 2, 3]);
+        aligner.quiet = true;
+        assert_eq!(times(&aligner.take(10)), [4, 9], "a quiet source keeps nobody waiting");
         assert!(aligner.is_empty());
     }
 
@@ -103,6 +114,14 @@ mod tests {
         let partitions: Positions = [((Role::Events, 0), 0), ((Role::Events, 1), 0)].into();
         let mut aligner = Aligner::new(&partitions, 3);
         (0..5).for_each(|i| aligner.push(event(0, i, i as Millis)));
-        assert_eq!(times(&aligner.take(10, false)), [0, 1, 2], "down to what may wait");
+        assert_eq!(times(&aligner.take(10)), [0, 1, 2], "down to what may wait");
+    }
+
+    #[test]
+    fn an_epoch_spans_a_quarter_of_an_hour_at_most() {
+        let mut aligner = Aligner::new(&[((Role::Events, 0), 0)].into(), 100);
+        aligner.quiet = true;
+        [0, SPAN, SPAN + 1].iter().enumerate().for_each(|(i, at)| aligner.push(event(0, i as u64, *at)));
+        assert_eq!((times(&aligner.take(10)), times(&aligner.take(10))), (vec![0, SPAN], vec![SPAN + 1]));
     }
 }

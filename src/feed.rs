@@ -178,13 +178,15 @@ impl Feed {
     /// Reads until an epoch can be made of the earliest records, or the source is quiet.
     fn gather_aligned(&mut self, aligner: &mut Aligner, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
         loop {
-            let patience = if aligner.is_empty() { self.engine.heartbeat } else { self.engine.epoch_interval };
+            // a shorter silence may be a broker that is busy fetching; a source that was quiet is only looked at
+            let known = aligner.quiet && !aligner.is_empty();
+            let patience = if known { Duration::ZERO } else { self.engine.heartbeat };
             let mut records = Vec::new();
             retries.settle(self.source.poll(self.engine.epoch_rows, patience, &mut records), patience)?;
-            let quiet = records.is_empty();
+            aligner.quiet = records.is_empty();
             self.decode_all(records).into_iter().for_each(|arrived| aligner.push(arrived));
-            let taken = aligner.take(self.engine.epoch_rows, quiet);
-            if quiet || !taken.is_empty() {
+            let taken = aligner.take(self.engine.epoch_rows);
+            if aligner.quiet || !taken.is_empty() {
                 return Ok((taken, Instant::now()));
             }
         }
