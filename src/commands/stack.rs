@@ -124,7 +124,13 @@ fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shi
     shim::spawn(&config.service, state)
 }
 
-/// Becomes true at the first Ctrl-C or SIGTERM; the second one ends the process at once, which loses nothing: the log has it.
+/// For whoever asks twice: nothing is flushed, and nothing is lost, because the log has it.
+#[allow(clippy::disallowed_methods, reason = "an error cannot reach main while the engine is still stopping")]
+fn end_at_once() -> ! {
+    std::process::exit(130)
+}
+
+/// Becomes true at the first Ctrl-C or SIGTERM; the second one ends the process.
 pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
     let asked = Arc::new(AtomicBool::new(false));
     let told = asked.clone();
@@ -142,7 +148,7 @@ pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
                     _ = term.recv() => {},
                 }
                 if again {
-                    std::process::abort();
+                    end_at_once();
                 }
                 told.store(true, Ordering::Release);
             }
