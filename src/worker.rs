@@ -7,7 +7,7 @@
 //!            └──────────────── credit ◀──────────────┘
 //! ```
 //! The facts that must stay true: an epoch is completed when every worker has passed it, in order; credit goes back only when the
-//! writer has taken the epoch, so a store that is away holds the input back in the end; and a worker that panics takes the process
+//! epoch is queued for the writer, a bounded queue, so a store that is away holds the input back in the end; and a worker that panics takes the process
 //! with it, because its peers would wait for it for ever.
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};

@@ -452,7 +452,7 @@ mod contract {
                 Change::Signals(SignalKey::Item(item), some.then(|| Arc::new(signals))),
                 Change::Seen(
                     user,
-                    self.items[..pick(8, 5)].iter().map(|i| (*i, (number % 7 != 0).then_some(number as i64))).collect(),
+                    self.items[..pick(8, 5)].iter().map(|i| (*i, (!number.is_multiple_of(7)).then_some(number as i64))).collect(),
                 ),
                 Change::Catalogue(item, pick(9, 2) == 0),
                 Change::Neighbours(item, neighbours),

@@ -120,7 +120,8 @@ fn play(
         }
         log.append_now(Role::Events, &batch)?;
         let began = Instant::now();
-        for (played, row) in world.events().skip(batch.len()).chain(world.events().skip(batch.len())).enumerate() {
+        let second_day = || world.events().skip(batch.len());
+        for (played, row) in std::iter::repeat_with(second_day).take(PLAYS).flatten().enumerate() {
             let due = began + Duration::from_secs_f64(played as f64 / rate);
             while Instant::now() < due && !stop.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(2).min(due.saturating_duration_since(Instant::now())));
@@ -138,6 +139,9 @@ fn play(
     };
     std::thread::Builder::new().name("demo-stream".into()).spawn(run).map_err(|e| format!("the demo's stream cannot start: {e}"))
 }
+
+/// How often the second day is played at most; more than a visitor stays.
+const PLAYS: usize = 1_000_000;
 
 type Keyed = (Bytes, Option<Bytes>);
 

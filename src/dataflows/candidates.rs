@@ -11,7 +11,7 @@ use super::profiles::{Filter, Profile, Recent};
 use super::trending::{List, Order};
 use crate::model::changes::Scope;
 use crate::model::kind::Weights;
-use crate::model::{ItemId, Kind, TokenId};
+use crate::model::{ItemId, Kind};
 
 /// An item to be scored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,9 +93,6 @@ impl Candidates {
         });
         let mut best: Vec<Candidate> = fitting.collect();
         best.sort_unstable_by(|a, b| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item)));
-        for candidate in &best[self.params.neighbours.min(best.len())..] {
-            self.voices.remove(&candidate.item); // no longer a neighbour, but perhaps a candidate of another source
-        }
         best.truncate(self.params.neighbours);
         for candidate in best {
             self.push(candidate);
@@ -146,9 +143,4 @@ fn categories(profile: &Profile, recent: &[Recent], board: &Board) -> Vec<Scope>
         }
     }
     scopes
-}
-
-/// The category of a list a token names, if it names one.
-pub fn scope_of(token: Option<TokenId>) -> Scope {
-    token.map_or(Scope::Global, Scope::Category)
 }

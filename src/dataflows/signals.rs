@@ -134,7 +134,7 @@ impl State {
         }
         touched.sort_unstable();
         touched.dedup();
-        for key in touched.into_iter().chain(self.settled(epoch.clock_ms)) {
+        for key in touched.into_iter().chain(self.settled(epoch)) {
             self.emit(key, epoch.clock_ms, out);
         }
         self.sweep(epoch.clock_ms, out);
@@ -173,11 +173,13 @@ impl State {
     }
 
     /// The keys whose group has its turn between the last clock and this one.
-    fn settled(&mut self, clock: Millis) -> Vec<SignalKey> {
+    fn settled(&mut self, epoch: &Epoch) -> Vec<SignalKey> {
         let groups = KEY_GROUPS as i64;
-        let turn = clock * groups / self.settle.max(1);
+        let turn = epoch.clock_ms * groups / self.settle.max(1);
         let passed = turn - self.turn.replace(turn).unwrap_or(turn);
-        let due = if self.settle == 0 { groups } else { passed.min(groups) };
+        // a tick of a clock that stands still: a quiet stream of recorded events has no other turn
+        let all = self.settle == 0 || (epoch.tick && passed == 0);
+        let due = if all { groups } else { passed.min(groups) };
         (turn - due..turn).flat_map(|t| std::mem::take(&mut self.settling[t.rem_euclid(groups) as usize])).collect()
     }
 
