@@ -114,7 +114,7 @@ fn every_window_of_every_key_is_a_plain_count() {
                 _ => {}
             }
         }
-        if epoch.number as usize % STRIDE == 0 || epoch.number as usize + 1 == epochs.len() {
+        if (epoch.number as usize).is_multiple_of(STRIDE) || epoch.number as usize + 1 == epochs.len() {
             records.retain(|(_, _, at, _)| *at > epoch.clock_ms - 2 * DAY);
             told.retain(|_, kinds| !kinds.is_empty());
             assert_eq!(told, recount(&records, epoch.clock_ms), "epoch {}", epoch.number);
