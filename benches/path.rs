@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use overdrive::codec::json;
-use overdrive::config::{ClockKind, Config};
+use overdrive::config::Config;
 use overdrive::model::{Names, Positions, Role};
 use overdrive::sinks::memory::Memory;
 use overdrive::sources::synthetic::{Params, World};
@@ -13,6 +13,10 @@ use overdrive::sources::{self, log};
 use overdrive::worker::Engine;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
@@ -22,7 +26,6 @@ fn main() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut config = Config::defaults();
     config.engine.state_dir = dir.path().to_path_buf();
-    config.engine.clock = ClockKind::Event;
     config.engine.workers = number("WORKERS", 2) as usize;
     config.recommend.slates.busy_refreshes = 1.0; // the work of a stream that keeps up: a refresh for every event
     config.changes.kind = overdrive::sinks::changes::Kind::None;
@@ -59,6 +62,8 @@ fn fill(appender: &log::LogAppender, events: u64) {
     let put = |role, records: Vec<_>| drop(appender.append_now(role, &records).expect("the log takes it"));
     put(Role::Users, world.users().map(|u| keyed(&u.user_id, json::bytes(&u))).collect());
     put(Role::Items, world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect());
-    let rows: Vec<_> = world.events().map(|row| keyed(world.user_name(row.user), json::event(&world.wire(&row)))).collect();
+    let now = overdrive::model::time::now_ms();
+    let event = |row: &_| json::event(&json::WireEvent { ts: now, ..world.wire(row) });
+    let rows: Vec<_> = world.events().map(|row| keyed(world.user_name(row.user), event(&row))).collect();
     put(Role::Events, rows);
 }

@@ -88,7 +88,7 @@ mod tests {
 
     fn event(partition: u32, offset: u64, at: Millis) -> Arrived {
         let event = Event { id: 1, user: UserId(1), item: ItemId(1), kind: Kind::View, op: Op::Add, at, value_milli: None };
-        let origin = Origin { role: Role::Events, partition, offset };
+        let origin = Origin { role: Role::Events, partition, offset, accepted: at };
         Arrived { row: Row { origin, input: Ok(Input::Event(event)) }, accepted_ms: None }
     }
 

@@ -207,7 +207,7 @@ impl Feed {
         let mut accepted_ms = Vec::with_capacity(arrived.len());
         let mut rows = Vec::with_capacity(arrived.len());
         for Arrived { row, accepted_ms: accepted } in arrived {
-            let Origin { role, partition, offset } = row.origin;
+            let Origin { role, partition, offset, .. } = row.origin;
             let (_, to) = offsets.entry((role, partition)).or_insert((offset, offset));
             *to = offset + 1;
             accepted_ms.extend(accepted);
@@ -225,7 +225,8 @@ impl Feed {
     }
 
     fn decode(&self, record: Record) -> Row {
-        let origin = Origin { role: record.role, partition: record.partition, offset: record.offset };
+        let origin =
+            Origin { role: record.role, partition: record.partition, offset: record.offset, accepted: record.accepted_ms };
         let (key, payload) = (record.key.as_deref(), record.payload.as_deref());
         let input = self.decoder.decode(record.role, key, payload, record.accepted_ms).map_err(|reason| Dead {
             topic: self.topics[record.role as usize].clone(),

@@ -112,6 +112,7 @@ impl Engine {
         for result in self.workers.join() {
             result.expect("a worker that panics takes the process with it");
         }
+        self.writer.close();
         self.collector.join().expect("the collector does not panic");
         (self.writer.join(), fed)
     }

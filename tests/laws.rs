@@ -12,7 +12,7 @@ mod oracle;
 
 use dataflow::{Log, Run, accumulated, differences, params, run};
 use overdrive::model::time::{HOUR, MINUTE, SECOND};
-use overdrive::model::{Change, Control, Event, Input, Kind, Op, SignalKey, UserId};
+use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, UserId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -136,6 +136,28 @@ proptest! {
         prop_assert!(kept.is_empty(), "kept of the forgotten user: {:?}", kept);
     }
 
+    /// Topics have no common order: what a user did before being forgotten, or revoked, may be read after it. It counts no more.
+    #[test]
+    fn what_was_accepted_before_it_was_taken_back_is_not_read_again(acts in acts(), user in 0u8..6, revoke in any::<bool>()) {
+        let user = dataflow::user(user);
+        let late = log(&acts);
+        let mut with = late.without_user(user);
+        let mut without = with.clone();
+        with.advance(SECOND);
+        without.advance(SECOND);
+        let control = if revoke { Control::Revoke { users: vec![user], from: i64::MIN, to: i64::MAX } } else { Control::Forget { user } };
+        with.epoch(vec![Input::Control(control)]);
+        without.epoch(vec![]);
+        with.epoch(vec![]);
+        without.epoch(vec![]);
+        let of_user = |row: &&Row| matches!(&row.input, Ok(Input::Event(event)) if event.user == user);
+        let read_late = late.epochs.iter().flat_map(|(_, rows)| rows).filter(of_user).cloned();
+        with.epochs.last_mut().expect("there is one").1.extend(read_late);
+        let actors = without.actors();
+        let (with, without) = (with.with_common_end(&actors), without.with_common_end(&actors));
+        prop_assert_eq!(differences(&accumulated(&run(&with, Run::plain())), &accumulated(&run(&without, Run::plain()))), Vec::<String>::new());
+    }
+
     /// Revoking a user's interactions of all time is as if they had not been.
     #[test]
     fn revoked_interactions_were_never_there(acts in acts(), user in 0u8..6) {
@@ -172,4 +194,25 @@ fn a_quiet_stream_expires_by_the_clock() {
     assert_eq!(before.counts, [(Kind::View, [3, 3, 3, 3, 3])]);
     assert_eq!(before.weighted_milli, [3_000; 5]);
     assert_eq!(after.counts, [(Kind::View, [0, 3, 3, 3, 3])]);
+}
+
+#[test]
+fn an_undo_whose_record_is_gone_takes_no_other() {
+    let mut log = Log::with_catalogue();
+    let clock = log.advance(SECOND);
+    let item = dataflow::item(1);
+    let x = |id, op, at| Input::Event(Event { id, user: UserId(3), item, kind: Kind::View, op, at, value_milli: None });
+    log.epoch(vec![x(1, Op::Add, clock - SECOND), x(2, Op::Add, clock)]);
+    log.epoch(vec![Input::Control(Control::Revoke { users: vec![UserId(3)], from: clock - SECOND, to: clock })]);
+    log.epoch(vec![x(1, Op::Undo, clock)]);
+    let changes = run(&log, Run::plain());
+    let views = |epoch: u64| {
+        changes[&epoch].iter().find_map(|change| match change {
+            Change::Signals(SignalKey::Item(of), Some(signals)) if *of == item => Some(signals.counts.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(views(1), Some(vec![(Kind::View, [2; 5])]));
+    assert_eq!(views(2), Some(vec![(Kind::View, [1; 5])]));
+    assert_eq!(views(3), None, "nothing changed");
 }

@@ -69,9 +69,8 @@ fn by_stages(epochs: &[Vec<Act>]) -> Vec<Counts> {
         let mut deltas: BTreeMap<u64, UserDelta> = BTreeMap::new();
         for (user, item, at) in acts {
             let delta = deltas.entry(*user).or_insert_with(|| UserDelta { user: UserId(*user), ..UserDelta::default() });
-            let touch =
-                at.map(|at| Touch { positive: Some((at, at)), kind: Some(Kind::View), seen: Some(at), against_author: false });
-            delta.touches.push((ItemId(*item), touch, None));
+            let touch = at.map(|at| Touch { positive: Some((at, at)), kind: Some(Kind::View), seen: Some(at), against: None });
+            delta.touches.push((ItemId(*item), touch));
         }
         let (mut links, mut told) = (Vec::new(), Vec::new());
         pairs.step(&epoch, &mut deltas.into_values().map(Arc::new).collect(), &mut links);

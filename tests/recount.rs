@@ -30,7 +30,7 @@ fn generated() -> Vec<Row> {
     let decoder = Decoder::new(names, Limits::PUBLISHED);
     let world = World::new(Size { late: 0.05, duplicates: 0.05, days: 3.0, ..Size::sized(30_000, 300, 200) }).expect("good");
     let row = |role, offset, payload: Vec<u8>| Row {
-        origin: Origin { role, partition: 0, offset },
+        origin: Origin { role, partition: 0, offset, accepted: 0 },
         input: Ok(decoder.decode(role, None, Some(&payload), 0).expect("what the generator writes is read")),
     };
     let items = world.items().enumerate().map(|(i, item)| row(Role::Items, i as u64, json::bytes(&item)));
@@ -61,7 +61,7 @@ fn recorded(dir: &str) -> Vec<Row> {
         source.poll(10_000, Duration::ZERO, &mut records).expect("the data reads");
         for record in records.drain(..) {
             let input = decoder.decode(record.role, record.key.as_deref(), record.payload.as_deref(), record.accepted_ms);
-            let origin = Origin { role: record.role, partition: 0, offset: record.offset };
+            let origin = Origin { role: record.role, partition: 0, offset: record.offset, accepted: record.accepted_ms };
             rows.extend(input.ok().map(|input| Row { origin, input: Ok(input) }));
         }
     }

@@ -4,7 +4,8 @@
 //! so that the world's tastes drift and break, and items are born, while one looks.
 
 use bytes::Bytes;
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -44,7 +45,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     if !(args.rate > 0.0 && args.rate <= 100_000.0) {
         return Err(format!("--rate is {}; it must be above 0 and at most 100000 events a second", args.rate));
     }
-    let config = demo_config(config)?;
+    let (config, _folder) = demo_config(config)?;
     telemetry::init(&config.logging)?;
     let world = Arc::new(World::new(params(&args))?);
     let log = LogAppender::open(&folder(&config.engine.state_dir), &config.log)?;
@@ -68,26 +69,43 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The embedded defaults in a folder of the demo's own, made anew; another port where the configured one is taken.
-fn demo_config(config: &Config) -> Result<Config, String> {
+/// The embedded defaults in a folder of the demo's own, made anew, and the lock on it; another port where the configured one is taken.
+fn demo_config(config: &Config) -> Result<(Config, File), String> {
     let mut config = config.clone();
     config.source.kind = sources::Kind::Log;
     config.source.backfill = String::new();
     config.source.start = "earliest".into();
     config.store.kind = sinks::Kind::Memory;
     config.engine.clock = ClockKind::Wall;
-    config.engine.state_dir = config.engine.state_dir.join("demo");
-    let dir = &config.engine.state_dir;
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).map_err(|e| format!("the last demo's folder {} cannot be removed: {e}", dir.display()))?;
-    }
-    std::fs::create_dir_all(dir).map_err(|e| format!("{} cannot be made: {e}; set OVERDRIVE_STATE_DIR", dir.display()))?;
+    let (dir, lock) = own_folder(&config.engine.state_dir)?;
+    config.engine.state_dir = dir;
     let (bind, port) = (config.service.bind.as_str(), config.service.port);
     if std::net::TcpListener::bind((bind, port)).is_err() {
         eprintln!("port {port} is taken; the demo uses a free one");
         config.service.port = 0;
     }
-    Ok(config)
+    Ok((config, lock))
+}
+
+/// The first of `demo`, `demo-2`, … that no running demo holds, emptied.
+fn own_folder(state_dir: &Path) -> Result<(PathBuf, File), String> {
+    let of = |dir: &Path, e: std::io::Error| format!("{} cannot be made anew: {e}; set OVERDRIVE_STATE_DIR", dir.display());
+    std::fs::create_dir_all(state_dir).map_err(|e| of(state_dir, e))?;
+    for name in std::iter::once("demo".to_string()).chain((2..100).map(|n| format!("demo-{n}"))) {
+        let (dir, held) = (state_dir.join(&name), state_dir.join(format!("{name}.lock")));
+        let lock = File::create(&held).map_err(|e| of(&held, e))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => continue,
+            Err(TryLockError::Error(e)) => return Err(of(&held, e)),
+            Ok(()) => {}
+        }
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).map_err(|e| of(&dir, e))?;
+        }
+        std::fs::create_dir_all(&dir).map_err(|e| of(&dir, e))?;
+        return Ok((dir, lock));
+    }
+    Err(format!("{} holds 99 running demos; stop some", state_dir.display()))
 }
 
 /// Two days of which the first, with `history` events, lies behind us.

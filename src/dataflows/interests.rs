@@ -1,7 +1,8 @@
 //! What each user likes now (half-life one hour) and in general (seven days), in categories, tags and authors.
 //!
-//! The fact that must stay true: the vectors are a function of the user's retained records and profile. They are normalised, so
-//! the passing of time alone changes nothing and is not emitted.
+//! The fact that must stay true: the vectors are a function of the user's retained records, of what the profile names and of when it
+//! first did. They are normalised and everything in them decays alike, so the passing of time alone changes nothing and is not
+//! emitted.
 
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ struct Token {
 struct OfUser {
     tokens: BTreeMap<TokenId, Token>,
     named: Vec<TokenId>,
+    /// Clock of the epoch that named them.
+    named_at: Millis,
 }
 
 /// The state of one worker: its users.
@@ -67,7 +70,10 @@ impl State {
                 of.learn(update, &self.params, &self.weights);
             }
             if let Some(profile) = &delta.profile {
-                of.named = profile.as_deref().map(named).unwrap_or_default();
+                let named = profile.as_deref().map(named).unwrap_or_default();
+                if of.named != named {
+                    (of.named, of.named_at) = (named, epoch.clock_ms);
+                }
             }
             of.prune(epoch.clock_ms, &self.params);
             let empty = of.tokens.is_empty() && of.named.is_empty();
@@ -123,8 +129,9 @@ impl OfUser {
         let short = self.tokens.iter().map(|(t, of)| (*t, of.short.value(clock, params.short_half_life)));
         let mut long: BTreeMap<TokenId, f64> =
             self.tokens.iter().map(|(t, of)| (*t, of.long.value(clock, params.long_half_life))).collect();
+        let age = (clock - self.named_at) as f64 / params.long_half_life as f64;
         for token in &self.named {
-            *long.entry(*token).or_default() += params.signup_weight;
+            *long.entry(*token).or_default() += params.signup_weight * libm::exp2(-age);
         }
         let (short, long) = (strongest(short, params.kept), strongest(long.into_iter(), params.kept));
         let drift = if short.is_empty() || long.is_empty() { 0.0 } else { 1.0 - cosine(&short, &long) };

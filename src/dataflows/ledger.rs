@@ -6,7 +6,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
@@ -18,7 +18,7 @@ use crate::model::catalogue::{Item, User};
 use crate::model::changes::Account;
 use crate::model::kind::Weights;
 use crate::model::time::{MINUTE, Millis};
-use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, UserId};
+use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, TokenId, UserId};
 use crate::operators::{PerEpoch, Route, To};
 
 /// What reaches the ledger of one worker. The order of the variants is the order of an epoch: the catalogue first, then what users
@@ -72,8 +72,8 @@ pub struct Touch {
     pub kind: Option<Kind>,
     /// The item is not to be shown again: something was done with it beside being shown.
     pub seen: Option<Millis>,
-    /// A negative kind by which the author goes too.
-    pub against_author: bool,
+    /// The author who is turned away with it, by the latest muting or blocking of one that was known.
+    pub against: Option<TokenId>,
 }
 
 /// Everything an epoch changed for one user.
@@ -82,7 +82,7 @@ pub struct UserDelta {
     pub user: UserId,
     pub updates: Vec<Update>,
     /// The new state of each item the updates touched; `None`: no record of it is left.
-    pub touches: Vec<(ItemId, Option<Touch>, Option<Arc<Item>>)>,
+    pub touches: Vec<(ItemId, Option<Touch>)>,
     /// A new profile, or with `Some(None)` its deletion.
     pub profile: Option<Option<Arc<User>>>,
     pub forgotten: bool,
@@ -140,6 +140,23 @@ pub struct Ledger {
     weights: Weights,
     users: FxHashMap<UserId, History>,
     items: FxHashMap<ItemId, Arc<Item>>,
+    /// What was taken back, for records that were accepted before and are read after: topics have no common order.
+    forgotten: FxHashMap<UserId, Millis>,
+    revoked: FxHashMap<UserId, Vec<Revoked>>,
+}
+
+/// A span of event time in which a user's records go that were accepted up to `accepted`.
+#[derive(Clone, Copy, Debug)]
+struct Revoked {
+    from: Millis,
+    to: Millis,
+    accepted: Millis,
+}
+
+impl Revoked {
+    fn covers(&self, at: Millis, accepted: Millis) -> bool {
+        self.from <= at && at < self.to && accepted <= self.accepted
+    }
 }
 
 /// The outcome of one event.
@@ -156,7 +173,14 @@ const UNDO_SALT: u64 = 0x9e37_79b9_7f4a_7c15;
 impl Ledger {
     /// An empty ledger.
     pub fn new(params: LedgerParams, weights: Weights) -> Self {
-        Self { params, weights, users: FxHashMap::default(), items: FxHashMap::default() }
+        Self {
+            params,
+            weights,
+            users: FxHashMap::default(),
+            items: FxHashMap::default(),
+            forgotten: FxHashMap::default(),
+            revoked: FxHashMap::default(),
+        }
     }
 
     /// One epoch.
@@ -168,13 +192,16 @@ impl Ledger {
             match entry {
                 Entry::Item(item, Some(facts)) => drop(self.items.insert(item, facts)),
                 Entry::Item(item, None) => drop(self.items.remove(&item)),
+                Entry::User(origin, user, _) if self.is_forgotten(user, origin) => {}
                 Entry::User(_, user, profile) => delta(&mut deltas, user).profile = Some(profile),
                 Entry::Event(origin, event) => self.judge(epoch, origin, event, &mut deltas, &mut account),
-                Entry::Control(_, Control::Forget { user }) => self.forget(user, delta(&mut deltas, user)),
-                Entry::Control(_, Control::Revoke { users, from, to }) => self.revoke(&users, from, to, &mut deltas),
+                Entry::Control(origin, Control::Forget { user }) => self.forget(user, origin.accepted, delta(&mut deltas, user)),
+                Entry::Control(origin, Control::Revoke { users, from, to }) => {
+                    self.revoke(&users, Revoked { from, to, accepted: origin.accepted }, &mut deltas);
+                }
             }
         }
-        for (user, mut delta) in deltas {
+        for (user, mut delta) in deltas.into_iter().filter(|(_, delta)| delta.says_something()) {
             self.touch(user, &mut delta);
             out.push(Output::Delta(Arc::new(delta)));
         }
@@ -194,6 +221,7 @@ impl Ledger {
         account.consumed += 1;
         let delta = delta(deltas, event.user);
         let outcome = match event.op {
+            _ if self.is_forgotten(event.user, origin) || self.is_revoked(&event, origin) => Outcome::Filtered,
             Op::Undo => self.undo(&event, delta),
             Op::Add => {
                 if event.at > epoch.clock_ms + self.params.ahead {
@@ -241,7 +269,16 @@ impl Ledger {
         if late { Outcome::Late } else { Outcome::Applied }
     }
 
-    /// Takes back the record with the event's id, or else the latest of the same item and kind.
+    fn is_forgotten(&self, user: UserId, origin: Origin) -> bool {
+        self.forgotten.get(&user).is_some_and(|accepted| origin.accepted <= *accepted)
+    }
+
+    fn is_revoked(&self, event: &Event, origin: Origin) -> bool {
+        self.revoked.get(&event.user).is_some_and(|spans| spans.iter().any(|span| span.covers(event.at, origin.accepted)))
+    }
+
+    /// Takes back the record with the event's id, or else the latest of the same item and kind. An id that is known and has no
+    /// record any more means that there is nothing left to take back.
     fn undo(&mut self, event: &Event, delta: &mut UserDelta) -> Outcome {
         let Some(history) = self.users.get_mut(&event.user) else { return Outcome::Filtered };
         if !history.remember(event.id ^ UNDO_SALT, self.params.dedup_ids_per_user) {
@@ -249,7 +286,8 @@ impl Ledger {
         }
         let same = |r: &Record| r.item == event.item && r.kind == event.kind;
         let named = history.records.iter().position(|r| same(r) && r.id == event.id);
-        match named.or_else(|| history.records.iter().rposition(same)) {
+        let latest = || history.records.iter().rposition(same).filter(|_| !history.ids.contains(&event.id));
+        match named.or_else(latest) {
             Some(index) => {
                 let record = history.remove(index, self.params.dedup_ids_per_user);
                 delta.updates.push(record.update(-1));
@@ -259,18 +297,25 @@ impl Ledger {
         }
     }
 
-    fn forget(&mut self, user: UserId, delta: &mut UserDelta) {
-        let history = self.users.remove(&user).unwrap_or_default();
-        delta.updates.extend(history.records.iter().map(|r| r.update(-1)));
+    fn forget(&mut self, user: UserId, accepted: Millis, delta: &mut UserDelta) {
+        let known = self.forgotten.entry(user).or_insert(accepted);
+        *known = accepted.max(*known);
+        let (gone, kept): (VecDeque<Record>, _) =
+            self.users.remove(&user).unwrap_or_default().records.into_iter().partition(|r| r.origin.accepted <= accepted);
+        delta.updates.extend(gone.iter().map(|r| r.update(-1)));
         delta.profile = Some(None);
-        delta.forgotten = true;
+        delta.forgotten = kept.is_empty();
+        for record in kept {
+            self.users.entry(user).or_default().insert(record);
+        }
     }
 
-    fn revoke(&mut self, users: &[UserId], from: Millis, to: Millis, deltas: &mut BTreeMap<UserId, UserDelta>) {
+    fn revoke(&mut self, users: &[UserId], span: Revoked, deltas: &mut BTreeMap<UserId, UserDelta>) {
         for user in users {
+            self.revoked.entry(*user).or_default().push(span);
             let Some(history) = self.users.get_mut(user) else { continue };
             let delta = delta(deltas, *user);
-            while let Some(index) = history.records.iter().position(|r| from <= r.at && r.at < to) {
+            while let Some(index) = history.records.iter().position(|r| span.covers(r.at, r.origin.accepted)) {
                 delta.updates.push(history.remove(index, self.params.dedup_ids_per_user).update(-1));
             }
         }
@@ -278,12 +323,16 @@ impl Ledger {
 
     /// The new state of every item the updates of a user touched.
     fn touch(&self, user: UserId, delta: &mut UserDelta) {
-        let mut touched: Vec<(ItemId, Option<Arc<Item>>)> = delta.updates.iter().map(|u| (u.item, u.facts.clone())).collect();
-        touched.sort_by_key(|(item, _)| *item);
-        touched.dedup_by_key(|(item, _)| *item);
+        let touched: BTreeSet<ItemId> = delta.updates.iter().map(|u| u.item).collect();
         let history = self.users.get(&user);
         let state = |item| history.and_then(|h| h.touch(item, &self.weights));
-        delta.touches = touched.into_iter().map(|(item, facts)| (item, state(item), facts)).collect();
+        delta.touches = touched.into_iter().map(|item| (item, state(item))).collect();
+    }
+}
+
+impl UserDelta {
+    fn says_something(&self) -> bool {
+        !self.updates.is_empty() || self.profile.is_some() || self.forgotten
     }
 }
 
@@ -328,7 +377,7 @@ impl History {
     fn touch(&self, item: ItemId, weights: &Weights) -> Option<Touch> {
         let mut touch = None;
         for record in self.records.iter().filter(|r| r.item == item) {
-            touch.get_or_insert(Touch { positive: None, kind: None, seen: None, against_author: false }).take(record, weights);
+            touch.get_or_insert(Touch { positive: None, kind: None, seen: None, against: None }).take(record, weights);
         }
         touch
     }
@@ -344,7 +393,9 @@ impl Touch {
         if record.kind != Kind::Impression {
             self.seen = Some(record.at);
         }
-        self.against_author |= matches!(record.kind, Kind::MuteAuthor | Kind::BlockAuthor);
+        if matches!(record.kind, Kind::MuteAuthor | Kind::BlockAuthor) {
+            self.against = record.facts.as_ref().and_then(|f| f.author).or(self.against);
+        }
     }
 }
 

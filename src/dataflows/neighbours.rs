@@ -67,7 +67,7 @@ impl Pairs {
                     back.push(Link { a: other.1, b: item.1, diff });
                 }
             };
-            for (item, touch, _) in &delta.touches {
+            for (item, touch) in &delta.touches {
                 let now = touch.and_then(|t| t.positive).map(|(first, _)| (first, *item));
                 let before = history.find(|(_, known)| known == item);
                 if before == now {

@@ -36,18 +36,22 @@ impl Profile {
         if let Some(said) = &delta.profile {
             self.said = said.clone();
         }
-        delta.touches.iter().filter_map(|(item, touch, facts)| self.touch(*item, *touch, facts.as_deref())).collect()
+        delta.touches.iter().filter_map(|(item, touch)| self.touch(*item, *touch)).collect()
     }
 
-    fn touch(&mut self, item: ItemId, touch: Option<Touch>, facts: Option<&Item>) -> Option<SeenChange> {
+    fn touch(&mut self, item: ItemId, touch: Option<Touch>) -> Option<SeenChange> {
         let before = match touch {
             Some(touch) => self.touches.insert(item, touch),
             None => self.touches.remove(&item),
         };
-        let turned = |t: Option<Touch>| t.is_some_and(|t| t.against_author);
-        if let Some(author) = facts.and_then(|f| f.author).filter(|_| turned(before) != turned(touch)) {
-            let count = self.against.entry(author).or_insert(0);
-            *count = if turned(touch) { *count + 1 } else { count.saturating_sub(1) };
+        let against = |t: Option<Touch>| t.and_then(|t| t.against);
+        if against(before) != against(touch) {
+            if let Some(author) = against(touch) {
+                *self.against.entry(author).or_insert(0) += 1;
+            }
+            if let Some(before) = against(before).and_then(|author| self.against.get_mut(&author)) {
+                *before -= 1;
+            }
             self.against.retain(|_, n| *n > 0);
         }
         let seen = |t: Option<Touch>| t.and_then(|t| t.seen);

@@ -64,7 +64,7 @@ pub fn recommend<'scope>(
     params: &Params,
     probes: &Probes,
 ) -> Stream<'scope, Change> {
-    let scope = rows.scope();
+    let (scope, kept) = (rows.scope(), params.trending.kept);
     let (usable, dead): (Stream<(Origin, Input)>, Stream<Dead>) = rows.ok_err(|row| row.input.map(|input| (row.origin, input)));
     let (said, entries): (Stream<Said>, Stream<Entry>) = usable.ok_err(item_or_entry);
 
@@ -101,7 +101,7 @@ pub fn recommend<'scope>(
         signals.map(|change| Change::Signals(change.key, change.signals)),
         interests.map(|(user, interests)| Change::Interests(user, interests)),
         neighbours.map(|(item, _, nearest)| Change::Neighbours(item, nearest.to_vec())),
-        lists.flat_map(published),
+        lists.flat_map(move |told| published(&told, kept)),
         items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
         dead.map(Change::Dead),
         account(scope.concatenate([judged, refreshed, unusable]), clock),
@@ -119,14 +119,14 @@ fn item_or_entry((origin, input): (Origin, Input)) -> Result<Said, Entry> {
 }
 
 /// The lists that readers see.
-fn published((list, best): trending::Told) -> Option<Change> {
+fn published((list, best): &trending::Told, kept: usize) -> Option<Change> {
     let scope = match (list.order, list.scope) {
         (Order::Trending, scope) => scope,
         (Order::Popular, Scope::Global) => Scope::Popular,
         (Order::Fresh, Scope::Global) => Scope::Fresh,
         _ => return None,
     };
-    Some(Change::Trending(scope, best.to_vec()))
+    Some(Change::Trending(scope, best.iter().take(kept).copied().collect()))
 }
 
 /// One account per epoch over all workers.

@@ -23,7 +23,7 @@ use super::profiles::Profile;
 use crate::model::changes::Account;
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
-use crate::model::slate::{Slate, SlateItem, Surface};
+use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, UserId};
 use crate::operators::PerEpoch;
@@ -226,18 +226,21 @@ fn slate(
 ) -> Vec<SlateItem> {
     let recent = profile.recent(params.slates.neighbours_from);
     let features = Features::new(profile, board, clock, &params.slates);
-    let mut scored: Vec<SlateItem> = candidates
+    let mut scored: Vec<Scored> = candidates
         .gather(profile, &recent, board)
         .iter()
         .map(|candidate| {
             let (terms, source, reason) = features.terms(candidate, blend);
             let score_micro = blend.score_micro(&terms);
-            SlateItem { item: candidate.item, score_micro, source, reason, terms: blend::stored(&terms) }
+            Scored { item: candidate.item, score_micro, source, reason, terms }
         })
         .collect();
-    scored.sort_unstable_by_key(|s| (Reverse(s.score_micro), s.item));
-    scored.truncate(params.slates.candidates);
-    let entry = |s: &SlateItem| {
+    let order = |s: &Scored| (Reverse(s.score_micro), s.item);
+    if scored.len() > params.slates.candidates {
+        scored.select_nth_unstable_by_key(params.slates.candidates - 1, order);
+        scored.truncate(params.slates.candidates);
+    }
+    let entry = |s: &Scored| {
         let card = board.item(s.item);
         diversity::Entry {
             item: s.item,
@@ -250,7 +253,22 @@ fn slate(
     let author = Damping { decay: params.slates.author_decay, floor: params.slates.author_floor };
     let category = Damping { decay: params.slates.category_decay, floor: params.slates.category_floor };
     let chosen = diversity::choose(&entries, author, category, params.slates.kept);
-    chosen.into_iter().map(|(index, score_micro)| SlateItem { score_micro, ..scored[index].clone() }).collect()
+    chosen.into_iter().map(|(index, score_micro)| scored[index].shown(score_micro)).collect()
+}
+
+/// A candidate with its score, before diversity.
+struct Scored {
+    item: ItemId,
+    score_micro: i32,
+    source: Source,
+    reason: Reason,
+    terms: blend::Terms,
+}
+
+impl Scored {
+    fn shown(&self, score_micro: i32) -> SlateItem {
+        SlateItem { item: self.item, score_micro, source: self.source, reason: self.reason, terms: blend::stored(&self.terms) }
+    }
 }
 
 /// Of items, order and reasons; the empty slate is 0. Scores move with time and are left out.

@@ -34,12 +34,13 @@ impl Role {
     }
 }
 
-/// Where a record was read: the canonical order inside an epoch.
+/// Where a record was read, the canonical order inside an epoch, and when the log took it, the only order between topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     pub role: Role,
     pub partition: u32,
     pub offset: u64,
+    pub accepted: Millis,
 }
 
 /// Add an interaction, or take one back.
@@ -66,9 +67,9 @@ pub struct Event {
 /// An order from the control topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Control {
-    /// Everything kept of the user goes.
+    /// Everything goes that is kept of the user and was accepted before.
     Forget { user: UserId },
-    /// The users' interactions with `from <= at < to` go.
+    /// The users' interactions with `from <= at < to` go, as far as they were accepted before.
     Revoke { users: Vec<UserId>, from: Millis, to: Millis },
 }
 

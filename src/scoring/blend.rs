@@ -45,7 +45,7 @@ impl Blend {
     /// The score in millionths. A term that is not a number counts nothing.
     pub fn score_micro(&self, terms: &Terms) -> i32 {
         let sum: f64 = self.contributions(terms).iter().sum();
-        (sum * 1e6).round() as i32
+        (sum * 1e6 + 0.5) as i32 // never negative; `round` is a call where the machine has no instruction for it
     }
 
     /// What each term adds to the score.
@@ -60,7 +60,7 @@ impl Blend {
 
 /// A term as it is stored: in 1/10000.
 pub fn stored(terms: &Terms) -> [u16; TERMS.len()] {
-    terms.map(|t| if t.is_finite() { (t.clamp(0.0, 1.0) * 1e4).round() as u16 } else { 0 })
+    terms.map(|t| if t.is_finite() { (t.clamp(0.0, 1.0) * 1e4 + 0.5) as u16 } else { 0 })
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! being how many of them stand above. A pure function of the candidates.
 
 use rustc_hash::FxHashMap;
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use crate::model::{ItemId, TokenId};
 
@@ -32,26 +33,35 @@ impl Damping {
 /// Factors worked out beforehand at most; further items count like the last.
 const LONGEST: usize = 256;
 
-/// How often something stands above, and what that makes of a score.
+/// How often each of some tokens stands above, and what that makes of a score. Tokens are asked for by the place they were given.
 struct Above {
     factors: Vec<f64>,
-    counts: FxHashMap<TokenId, usize>,
+    places: FxHashMap<TokenId, usize>,
+    counts: Vec<usize>,
 }
+
+/// The place of what has no token: it is never counted.
+const NONE: usize = 0;
 
 impl Above {
     fn new(damping: Damping) -> Self {
-        Self { factors: damping.factors(), counts: FxHashMap::default() }
+        Self { factors: damping.factors(), places: FxHashMap::default(), counts: vec![0] }
     }
 
-    fn factor(&self, token: Option<TokenId>) -> f64 {
-        let above = token.and_then(|t| self.counts.get(&t)).copied().unwrap_or(0);
-        self.factors[above.min(self.factors.len() - 1)]
+    fn place(&mut self, token: Option<TokenId>) -> usize {
+        let Some(token) = token else { return NONE };
+        *self.places.entry(token).or_insert_with(|| {
+            self.counts.push(0);
+            self.counts.len() - 1
+        })
     }
 
-    fn add(&mut self, token: Option<TokenId>) {
-        if let Some(token) = token {
-            *self.counts.entry(token).or_insert(0) += 1;
-        }
+    fn factor(&self, place: usize) -> f64 {
+        self.factors[self.counts[place].min(self.factors.len() - 1)]
+    }
+
+    fn add(&mut self, place: usize) {
+        self.counts[place] += usize::from(place != NONE);
     }
 }
 
@@ -64,26 +74,66 @@ pub struct Entry {
     pub category: Option<TokenId>,
 }
 
+/// An entry in the race, ordered by what it counts, then by the smaller item.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Runner {
+    /// At most this: what it counted when it was last looked at.
+    counts: f64,
+    item: Reverse<ItemId>,
+    /// The entry, or the category whose best it is.
+    index: usize,
+}
+
+impl Eq for Runner {}
+
+impl Ord for Runner {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.counts.total_cmp(&other.counts).then(self.item.cmp(&other.item))
+    }
+}
+
+impl PartialOrd for Runner {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// Chooses up to `kept` entries; yields their index and the score by which each was chosen, in order. Ties go to the smaller
 /// item.
+///
+/// What counts only falls, so a runner that still counts what it did when it was last looked at is the best of its heap. Within a
+/// category only authors tell runners apart; categories race by their best. So a choice makes one category fall, not all of its
+/// items.
 pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize) -> Vec<(usize, i32)> {
     let (mut authors, mut categories) = (Above::new(author), Above::new(category));
-    let mut heap: BinaryHeap<_> = entries.iter().enumerate().map(|(i, e)| (e.score_micro, Reverse(e.item), i)).collect();
+    let places: Vec<(usize, usize)> = entries.iter().map(|e| (authors.place(e.author), categories.place(e.category))).collect();
+    let mut runners = vec![Vec::new(); categories.counts.len()];
+    for (index, (entry, (_, category))) in entries.iter().zip(&places).enumerate() {
+        runners[*category].push(Runner { counts: f64::from(entry.score_micro), item: Reverse(entry.item), index });
+    }
+    let mut runners: Vec<BinaryHeap<Runner>> = runners.into_iter().map(BinaryHeap::from).collect();
+    let best = |of: &BinaryHeap<Runner>, factor: f64, index| of.peek().map(|r| Runner { counts: r.counts * factor, index, ..*r });
+    let mut race: BinaryHeap<Runner> =
+        runners.iter().enumerate().filter_map(|(i, of)| best(of, categories.factor(i), i)).collect();
     let mut chosen = Vec::with_capacity(kept.min(entries.len()));
-    while let Some((score, item, index)) = heap.pop() {
-        let entry = &entries[index];
-        let factor = authors.factor(entry.author) * categories.factor(entry.category);
-        let now = (f64::from(entry.score_micro) * factor).round() as i32;
-        if now < score {
-            heap.push((now, item, index)); // scores only fall, so the first that stands is the best
-            continue;
+    while let Some(Runner { index: category, .. }) = race.pop() {
+        let of = &mut runners[category];
+        let mut first = of.peek_mut().expect("a category in the race has a runner");
+        let index = first.index;
+        let now = f64::from(entries[index].score_micro) * authors.factor(places[index].0);
+        if now < first.counts {
+            first.counts = now;
+            drop(first);
+        } else {
+            PeekMut::pop(first);
+            chosen.push((index, (now * categories.factor(category)).round() as i32));
+            if chosen.len() == kept {
+                break;
+            }
+            authors.add(places[index].0);
+            categories.add(category);
         }
-        chosen.push((index, now));
-        if chosen.len() == kept {
-            break;
-        }
-        authors.add(entry.author);
-        categories.add(entry.category);
+        race.extend(best(of, categories.factor(category), category));
     }
     chosen
 }
@@ -91,6 +141,7 @@ pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn entry(item: u64, score_micro: i32, author: u64) -> Entry {
         Entry { item: ItemId(item), score_micro, author: Some(TokenId(author)), category: None }
@@ -103,5 +154,37 @@ mod tests {
         // the second of author 7 counts 0.625, the third 0.4375
         assert_eq!(choose(&entries, author, none, 5), [(0, 1000), (1, 619), (3, 500), (4, 500), (2, 429)]);
         assert_eq!(choose(&entries, none, none, 2), [(0, 1000), (1, 990)]);
+    }
+    /// Every choice looks at all entries.
+    fn plainly(entries: &[Entry], author: Damping, category: Damping, kept: usize) -> Vec<(usize, i32)> {
+        let (authors, categories) = (author.factors(), category.factors());
+        let mut chosen: Vec<(usize, i32)> = Vec::new();
+        while chosen.len() < kept.min(entries.len()) {
+            let above = |of: fn(&Entry) -> Option<TokenId>, entry: &Entry, factors: &[f64]| {
+                let same = |c: &&(usize, i32)| of(entry).is_some() && of(&entries[c.0]) == of(entry);
+                factors[chosen.iter().filter(same).count().min(factors.len() - 1)]
+            };
+            let counts =
+                |e: &Entry| f64::from(e.score_micro) * above(|e| e.author, e, &authors) * above(|e| e.category, e, &categories);
+            let left = (0..entries.len()).filter(|i| chosen.iter().all(|c| c.0 != *i));
+            let key = |i: &usize| (counts(&entries[*i]), Reverse(entries[*i].item));
+            let best = left.max_by(|a, b| key(a).partial_cmp(&key(b)).expect("no score is a nan")).expect("one is left");
+            let score = counts(&entries[best]).round() as i32;
+            chosen.push((best, score));
+        }
+        chosen
+    }
+
+    proptest! {
+        #[test]
+        fn each_choice_is_the_best_there_is(drawn in prop::collection::vec((0i32..1_000_000, 0u64..8, 0u64..5), 1..60), kept in 1usize..70) {
+            let token = |n: u64| (n > 0).then_some(TokenId(n));
+            let entry = |(item, (score_micro, a, c)): (usize, &(i32, u64, u64))| {
+                Entry { item: ItemId(item as u64), score_micro: *score_micro, author: token(*a), category: token(*c) }
+            };
+            let entries: Vec<Entry> = drawn.iter().enumerate().map(entry).collect();
+            let (author, category) = (Damping { decay: 0.5, floor: 0.25 }, Damping { decay: 0.9, floor: 0.1 });
+            prop_assert_eq!(choose(&entries, author, category, kept), plainly(&entries, author, category, kept));
+        }
     }
 }

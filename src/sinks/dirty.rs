@@ -38,40 +38,60 @@ fn key_of(change: &Change) -> Option<Key> {
     })
 }
 
-/// Dirty keys. Slates stand apart because they are written first: they are what users wait for.
+impl Key {
+    /// Whether ticks, not epochs, bring it up to date.
+    fn settles(&self) -> bool {
+        matches!(self, Self::Neighbours(_) | Self::Trending(_))
+    }
+}
+
+/// Dirty keys. Slates stand apart because they are written first: they are what users wait for. So does what ticks bring up to date:
+/// a tick changes thousands of keys at once, and no epoch has to wait for them.
 #[derive(Default)]
 pub(super) struct Dirty {
     slates: FxHashMap<Key, Dated>,
     others: FxHashMap<Key, Dated>,
+    settling: FxHashMap<Key, Dated>,
 }
 
 impl Dirty {
     /// How many keys are dirty.
     pub(super) fn len(&self) -> usize {
+        self.urgent() + self.settling()
+    }
+
+    /// Those that every epoch brings up to date.
+    pub(super) fn urgent(&self) -> usize {
         self.slates.len() + self.others.len()
+    }
+
+    /// Those that ticks do.
+    pub(super) fn settling(&self) -> usize {
+        self.settling.len()
     }
 
     /// Takes a change of an epoch newer than all before. What writes nothing is ignored.
     pub(super) fn merge(&mut self, mut change: Change, epoch: Epoch) {
         let Some(key) = key_of(&change) else { return };
-        let table = if matches!(key, Key::Slate(..)) { &mut self.slates } else { &mut self.others };
+        let table = match key {
+            Key::Slate(..) => &mut self.slates,
+            _ if key.settles() => &mut self.settling,
+            _ => &mut self.others,
+        };
         if let Some((older, _)) = table.get(&key) {
             compose(older, &mut change);
         }
         table.insert(key, (change, epoch));
     }
 
-    /// Up to `most` dirty keys, slates first; they are dirty no more.
-    pub(super) fn take(&mut self, most: usize) -> Vec<Dated> {
-        let mut taken = Vec::with_capacity(most.min(self.len()));
-        for table in [&mut self.slates, &mut self.others] {
-            let room = most - taken.len();
-            taken.extend(table.extract_if(|_, _| true).take(room).map(|(_, dated)| dated));
-            if table.is_empty() && table.capacity() > ROOM_KEPT {
-                table.shrink_to(ROOM_KEPT);
-            }
-        }
-        taken
+    /// Up to `most` urgent keys, slates first; they are dirty no more.
+    pub(super) fn take_urgent(&mut self, most: usize) -> Vec<Dated> {
+        take([&mut self.slates, &mut self.others], most)
+    }
+
+    /// Up to `most` settling keys; they are dirty no more.
+    pub(super) fn take_settling(&mut self, most: usize) -> Vec<Dated> {
+        take([&mut self.settling], most)
     }
 
     /// Makes keys dirty again that were taken and could not be written; nothing may have been merged in between.
@@ -80,6 +100,18 @@ impl Dirty {
             self.merge(change, epoch);
         }
     }
+}
+
+fn take<const N: usize>(tables: [&mut FxHashMap<Key, Dated>; N], most: usize) -> Vec<Dated> {
+    let mut taken = Vec::new();
+    for table in tables {
+        let room = most - taken.len();
+        taken.extend(table.extract_if(|_, _| true).take(room).map(|(_, dated)| dated));
+        if table.is_empty() && table.capacity() > ROOM_KEPT {
+            table.shrink_to(ROOM_KEPT);
+        }
+    }
+    taken
 }
 
 /// What two changes of one key come to: whole values replace each other, differences add up. The seen items of both stay, the newer
@@ -170,13 +202,26 @@ mod tests {
         dirty.merge(Change::Catalogue(ItemId(1), true), epoch(3));
         dirty.merge(Change::Forgotten(UserId(1)), epoch(3));
         assert_eq!(dirty.len(), 3);
-        assert_eq!(dirty.take(1), [(slate(1, &[], &[]), epoch(2))]);
+        assert_eq!(dirty.take_urgent(1), [(slate(1, &[], &[]), epoch(2))]);
         let rest: BTreeMap<u64, bool> = dirty
-            .take(9)
+            .take_urgent(9)
             .into_iter()
             .map(|(change, _)| if let Change::Catalogue(item, available) = change { (item.0, available) } else { panic!() })
             .collect();
         assert_eq!((rest, dirty.len()), ([(1, true), (2, false)].into(), 0));
+    }
+
+    #[test]
+    fn what_ticks_bring_waits_for_what_is_urgent() {
+        let mut dirty = Dirty::default();
+        dirty.merge(Change::Neighbours(ItemId(1), Vec::new()), epoch(1));
+        dirty.merge(slate(1, &[], &[]), epoch(2));
+        assert_eq!((dirty.urgent(), dirty.settling()), (1, 1));
+        assert_eq!(dirty.take_urgent(9), [(slate(1, &[], &[]), epoch(2))]);
+        let settled = dirty.take_settling(9);
+        assert_eq!(settled, [(Change::Neighbours(ItemId(1), Vec::new()), epoch(1))]);
+        dirty.put_back(settled);
+        assert_eq!((dirty.urgent(), dirty.settling()), (0, 1));
     }
 
     #[test]
@@ -186,7 +231,7 @@ mod tests {
             |items: &[(u64, Option<i64>)]| Change::Seen(UserId(1), items.iter().map(|(i, at)| (ItemId(*i), *at)).collect());
         dirty.merge(seen(&[(1, Some(10)), (2, Some(11))]), epoch(1));
         dirty.merge(seen(&[(3, Some(12)), (1, None)]), epoch(2));
-        assert_eq!(dirty.take(9), [(seen(&[(3, Some(12)), (1, None), (2, Some(11))]), epoch(2))]);
+        assert_eq!(dirty.take_urgent(9), [(seen(&[(3, Some(12)), (1, None), (2, Some(11))]), epoch(2))]);
     }
 
     proptest! {
@@ -198,7 +243,7 @@ mod tests {
                 let not_in = |a: &BTreeSet<u64>, b: &BTreeSet<u64>| a.difference(b).copied().collect::<Vec<_>>();
                 dirty.merge(slate(1, &not_in(&two[1], &two[0]), &not_in(&two[0], &two[1])), epoch(i as u64));
             }
-            let taken = dirty.take(9);
+            let taken = dirty.take_urgent(9);
             let Change::Slate { entered, left, .. } = &taken[0].0 else { panic!("a slate went in") };
             let (first, last) = (&slates[0], &slates[slates.len() - 1]);
             let of = |ids: &[ItemId]| ids.iter().map(|i| i.0).collect::<BTreeSet<_>>();

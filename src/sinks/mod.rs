@@ -54,7 +54,7 @@ impl Write {
 /// How far the answers have come: stored as the hash `<prefix>meta`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// All writes of epochs up to here are in the store.
+    /// All writes of epochs up to here are in the store, but for trending and neighbours.
     pub epoch: u64,
     /// The last epoch with a tick: trending and neighbours contain everything up to here.
     pub tick_epoch: u64,

@@ -20,8 +20,10 @@ use super::{Applied, Completed, Store, StoreError, Write};
 use crate::model::changes::Account;
 use crate::model::{Binding, Change, Epoch, SignalKey, UserId};
 
-/// Keys written between two looks at the channel: bounds the memory of one batch, not the work.
+/// Keys in one batch at most.
 const BATCH: usize = 2048;
+/// Keys of ticks written between two looks at the channel, so that no epoch waits long behind a tick.
+const SETTLED: usize = 64;
 /// The first pause when the store is away; it doubles up to `retry_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Tries after the last epoch, before what is dirty is given up.
@@ -61,7 +63,7 @@ pub struct Stats {
 /// The running thread.
 pub struct Writer {
     thread: JoinHandle<Stats>,
-    /// Told by `join`: a full writer does not look at the channel, so it cannot see there that the sender is gone.
+    /// Told by `close`: a full writer does not look at the channel, so it cannot see there that the sender is gone.
     closing: Arc<AtomicBool>,
 }
 
@@ -108,9 +110,14 @@ impl Writer {
         Ok(Self { thread, closing })
     }
 
+    /// From now on a store that is away holds nobody up: what still comes is taken, tried a few more times, then given up.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for the end. Drop the sender of epochs first.
     pub fn join(self) -> Stats {
-        self.closing.store(true, Ordering::Relaxed);
+        self.close();
         self.thread.join().expect("the writer does not panic")
     }
 }
@@ -155,7 +162,7 @@ impl Loop {
         let mut open = self.take_epochs();
         let mut tries_left = LAST_TRIES;
         while open || self.behind() {
-            match self.write_all() {
+            match self.write_some() {
                 Ok(()) => {
                     self.is_back();
                     open = self.take_epochs();
@@ -176,10 +183,12 @@ impl Loop {
         self.finish()
     }
 
-    /// Waits for an epoch and takes all that are there. `false`: there will be none.
+    /// Takes the epochs that are there; waits for one when nothing is left to write. `false`: there will be none.
     fn take_epochs(&mut self) -> bool {
-        let Ok(first) = self.rx.recv() else { return false };
-        self.merge(first);
+        if !self.behind() {
+            let Ok(first) = self.rx.recv() else { return false };
+            self.merge(first);
+        }
         // Those that are there now: what arrives meanwhile must not put the writing off.
         for _ in 0..self.rx.len() {
             if !self.has_room() {
@@ -255,28 +264,43 @@ impl Loop {
         }
     }
 
-    /// Writes everything that is dirty, then shows the newest mark.
-    fn write_all(&mut self) -> Result<(), StoreError> {
-        while self.behind() {
-            let taken = self.dirty.take(BATCH);
-            for (change, epoch) in &taken {
-                self.encoder.writes(change, epoch, self.params.generation, &mut self.batch);
-            }
-            let mark = if self.dirty.len() == 0 { &self.next } else { &self.shown };
-            let written = self.store.write(&self.batch, mark);
-            let writes = self.batch.len() as u64;
-            self.batch.clear();
-            if let Err(error) = written {
-                self.dirty.put_back(taken);
-                return Err(error);
-            }
-            self.count_writes(writes);
-            self.feed(taken);
-            if self.dirty.len() == 0 {
-                self.show();
-            }
+    /// Writes all that is urgent, then a little of what settles.
+    fn write_some(&mut self) -> Result<(), StoreError> {
+        while self.dirty.urgent() > 0 {
+            let urgent = self.dirty.take_urgent(BATCH);
+            self.write(urgent)?;
+        }
+        let settling = self.dirty.take_settling(SETTLED);
+        if settling.is_empty() && self.shown == self.next { Ok(()) } else { self.write(settling) }
+    }
+
+    /// Writes what was taken, then shows how far that brings the answers.
+    fn write(&mut self, taken: Vec<Dated>) -> Result<(), StoreError> {
+        for (change, epoch) in &taken {
+            self.encoder.writes(change, epoch, self.params.generation, &mut self.batch);
+        }
+        let mark = self.mark();
+        let written = self.store.write(&self.batch, &mark);
+        let writes = self.batch.len() as u64;
+        self.batch.clear();
+        if let Err(error) = written {
+            self.dirty.put_back(taken);
+            return Err(error);
+        }
+        self.count_writes(writes);
+        self.feed(taken);
+        if mark != self.shown {
+            self.show(mark);
         }
         Ok(())
+    }
+
+    /// How far the answers are when everything is written that is not dirty.
+    fn mark(&self) -> Applied {
+        let (shown, next) = (&self.shown, &self.next);
+        let epoch = if self.dirty.urgent() == 0 { next } else { shown };
+        let tick = if self.dirty.len() == 0 { next } else { shown };
+        Applied { tick_epoch: tick.tick_epoch, tick_offsets: tick.tick_offsets.clone(), ..epoch.clone() }
     }
 
     fn count_writes(&mut self, writes: u64) {
@@ -297,9 +321,9 @@ impl Loop {
         }
     }
 
-    /// The store shows the newest mark: says so, measures, and forgets the names of who is gone.
-    fn show(&mut self) {
-        self.shown = self.next.clone();
+    /// The store shows a newer mark: says so, measures, and forgets the names of who is gone.
+    fn show(&mut self, mark: Applied) {
+        self.shown = mark;
         (self.on_applied)(&self.shown);
         self.meters.shown(&self.shown, &mut self.accepted);
         let skipped = self.encoder.skipped();
@@ -330,15 +354,14 @@ impl Loop {
 
     fn is_back(&mut self) {
         self.pause = FIRST_PAUSE;
-        if self.away.take().is_some() {
+        if self.dirty.urgent() == 0 && self.away.take().is_some() {
             tracing::info!(epoch = self.shown.epoch, "the store is back and has every answer");
         }
     }
 
     fn finish(mut self) -> Stats {
-        while let Ok(epoch) = self.rx.try_recv() {
-            self.merge(epoch);
-        }
+        let late = self.rx.clone();
+        late.iter().for_each(|epoch| self.merge(epoch));
         self.stats.unwritten = self.dirty.len();
         if self.behind() {
             let (dirty_keys, epoch) = (self.dirty.len(), self.next.epoch);

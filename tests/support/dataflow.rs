@@ -86,7 +86,8 @@ impl Log {
     fn row(&mut self, input: Input) -> Row {
         self.offset += 1;
         let key = if let Input::Event(event) = &input { event.user.0 } else { self.offset }; // a user has one partition
-        Row { origin: Origin { role: Role::Events, partition: (key % 3) as u32, offset: self.offset }, input: Ok(input) }
+        let (partition, accepted) = ((key % 3) as u32, self.offset as i64);
+        Row { origin: Origin { role: Role::Events, partition, offset: self.offset, accepted }, input: Ok(input) }
     }
 
     /// Puts a record at the end of an epoch; an event's time becomes the epoch's clock.

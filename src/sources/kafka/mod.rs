@@ -133,12 +133,14 @@ pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
     let consumer = consumer(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))?;
     let replication = params.replication as i32;
     let new = |name, partitions: u32| NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replication));
+    // Freshness is measured from the broker's acceptance, not from whatever time a producer claims; and what a user did before
+    // being forgotten is told from what they did after by it.
+    let input = |name, partitions| new(name, partitions).set("message.timestamp.type", "LogAppendTime");
     let wanted = [
-        // Freshness is measured from the broker's acceptance, not from whatever time a producer claims.
-        new(&params.events_topic, params.partitions).set("message.timestamp.type", "LogAppendTime"),
+        input(&params.events_topic, params.partitions),
         new(&params.items_topic, 1).set("cleanup.policy", "compact"),
-        new(&params.users_topic, 1).set("cleanup.policy", "compact"),
-        new(&params.control_topic, 1).set("retention.ms", "-1"),
+        input(&params.users_topic, 1).set("cleanup.policy", "compact"),
+        input(&params.control_topic, 1).set("retention.ms", "-1"),
         new(&params.slates_topic, params.partitions),
         new(&params.dead_topic, 1),
     ];
