@@ -12,7 +12,7 @@ use crate::align::{Aligner, Arrived};
 use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
 use crate::model::time::{Millis, now_ms};
-use crate::model::{Binding, Dead, Epoch, Input, Origin, Role, Row};
+use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Role, Row};
 use crate::sources::{Record, Source, SourceError, file};
 
 /// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
@@ -63,9 +63,7 @@ pub struct Cutter {
     busy_refreshes: f64,
     next: u64,
     clock: Millis,
-    /// Records since the last tick.
-    unticked: usize,
-    full_in_a_row: u32,
+    pace: Pace,
 }
 
 /// Full epochs of records that may wait for the slowest partition under an event clock: more than a client prefetches of the others.
@@ -88,8 +86,7 @@ impl Cutter {
             busy_refreshes,
             next: first,
             clock: 0,
-            unticked: 0,
-            full_in_a_row: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -101,16 +98,18 @@ impl Cutter {
         };
         let clock_ms = self.clock.max(said);
         // a quiet stream under an event clock has no time to tick by: its empty epochs settle what the last ones changed
-        let settles = rows.is_empty() && self.unticked > 0;
-        let tick = settles || clock_ms / self.tick != self.clock / self.tick || self.unticked > TICK_EPOCHS * self.full_rows;
-        self.unticked = if tick { 0 } else { self.unticked + rows.len() };
+        let settles = rows.is_empty() && self.pace.unticked > 0;
+        let tick = settles
+            || clock_ms / self.tick != self.clock / self.tick
+            || self.pace.unticked > (TICK_EPOCHS * self.full_rows) as u64;
+        self.pace.unticked = if tick { 0 } else { self.pace.unticked + rows.len() as u64 };
         self.clock = clock_ms;
-        self.full_in_a_row = if rows.len() >= self.full_rows { self.full_in_a_row + 1 } else { 0 };
-        let behind = self.full_in_a_row >= BEHIND;
+        self.pace.full = if rows.len() >= self.full_rows { self.pace.full + 1 } else { 0 };
+        let behind = self.pace.full >= BEHIND;
         let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
         let number = self.next;
         self.next += 1;
-        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes }
+        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes, save: false }
     }
 }
 
@@ -214,7 +213,7 @@ impl Feed {
             rows.push(row);
         }
         let epoch = self.cutter.close(now_ms(), &rows);
-        Cut { binding: Binding { epoch, offsets }, rows, accepted_ms }
+        Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms }
     }
 
     fn decode_all(&self, records: Vec<Record>) -> Vec<Arrived> {

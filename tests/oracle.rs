@@ -64,8 +64,14 @@ fn by_stages(epochs: &[Vec<Act>]) -> Vec<Counts> {
     params.reach = REACH;
     let (mut pairs, mut rows) = (Pairs::new(&params, CAPACITY), Rows::new(&params));
     let mut step = |(number, acts): (usize, &Vec<Act>)| {
-        let epoch =
-            Epoch { number: number as u64, clock_ms: 0, watermark_ms: 0, tick: number.is_multiple_of(2), refreshes: None };
+        let epoch = Epoch {
+            number: number as u64,
+            clock_ms: 0,
+            watermark_ms: 0,
+            tick: number.is_multiple_of(2),
+            refreshes: None,
+            save: false,
+        };
         let mut deltas: BTreeMap<u64, UserDelta> = BTreeMap::new();
         for (user, item, at) in acts {
             let delta = deltas.entry(*user).or_insert_with(|| UserDelta { user: UserId(*user), ..UserDelta::default() });

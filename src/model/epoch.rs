@@ -19,6 +19,8 @@ pub struct Epoch {
     pub tick: bool,
     /// How many users may be refreshed, in 1/1024 of a user per key group; `None`: as many as ask.
     pub refreshes: Option<u32>,
+    /// Operators hand over what they keep once they have passed this epoch.
+    pub save: bool,
 }
 
 /// Next offset to read, by role and partition.
@@ -29,5 +31,37 @@ pub type Positions = BTreeMap<(Role, u32), u64>;
 pub struct Binding {
     pub epoch: Epoch,
     /// First offset, and the one after the last.
+    #[serde(with = "pairs")]
     pub offsets: BTreeMap<(Role, u32), (u64, u64)>,
+    pub pace: Pace,
+}
+
+/// How the input runs: what, beside the last epoch, decides when the next one ticks and how many refreshes it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Records since the last tick.
+    pub unticked: u64,
+    /// Full epochs in a row.
+    pub full: u32,
+}
+
+/// Maps whose keys are no strings, as lists of pairs.
+pub mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    /// A map as a list.
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map)
+    }
+
+    /// A list as a map.
+    pub fn deserialize<'de, K, V, D>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Vec::<(K, V)>::deserialize(from).map(BTreeMap::from_iter)
+    }
 }

@@ -242,7 +242,8 @@ mod tests {
     use crate::model::{Kind, SlateItem, Source};
     use std::collections::BTreeMap;
 
-    const EPOCH: Epoch = Epoch { number: 42, clock_ms: 1_763_600_000_000, watermark_ms: 0, tick: false, refreshes: None };
+    const EPOCH: Epoch =
+        Epoch { number: 42, clock_ms: 1_763_600_000_000, watermark_ms: 0, tick: false, refreshes: None, save: false };
 
     fn params() -> Params {
         let hours = |n: u64| Duration::from_secs(3600 * n);

@@ -78,6 +78,7 @@ impl Log {
             watermark_ms: self.clock - DAY,
             tick: number.is_multiple_of(3),
             refreshes: None,
+            save: false,
         };
         let rows = inputs.into_iter().map(|input| self.row(input)).collect();
         self.epochs.push((epoch, rows));

@@ -1,0 +1,20 @@
+//! What operators keep, as bytes by key group: the form in which state leaves the dataflow and comes back.
+
+use serde::{Deserialize, Serialize};
+
+/// One key of one operator.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Saved {
+    /// Whose it is: `hash & (KEY_GROUPS - 1)`.
+    pub group: u16,
+    /// Every worker keeps it, whoever saved it.
+    pub shared: bool,
+    pub payload: Vec<u8>,
+}
+
+/// The state of one operator, over all workers. `uid` is its name and the version of its format.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    pub uid: String,
+    pub entries: Vec<Saved>,
+}
