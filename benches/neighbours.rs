@@ -21,7 +21,7 @@ const PER_EPOCH: usize = 1_000;
 
 fn epoch(number: u64) -> Epoch {
     let clock_ms = 1_763_600_000_000 + number as i64 * 200;
-    Epoch { number, clock_ms, watermark_ms: 0, tick: number.is_multiple_of(3), refreshes: None, save: false }
+    Epoch { number, clock_ms, watermark_ms: 0, tick: number.is_multiple_of(3), refreshes: None, save: false, retell: None }
 }
 
 fn workload(users: u64) -> Vec<Vec<Arc<UserDelta>>> {

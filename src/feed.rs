@@ -109,7 +109,7 @@ impl Cutter {
         let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
         let number = self.next;
         self.next += 1;
-        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes, save: false }
+        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes, save: false, retell: None }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::dataflows::{self, Probes, recommend};
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Names, Row};
-use crate::operators::PerEpoch;
+use crate::operators::{PerEpoch, Vault};
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
@@ -166,10 +166,10 @@ fn start_workers(config: &Config, said: Sender<Said>) -> Result<(Desk, timely::c
 /// One worker: takes its slices, steps, parks.
 fn work(worker: &mut Worker, slices: &Receiver<Slice>, said: Sender<Said>, params: &dataflows::Params) {
     let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-    let probes = Probes::default();
+    let (probes, vault) = (Probes::default(), Vault::default());
     worker.dataflow(|scope| {
         let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
-        recommend(rows, clock.clone(), params, &probes).per_epoch(
+        recommend(rows, clock.clone(), params, &vault, &probes).per_epoch(
             clock,
             Pipeline,
             "Out",

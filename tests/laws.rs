@@ -10,7 +10,7 @@ mod dataflow;
 #[path = "support/oracle.rs"]
 mod oracle;
 
-use dataflow::{Log, Run, accumulated, differences, params, run};
+use dataflow::{Kept, Log, Run, accumulated, differences, params, resume, run};
 use overdrive::model::time::{HOUR, MINUTE, SECOND};
 use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, UserId};
 use proptest::prelude::*;
@@ -83,8 +83,8 @@ proptest! {
         }
     }
 
-    /// A run that ends at any frontier said what the whole run said until there, and one that starts again from the recorded
-    /// epochs, with other workers, says the same after it.
+    /// A run that ends at any frontier said what the whole run said until there, and one that goes on from what it kept, with other
+    /// workers, says the same after it, and keeps the same.
     #[test]
     fn stopped_at_any_frontier_and_resumed_it_says_the_same(acts in acts(), cut in 0.0f64..1.0) {
         let log = log(&acts);
@@ -92,8 +92,13 @@ proptest! {
         let cut = (log.epochs.len() as f64 * cut) as u64;
         let before = run(&log.until(cut), Run { workers: 4, one_by_one: true });
         prop_assert_eq!(before.range(..cut).collect::<Vec<_>>(), whole.range(..cut).collect::<Vec<_>>());
-        let resumed = run(&log, Run { workers: 2, one_by_one: false });
+        let kept = |from: &Kept, log: &Log, workers| resume(&log.saved_at_the_end(), from, Run { workers, one_by_one: false });
+        let (_, at_cut) = kept(&Kept::new(), &log.until(cut), 4);
+        let (resumed, at_end) = kept(&at_cut, &log.since(cut), 2);
         prop_assert_eq!(resumed.range(cut..).collect::<Vec<_>>(), whole.range(cut..).collect::<Vec<_>>());
+        let (_, plainly) = kept(&Kept::new(), &log, 1);
+        let sizes = |kept: &Kept| kept.iter().map(|(uid, entries)| (uid.clone(), entries.len())).collect::<Vec<_>>();
+        prop_assert_eq!(sizes(&at_end), sizes(&plainly));
     }
 
     #[test]
@@ -215,4 +220,43 @@ fn an_undo_whose_record_is_gone_takes_no_other() {
     assert_eq!(views(1), Some(vec![(Kind::View, [2; 5])]));
     assert_eq!(views(2), Some(vec![(Kind::View, [1; 5])]));
     assert_eq!(views(3), None, "nothing changed");
+}
+
+/// What is said once more is what a reader finds anyway, and it changes nothing that comes after.
+#[test]
+fn what_is_said_once_more_is_whole_and_changes_nothing() {
+    let mut log = Log::with_catalogue();
+    for round in 0..6u8 {
+        let clock = log.advance(SECOND);
+        let view = |n: u8| {
+            let (user, item) = (dataflow::user(n % 4), dataflow::item((n * 7 + round) % 12));
+            Input::Event(Event {
+                id: u64::from(round) * 100 + u64::from(n),
+                user,
+                item,
+                kind: Kind::Like,
+                op: Op::Add,
+                at: clock,
+                value_milli: None,
+            })
+        };
+        log.epoch((0..8).map(view).collect());
+    }
+    (0..6).for_each(|_| log.epoch(vec![]));
+    let before = run(&log, Run::plain());
+    let mut again = log.clone();
+    let told = again.epochs.len() - 4;
+    again.epochs[told].0.retell = Some((0, 1024));
+    let mut after = run(&again, Run { workers: 2, one_by_one: false });
+    // decayed sums are as of the epoch that says them
+    let lasting = |changes: &dataflow::Changes| {
+        let mut all = accumulated(changes);
+        all.retain(|key, _| !key.starts_with("signals"));
+        all
+    };
+    assert_eq!(differences(&lasting(&after), &lasting(&before)), Vec::<String>::new());
+    after.retain(|epoch, _| *epoch >= told as u64);
+    let said = accumulated(&after);
+    let missing: Vec<_> = accumulated(&before).into_keys().filter(|key| !said.contains_key(key)).collect();
+    assert_eq!(missing, Vec::<String>::new(), "everything is said once more");
 }

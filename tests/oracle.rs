@@ -71,6 +71,7 @@ fn by_stages(epochs: &[Vec<Act>]) -> Vec<Counts> {
             tick: number.is_multiple_of(2),
             refreshes: None,
             save: false,
+            retell: None,
         };
         let mut deltas: BTreeMap<u64, UserDelta> = BTreeMap::new();
         for (user, item, at) in acts {

@@ -74,7 +74,18 @@ fn epochs(rows: Vec<Row>) -> Vec<(Epoch, Vec<Row>)> {
         let at = |row: &Row| if let Ok(Input::Event(event)) = &row.input { event.at } else { 0 };
         clock = rows.iter().map(at).max().unwrap_or(0).max(clock);
         let number = number as u64;
-        (Epoch { number, clock_ms: clock, watermark_ms: clock - DAY, tick: true, refreshes: Some(0), save: false }, rows.to_vec())
+        (
+            Epoch {
+                number,
+                clock_ms: clock,
+                watermark_ms: clock - DAY,
+                tick: true,
+                refreshes: Some(0),
+                save: false,
+                retell: None,
+            },
+            rows.to_vec(),
+        )
     };
     rows.chunks(PER_EPOCH).enumerate().map(cut).collect()
 }

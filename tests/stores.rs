@@ -84,8 +84,15 @@ mod golden {
     fn writes() -> Vec<Write> {
         let names = Arc::new(Names::default());
         let encoder = Encoder::new(names.clone(), &super::store_params());
-        let epoch =
-            Epoch { number: 1 << 40, clock_ms: 1_763_600_000_123, watermark_ms: 0, tick: true, refreshes: None, save: false };
+        let epoch = Epoch {
+            number: 1 << 40,
+            clock_ms: 1_763_600_000_123,
+            watermark_ms: 0,
+            tick: true,
+            refreshes: None,
+            save: false,
+            retell: None,
+        };
         let mut out = Vec::new();
         changes(&names).iter().for_each(|change| encoder.writes(change, &epoch, 3, &mut out));
         assert_eq!(encoder.skipped(), 0);
@@ -466,8 +473,15 @@ mod contract {
 
     fn completed(number: u64, changes: Vec<Change>) -> Completed {
         let tick = number.is_multiple_of(10);
-        let epoch =
-            Epoch { number, clock_ms: number as i64 * 2, watermark_ms: number as i64, tick, refreshes: None, save: false };
+        let epoch = Epoch {
+            number,
+            clock_ms: number as i64 * 2,
+            watermark_ms: number as i64,
+            tick,
+            refreshes: None,
+            save: false,
+            retell: None,
+        };
         let partition = (number % 3) as u32;
         let offsets = [((Role::Events, partition), (number, number + 1))].into();
         Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![number as i64] }

@@ -13,6 +13,7 @@ use crate::model::catalogue::Item;
 use crate::model::changes::Neighbour;
 use crate::model::time::Millis;
 use crate::model::{ItemId, TokenId};
+use crate::operators::Saver;
 
 /// A change of the board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +25,7 @@ pub enum Post {
 }
 
 /// What is known of one item.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Card {
     pub facts: Option<Arc<Item>>,
     pub warmth: Option<Warmth>,
@@ -85,6 +86,26 @@ impl Board {
             Post::List((list, best)) if best.is_empty() => drop(self.lists.remove(&list)),
             Post::List((list, best)) => drop(self.lists.insert(list, best)),
         }
+    }
+
+    /// Hands over every card and list. The board is the same on every worker.
+    pub fn save(&self, cards: u8, lists: u8, into: &mut Saver) {
+        self.items.iter().for_each(|(item, card)| into.shared(cards, item.0, &(item, card)));
+        self.lists.iter().for_each(|(list, best)| into.shared(lists, list.hash(), &(list, best)));
+    }
+
+    /// Takes a card back.
+    pub fn load_card(&mut self, body: &[u8]) -> Result<(), postcard::Error> {
+        let (item, card) = postcard::from_bytes(body)?;
+        self.items.insert(item, card);
+        Ok(())
+    }
+
+    /// Takes a list back.
+    pub fn load_list(&mut self, body: &[u8]) -> Result<(), postcard::Error> {
+        let (list, best) = postcard::from_bytes(body)?;
+        self.lists.insert(list, best);
+        Ok(())
     }
 
     fn card(&mut self, item: ItemId, change: impl FnOnce(&mut Card)) {

@@ -8,7 +8,7 @@ use timely::dataflow::channels::pact::Pipeline;
 
 use crate::model::catalogue::Item;
 use crate::model::{Epoch, ItemId, Origin};
-use crate::operators::{PerEpoch, Route};
+use crate::operators::{Durable, Keep, Route, Saver, Vault};
 
 /// What one record of the items topic says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,9 +25,42 @@ pub type Change = (ItemId, Option<Arc<Item>>);
 pub fn catalogue<'scope>(
     said: StreamVec<'scope, u64, Said>,
     clock: StreamVec<'scope, u64, Epoch>,
+    vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    said.route(|said| said.item.0).per_epoch(clock, Pipeline, "Catalogue", |_epoch, rows, out: &mut Vec<Change>| {
+    said.route(|said| said.item.0).keep(clock, Pipeline, Withheld::default(), vault, Withheld::step)
+}
+
+/// The items of one worker that are not to be shown, withdrawn or not available: what is said once more where it was lost.
+#[derive(Default)]
+struct Withheld(BTreeMap<ItemId, Option<Arc<Item>>>);
+
+impl Withheld {
+    fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Said>, out: &mut Vec<Change>) {
         rows.sort_by_key(|said| said.origin);
-        out.extend(rows.drain(..).map(|said| (said.item, said.facts)).collect::<BTreeMap<_, _>>());
-    })
+        let again = self.0.iter().filter(|(item, _)| epoch.retells(item.0)).map(|(item, facts)| (*item, facts.clone()));
+        let mut changes: BTreeMap<ItemId, Option<Arc<Item>>> = again.collect();
+        changes.extend(rows.drain(..).map(|said| (said.item, said.facts)));
+        for (item, facts) in &changes {
+            if facts.as_ref().is_some_and(|f| f.available) {
+                self.0.remove(item);
+            } else {
+                self.0.insert(*item, facts.clone());
+            }
+        }
+        out.extend(changes);
+    }
+}
+
+impl Durable for Withheld {
+    const UID: &'static str = "catalogue/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.0.iter().for_each(|(item, facts)| into.own(0, item.0, &(item, facts)));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (item, facts) = postcard::from_bytes(body)?;
+        self.0.insert(item, facts);
+        Ok(())
+    }
 }

@@ -5,7 +5,8 @@
 //! emitted.
 
 use rustc_hash::FxHashMap;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
@@ -19,7 +20,7 @@ use crate::model::decayed::Decayed;
 use crate::model::kind::Weights;
 use crate::model::time::Millis;
 use crate::model::{Epoch, Kind, TokenId, UserId};
-use crate::operators::PerEpoch;
+use crate::operators::{Durable, Keep, Saver, Vault};
 
 /// New interests of a user; `None`: there are none any more.
 pub type Change = (UserId, Option<Arc<Interests>>);
@@ -29,18 +30,19 @@ pub fn interests<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
+    vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    let mut state = State::new(params.interests.clone(), params.weights.table());
-    deltas.per_epoch(clock, Pipeline, "Interests", move |epoch, rows, out| state.step(epoch, rows, out))
+    let state = State::new(params.interests.clone(), params.weights.table());
+    deltas.keep(clock, Pipeline, state, vault, State::step)
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Token {
     short: Decayed,
     long: Decayed,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfUser {
     tokens: BTreeMap<TokenId, Token>,
     named: Vec<TokenId>,
@@ -64,6 +66,7 @@ impl State {
     /// One epoch.
     pub fn step(&mut self, epoch: &Epoch, deltas: &mut Vec<Arc<UserDelta>>, out: &mut Vec<Change>) {
         deltas.sort_by_key(|d| d.user);
+        let again = self.retold(epoch, deltas);
         for delta in deltas.drain(..) {
             let of = self.users.entry(delta.user).or_default();
             for update in &delta.updates {
@@ -83,6 +86,33 @@ impl State {
             }
             out.push((delta.user, interests));
         }
+        for user in again {
+            let interests = Some(Arc::new(self.users[&user].read(epoch.clock_ms, &self.params)));
+            out.push((user, interests));
+        }
+    }
+
+    /// The users who are said once more, but for those of whom there is something to say anyway.
+    fn retold(&self, epoch: &Epoch, deltas: &[Arc<UserDelta>]) -> BTreeSet<UserId> {
+        if epoch.retell.is_none() {
+            return BTreeSet::new();
+        }
+        let said = |user: &UserId| deltas.binary_search_by_key(user, |d| d.user).is_ok();
+        self.users.keys().copied().filter(|user| epoch.retells(user.0) && !said(user)).collect()
+    }
+}
+
+impl Durable for State {
+    const UID: &'static str = "interests/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.users.iter().for_each(|(user, of)| into.own(0, user.0, &(user, of)));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (user, of) = postcard::from_bytes(body)?;
+        self.users.insert(user, of);
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::changes::Account;
 use crate::model::kind::Weights;
 use crate::model::time::{MINUTE, Millis};
 use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, TokenId, UserId};
-use crate::operators::{PerEpoch, Route, To};
+use crate::operators::{Durable, Keep, Route, Saver, To, Vault};
 
 /// What reaches the ledger of one worker. The order of the variants is the order of an epoch: the catalogue first, then what users
 /// say and do, then the orders that take back.
@@ -93,10 +93,11 @@ pub fn ledger<'scope>(
     entries: StreamVec<'scope, u64, Entry>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
+    vault: &Vault,
 ) -> (StreamVec<'scope, u64, Arc<UserDelta>>, StreamVec<'scope, u64, Account>) {
-    let mut state = Ledger::new(params.ledger.clone(), params.weights.table());
+    let state = Ledger::new(params.ledger.clone(), params.weights.table());
     let own = entries.deliver(Entry::to);
-    own.per_epoch(clock, Pipeline, "Ledger", move |epoch, rows, out| state.step(epoch, rows, out)).ok_err(|output| match output {
+    own.keep(clock, Pipeline, state, vault, Ledger::step).ok_err(|output| match output {
         Output::Delta(delta) => Ok(delta),
         Output::Account(account) => Err(account),
     })
@@ -146,7 +147,7 @@ pub struct Ledger {
 }
 
 /// A span of event time in which a user's records go that were accepted up to `accepted`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Revoked {
     from: Millis,
     to: Millis,
@@ -156,6 +157,72 @@ struct Revoked {
 impl Revoked {
     fn covers(&self, at: Millis, accepted: Millis) -> bool {
         self.from <= at && at < self.to && accepted <= self.accepted
+    }
+}
+
+/// A record as it is saved: facts that are the catalogue's of today are not repeated.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    at: Millis,
+    origin: Origin,
+    id: u64,
+    item: ItemId,
+    kind: Kind,
+    value_milli: Option<i32>,
+    facts: Facts,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Facts {
+    None,
+    Current,
+    Own(Arc<Item>),
+}
+
+impl Durable for Ledger {
+    const UID: &'static str = "ledger/1";
+
+    fn save(&self, into: &mut Saver) {
+        for (item, facts) in &self.items {
+            into.shared(0, item.0, &(item, facts));
+        }
+        for (user, history) in &self.users {
+            let rows: Vec<Row> = history.records.iter().map(|record| self.row(record)).collect();
+            let records: FxHashSet<u64> = history.records.iter().map(|r| r.id).collect();
+            let mut others: Vec<u64> = history.ids.iter().copied().filter(|id| !records.contains(id)).collect();
+            others.sort_unstable();
+            into.own(1, user.0, &(user, rows, others, &history.past_ids));
+        }
+        for (user, accepted) in &self.forgotten {
+            into.own(2, user.0, &(user, accepted));
+        }
+        for (user, spans) in &self.revoked {
+            into.own(3, user.0, &(user, spans));
+        }
+    }
+
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        match tag {
+            0 => {
+                let (item, facts) = postcard::from_bytes(body)?;
+                self.items.insert(item, facts);
+            }
+            1 => {
+                let (user, rows, others, past_ids): (UserId, Vec<Row>, Vec<u64>, VecDeque<u64>) = postcard::from_bytes(body)?;
+                let ids = rows.iter().map(|row| row.id).chain(others).collect();
+                let records = rows.into_iter().map(|row| self.record(row)).collect();
+                self.users.insert(user, History { records, ids, past_ids });
+            }
+            2 => {
+                let (user, accepted) = postcard::from_bytes(body)?;
+                self.forgotten.insert(user, accepted);
+            }
+            _ => {
+                let (user, spans) = postcard::from_bytes(body)?;
+                self.revoked.insert(user, spans);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -208,6 +275,25 @@ impl Ledger {
         if account != Account::default() {
             out.push(Output::Account(account));
         }
+    }
+
+    fn row(&self, record: &Record) -> Row {
+        let facts = match (&record.facts, self.items.get(&record.item)) {
+            (None, _) => Facts::None,
+            (Some(facts), Some(current)) if Arc::ptr_eq(facts, current) => Facts::Current,
+            (Some(facts), _) => Facts::Own(facts.clone()),
+        };
+        let Record { at, origin, id, item, kind, value_milli, .. } = *record;
+        Row { at, origin, id, item, kind, value_milli, facts }
+    }
+
+    fn record(&self, Row { at, origin, id, item, kind, value_milli, facts }: Row) -> Record {
+        let facts = match facts {
+            Facts::None => None,
+            Facts::Current => self.items.get(&item).cloned(),
+            Facts::Own(facts) => Some(facts),
+        };
+        Record { at, origin, id, item, kind, value_milli, facts }
     }
 
     fn judge(

@@ -17,7 +17,7 @@ use crate::model::changes::Neighbour;
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, UserId};
 use crate::operators::link::{History, Limits};
-use crate::operators::{PerEpoch, Route};
+use crate::operators::{Durable, Keep, Route, Saver, Vault};
 
 /// A link from the row of `a`: `diff` more users took `b` near it. With `a == b`: took `a` at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,11 +35,12 @@ pub fn neighbours<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
+    vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    let mut pairs = Pairs::new(&params.neighbours, params.ledger.history_per_user);
-    let links = deltas.per_epoch(clock.clone(), Pipeline, "Pairs", move |epoch, rows, out| pairs.step(epoch, rows, out));
-    let mut state = Rows::new(&params.neighbours);
-    links.route(|link| link.a.0).per_epoch(clock, Pipeline, "Neighbours", move |epoch, rows, out| state.step(epoch, rows, out))
+    let pairs = Pairs::new(&params.neighbours, params.ledger.history_per_user);
+    let links = deltas.keep(clock.clone(), Pipeline, pairs, vault, Pairs::step);
+    let state = Rows::new(&params.neighbours);
+    links.route(|link| link.a.0).keep(clock, Pipeline, state, vault, Rows::step)
 }
 
 /// The histories of one worker's users.
@@ -89,7 +90,7 @@ impl Pairs {
 }
 
 /// The row of one item.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Row {
     users: u32,
     counts: FxHashMap<ItemId, u32>,
@@ -137,6 +138,9 @@ impl Rows {
             self.sum(of_row[0].a, of_row);
         }
         links.clear();
+        if epoch.retell.is_some() {
+            self.retell(epoch);
+        }
         if epoch.tick {
             self.tell(out);
         }
@@ -155,6 +159,16 @@ impl Rows {
         }
         if matters && !std::mem::replace(&mut row.dirty, true) {
             self.dirty.push(item);
+        }
+    }
+
+    /// What is said once more is said at the next tick.
+    fn retell(&mut self, epoch: &Epoch) {
+        for (item, row) in self.rows.iter_mut().filter(|(item, _)| epoch.retells(item.0)) {
+            row.told = 0;
+            if !std::mem::replace(&mut row.dirty, true) {
+                self.dirty.push(*item);
+            }
         }
     }
 
@@ -203,4 +217,33 @@ fn digest(users: u32, nearest: &[(ItemId, u32)]) -> u64 {
         bytes.extend_from_slice(&count.to_le_bytes());
     }
     xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+impl Durable for Pairs {
+    const UID: &'static str = "pairs/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.users.iter().for_each(|(user, history)| into.own(0, user.0, &(user, history)));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (user, history) = postcard::from_bytes(body)?;
+        self.users.insert(user, history);
+        Ok(())
+    }
+}
+
+impl Durable for Rows {
+    const UID: &'static str = "neighbours/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.rows.iter().for_each(|(item, row)| into.own(0, item.0, &(item, row)));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (item, row): (ItemId, Row) = postcard::from_bytes(body)?;
+        self.dirty.extend(row.dirty.then_some(item));
+        self.rows.insert(item, row);
+        Ok(())
+    }
 }

@@ -1,6 +1,7 @@
 //! What a refresh knows of a user: what they touched, what they like, what they do not want to see.
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::ledger::{Touch, UserDelta};
@@ -10,7 +11,7 @@ use crate::model::time::Millis;
 use crate::model::{ItemId, Kind, TokenId};
 
 /// One user.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Profile {
     touches: FxHashMap<ItemId, Touch>,
     /// Authors the user turned away by muting or blocking, with how many items they did it on.
@@ -56,6 +57,13 @@ impl Profile {
         }
         let seen = |t: Option<Touch>| t.and_then(|t| t.seen);
         (seen(before) != seen(touch)).then(|| (item, seen(touch)))
+    }
+
+    /// Everything that must not be shown again, by item.
+    pub fn seen(&self) -> Vec<SeenChange> {
+        let mut seen: Vec<SeenChange> = self.touches.iter().filter_map(|(item, t)| t.seen.map(|at| (*item, Some(at)))).collect();
+        seen.sort_unstable();
+        seen
     }
 
     /// The `n` items of the history with the latest positive interaction, latest first.

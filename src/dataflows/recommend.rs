@@ -26,7 +26,7 @@ use super::trending::{self, Order, trending};
 use super::{Params, slates as refresh};
 use crate::model::changes::{Account, Scope};
 use crate::model::{Change, Dead, Epoch, Input, Origin, Row};
-use crate::operators::{PerEpoch, Route};
+use crate::operators::{PerEpoch, Route, Vault};
 
 /// A stream whose time is the epoch.
 type Stream<'scope, T> = StreamVec<'scope, u64, T>;
@@ -57,25 +57,26 @@ impl Probes {
 }
 
 /// Every record of every epoch, and on each worker one [`Epoch`] per epoch; out comes everything that changed, at the epoch that
-/// changed it, on the worker that owns its key.
+/// changed it, on the worker that owns its key. What the stages keep comes from `vault` and is left there.
 pub fn recommend<'scope>(
     rows: Stream<'scope, Row>,
     clock: Stream<'scope, Epoch>,
     params: &Params,
+    vault: &Vault,
     probes: &Probes,
 ) -> Stream<'scope, Change> {
     let (scope, kept) = (rows.scope(), params.trending.kept);
     let (usable, dead): (Stream<(Origin, Input)>, Stream<Dead>) = rows.ok_err(|row| row.input.map(|input| (row.origin, input)));
     let (said, entries): (Stream<Said>, Stream<Entry>) = usable.ok_err(item_or_entry);
 
-    let items = catalogue(said, clock.clone());
+    let items = catalogue(said, clock.clone(), vault);
     let entries = entries.concat(items.clone().map(|(item, facts)| Entry::Item(item, facts)));
-    let (deltas, judged) = ledger(entries, clock.clone(), params);
+    let (deltas, judged) = ledger(entries, clock.clone(), params, vault);
     let deltas = deltas.probe_with(&probes.ledger);
-    let signals = signals(deltas.clone(), clock.clone(), params).probe_with(&probes.signals);
-    let interests = interests(deltas.clone(), clock.clone(), params).probe_with(&probes.interests);
-    let neighbours = neighbours(deltas.clone(), clock.clone(), params).probe_with(&probes.neighbours);
-    let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params);
+    let signals = signals(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.signals);
+    let interests = interests(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.interests);
+    let neighbours = neighbours(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.neighbours);
+    let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
 
     let board = scope.concatenate([
@@ -89,7 +90,7 @@ pub fn recommend<'scope>(
         interests.clone().map(refresh::Row::Interests),
         deltas.map(refresh::Row::Delta),
     ]);
-    let sampled = slates(looked_up, clock.clone(), params).probe_with(&probes.slates);
+    let sampled = slates(looked_up, clock.clone(), params, vault).probe_with(&probes.slates);
     let (refreshed, slates) = sampled.ok_err(|change| match change {
         Change::Account(account) => Ok(account),
         change => Err(change),

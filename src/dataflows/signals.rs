@@ -22,8 +22,8 @@ use crate::model::kind::Weights;
 use crate::model::signals::Priors;
 use crate::model::time::{DAY, Millis};
 use crate::model::{Epoch, Kind, SignalKey, Signals};
-use crate::operators::window::Panes;
-use crate::operators::{PerEpoch, Route};
+use crate::operators::window::{Entry, Panes};
+use crate::operators::{Durable, Keep, Route, Saver, Vault};
 
 /// One record of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,11 +50,12 @@ pub fn signals<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
+    vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (weights, half_life) = (params.weights.table(), params.signals.half_life);
-    let mut state = State::new(&params.signals, weights.clone());
+    let state = State::new(&params.signals, weights.clone());
     let own = deltas.flat_map(move |delta| counts(&delta, &weights, half_life)).route(|count| count.key.hash());
-    own.per_epoch(clock, Pipeline, "Signals", move |epoch, rows, out| state.step(epoch, rows, out))
+    own.keep(clock, Pipeline, state, vault, State::step)
 }
 
 /// The records of a user's delta, under every key they count for.
@@ -103,6 +104,59 @@ pub struct State {
     day: i64,
 }
 
+/// A key as it is saved: its panes by kind.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: SignalKey,
+    counts: Vec<(Kind, Vec<Entry>)>,
+    decayed: Decayed,
+    dirty: bool,
+    settling: bool,
+    shown: bool,
+}
+
+impl Durable for State {
+    const UID: &'static str = "signals/1";
+
+    fn save(&self, into: &mut Saver) {
+        into.shared(0, 0, &(self.panes.clocks(), self.turn, self.day));
+        let by_slot = self.panes.by_slot();
+        for (name, key) in &self.keys {
+            let entries = |slot| by_slot.get(slot).cloned().unwrap_or_default();
+            let kept = Kept {
+                name: *name,
+                counts: key.slots.iter().map(|(kind, slot)| (*kind, entries(slot))).collect(),
+                decayed: key.decayed.clone(),
+                dirty: key.dirty,
+                settling: self.settling[key_group(name.hash()) as usize].contains(name),
+                shown: key.shown,
+            };
+            into.own(1, name.hash(), &kept);
+        }
+    }
+
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        if tag == 0 {
+            let (clocks, turn, day): (Option<Vec<i64>>, _, _) = postcard::from_bytes(body)?;
+            (self.turn, self.day) = (turn, day);
+            clocks.iter().for_each(|clocks| self.panes.set_clocks(clocks));
+            return Ok(());
+        }
+        let kept: Kept = postcard::from_bytes(body)?;
+        let mut key = Key { slots: SmallVec::new(), decayed: kept.decayed, dirty: kept.dirty, shown: kept.shown };
+        for (kind, entries) in kept.counts {
+            let slot = self.slot(kept.name);
+            key.slots.push((kind, slot));
+            entries.into_iter().for_each(|entry| self.panes.put(slot, entry));
+        }
+        if kept.settling {
+            self.settling[key_group(kept.name.hash()) as usize].insert(kept.name);
+        }
+        self.keys.insert(kept.name, key);
+        Ok(())
+    }
+}
+
 impl State {
     /// Nothing counted yet.
     pub fn new(params: &SignalsParams, weights: Weights) -> Self {
@@ -132,6 +186,9 @@ impl State {
                 shared => drop(self.settling[key_group(shared.hash()) as usize].insert(shared)),
             }
         }
+        if epoch.retell.is_some() {
+            touched.extend(self.retold(epoch));
+        }
         touched.sort_unstable();
         touched.dedup();
         for key in touched.into_iter().chain(self.settled(epoch)) {
@@ -153,23 +210,36 @@ impl State {
     }
 
     fn count(&mut self, count: Count) {
+        let known = self.keys.get(&count.key).and_then(|key| key.slots.iter().find(|(kind, _)| *kind == count.kind));
+        let known = known.map(|(_, slot)| *slot);
+        let slot = known.unwrap_or_else(|| self.slot(count.key));
         let key = self.keys.entry(count.key).or_default();
-        let slot = match key.slots.iter().find(|(kind, _)| *kind == count.kind) {
-            Some((_, slot)) => *slot,
-            None => {
-                let slot = self.free.pop().unwrap_or(self.owners.len() as u32);
-                if slot as usize == self.owners.len() {
-                    self.owners.push(count.key);
-                }
-                self.owners[slot as usize] = count.key;
-                key.slots.push((count.kind, slot));
-                key.slots.sort_unstable();
-                slot
-            }
-        };
+        if known.is_none() {
+            key.slots.push((count.kind, slot));
+            key.slots.sort_unstable();
+        }
         key.dirty = true;
         key.decayed.put(count.share);
         self.panes.add(slot, count.at, count.diff);
+    }
+
+    /// The keys that are said once more.
+    fn retold(&mut self, epoch: &Epoch) -> Vec<SignalKey> {
+        let again = self.keys.iter_mut().filter(|(key, of)| of.shown && epoch.retells(key.hash()));
+        let dirty = again.map(|(key, of)| {
+            of.dirty = true;
+            *key
+        });
+        dirty.collect()
+    }
+
+    fn slot(&mut self, name: SignalKey) -> u32 {
+        let slot = self.free.pop().unwrap_or(self.owners.len() as u32);
+        if slot as usize == self.owners.len() {
+            self.owners.push(name);
+        }
+        self.owners[slot as usize] = name;
+        slot
     }
 
     /// The keys whose group has its turn between the last clock and this one.

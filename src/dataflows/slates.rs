@@ -26,7 +26,7 @@ use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, UserId};
-use crate::operators::PerEpoch;
+use crate::operators::{Durable, Keep, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping};
 
@@ -53,9 +53,10 @@ pub fn slates<'scope>(
     rows: StreamVec<'scope, u64, Row>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &Params,
+    vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    let mut state = State::new(params);
-    rows.per_epoch(clock, Pipeline, "Slates", move |epoch, rows, out| state.step(epoch, rows, out))
+    let state = State::new(params);
+    rows.keep(clock, Pipeline, state, vault, State::step)
 }
 
 /// One key group's queue.
@@ -73,7 +74,7 @@ struct Queue {
 const SOON: Millis = SECOND;
 
 /// A user and their latest slate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfUser {
     profile: Profile,
     shown: Vec<ItemId>,
@@ -128,9 +129,31 @@ impl State {
             }
             account.coalesced += self.queues[group].pending.len() as u64;
         }
+        for user in self.retold(epoch) {
+            self.tell_again(epoch, user, out);
+        }
         if account != Account::default() {
             out.push(Change::Account(account));
         }
+    }
+
+    fn retold(&self, epoch: &Epoch) -> BTreeSet<UserId> {
+        if epoch.retell.is_none() {
+            return BTreeSet::new();
+        }
+        self.users.keys().copied().filter(|user| epoch.retells(user.0)).collect()
+    }
+
+    /// A slate made anew, because nobody keeps the old one whole, and all that was seen.
+    fn tell_again(&mut self, epoch: &Epoch, user: UserId, out: &mut Vec<Change>) {
+        let of = self.users.get_mut(&user).expect("a known user is told again");
+        of.digest = !of.digest;
+        if let Some(weight) = of.pending {
+            self.queues[key_group(user.0) as usize].pending.remove(&(Reverse(weight), user));
+        }
+        let seen = of.profile.seen();
+        out.extend((!seen.is_empty()).then_some(Change::Seen(user, seen)));
+        self.refresh(epoch, user, out);
     }
 
     fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
@@ -212,6 +235,36 @@ impl State {
         let (entered, left) = (missing(&of.shown, &before), missing(&before, &of.shown));
         let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
+    }
+}
+
+impl Durable for State {
+    const UID: &'static str = "slates/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.board.save(0, 1, into);
+        self.users.iter().for_each(|(user, of)| into.own(2, user.0, &(user, of)));
+        let credits = self.queues.iter().enumerate().filter(|(_, queue)| queue.credit > 0);
+        credits.for_each(|(group, queue)| into.own(3, group as u64, &(group, queue.credit)));
+    }
+
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        match tag {
+            0 => return self.board.load_card(body),
+            1 => return self.board.load_list(body),
+            2 => {
+                let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;
+                let queue = &mut self.queues[key_group(user.0) as usize];
+                queue.pending.extend(of.pending.map(|weight| (Reverse(weight), user)));
+                queue.due.extend(of.due.map(|due| (due, user)));
+                self.users.insert(user, of);
+            }
+            _ => {
+                let (group, credit): (usize, u32) = postcard::from_bytes(body)?;
+                self.queues.iter_mut().skip(group).take(1).for_each(|queue| queue.credit = credit);
+            }
+        }
+        Ok(())
     }
 }
 

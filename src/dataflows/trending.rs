@@ -21,7 +21,7 @@ use crate::model::changes::Scope;
 use crate::model::time::{Millis, Window};
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
 use crate::operators::top::Top;
-use crate::operators::{PerEpoch, Route};
+use crate::operators::{Durable, Keep, Route, Saver, Vault};
 
 /// By what a list is ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,18 +58,18 @@ pub fn trending<'scope>(
     signals: StreamVec<'scope, u64, signals::Change>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
+    vault: &Vault,
 ) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
-    let mut heat = Heat::default();
     let of_items = signals.filter(|change| matches!(change.key, SignalKey::Item(_))).map(Row::Signals);
     let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items).route(|row| row.item().0);
-    let scored = rows.per_epoch(clock.clone(), Pipeline, "Heat", move |epoch, rows, out| heat.step(epoch, rows, out));
+    let scored = rows.keep(clock.clone(), Pipeline, Heat::default(), vault, Heat::step);
     let (warmth, members) = scored.ok_err(|output| match output {
         Output::Warmth(item, warmth) => Ok((item, warmth)),
         Output::Member(list, item, score) => Err((list, item, score)),
     });
-    let mut lists = Lists::new(params.trending.kept.max(params.slates.candidates));
+    let lists = Lists::new(params.trending.kept.max(params.slates.candidates));
     let members = members.route(|(list, _, _)| list.hash());
-    (warmth, members.per_epoch(clock, Pipeline, "Lists", move |epoch, rows, out| lists.step(epoch, rows, out)))
+    (warmth, members.keep(clock, Pipeline, lists, vault, Lists::step))
 }
 
 /// What `Heat` takes in.
@@ -108,7 +108,7 @@ pub enum Output {
     Warmth(ItemId, Option<Warmth>),
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfItem {
     facts: Option<Arc<Item>>,
     signals: Option<Arc<Signals>>,
@@ -219,11 +219,48 @@ impl Lists {
     }
 
     /// One epoch.
-    pub fn step(&mut self, _epoch: &Epoch, members: &mut Vec<(List, ItemId, Option<i64>)>, out: &mut Vec<Told>) {
+    pub fn step(&mut self, epoch: &Epoch, members: &mut Vec<(List, ItemId, Option<i64>)>, out: &mut Vec<Told>) {
         for (list, item, score) in members.drain(..) {
             self.top.set(&list, item, score);
         }
+        if epoch.retell.is_some() {
+            self.top.again(|list| epoch.retells(list.hash()));
+        }
         out.extend(self.top.changed(self.kept).into_iter().map(|(list, best)| (list, Arc::new(best))));
+    }
+}
+
+impl Durable for Heat {
+    const UID: &'static str = "heat/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.items.iter().for_each(|(item, of)| into.own(0, item.0, &(item, of, self.dirty.contains(item))));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (item, of, dirty): (ItemId, OfItem, bool) = postcard::from_bytes(body)?;
+        self.dirty.extend(dirty.then_some(item));
+        self.items.insert(item, of);
+        Ok(())
+    }
+}
+
+impl Durable for Lists {
+    const UID: &'static str = "lists/1";
+
+    fn save(&self, into: &mut Saver) {
+        self.top.members().for_each(|member| into.own(0, member.0.hash(), &member));
+    }
+
+    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        let (list, item, score): (List, ItemId, i64) = postcard::from_bytes(body)?;
+        self.top.set(&list, item, Some(score));
+        Ok(())
+    }
+
+    /// What is in the lists was told.
+    fn loaded(&mut self) {
+        drop(self.top.changed(0));
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use super::ids::key_group;
 use super::interaction::Role;
 use super::time::Millis;
 
@@ -21,6 +22,15 @@ pub struct Epoch {
     pub refreshes: Option<u32>,
     /// Operators hand over what they keep once they have passed this epoch.
     pub save: bool,
+    /// Everything of these key groups, from the first up to the second, is said once more: the store has lost it.
+    pub retell: Option<(u16, u16)>,
+}
+
+impl Epoch {
+    /// Whether everything of the key with this hash is said once more.
+    pub fn retells(&self, hash: u64) -> bool {
+        self.retell.is_some_and(|(from, to)| (from..to).contains(&key_group(hash)))
+    }
 }
 
 /// Next offset to read, by role and partition.

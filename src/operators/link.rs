@@ -4,10 +4,12 @@
 //! lie between, and only the latest `capacity` items count. The fact that must stay true: the links let out and not taken back
 //! are exactly those of the current history, so inserting and removing an item cancel, in any order.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
 
 /// One user's history. `M` is an item with its place in the order: `(first time, item)`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "M: Ord + Deserialize<'de>"))]
 pub struct History<M> {
     /// The latest items, ascending: these are linked.
     active: VecDeque<M>,

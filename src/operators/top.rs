@@ -47,6 +47,16 @@ impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
         self.changed.insert(group.clone());
     }
 
+    /// Every member with its score.
+    pub fn members(&self) -> impl Iterator<Item = (&G, M, i64)> + '_ {
+        self.groups.iter().flat_map(|(group, of)| of.order.iter().map(move |(score, member)| (group, *member, score.0)))
+    }
+
+    /// The groups for which `again` says so change, whatever was told.
+    pub fn again(&mut self, again: impl Fn(&G) -> bool) {
+        self.changed.extend(self.groups.keys().filter(|group| again(group)).cloned());
+    }
+
     /// The groups that changed since the last call, each with its `n` best, best first.
     pub fn changed(&mut self, n: usize) -> Vec<(G, Vec<(M, i64)>)> {
         let changed = std::mem::take(&mut self.changed);

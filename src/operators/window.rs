@@ -23,6 +23,9 @@ struct Ring {
     now: i64,
 }
 
+/// A count of one slot in one pane: ring, pane, count.
+pub type Entry = (u8, i64, i32);
+
 /// Windowed counts by slot: a dense number the caller gives to each thing it counts.
 #[derive(Clone, Debug)]
 pub struct Panes {
@@ -68,12 +71,47 @@ impl Panes {
 
     /// Counts a record (or with -1 takes it back). Out of every window it changes nothing; ahead of the clock it waits.
     pub fn add(&mut self, slot: u32, at: Millis, diff: i32) {
-        if self.totals.len() <= slot as usize {
-            self.totals.resize(slot as usize + 1, [0; WINDOWS]);
-        }
+        self.reach(slot);
         let totals = &mut self.totals[slot as usize];
         for ring in &mut self.rings {
             ring.add(slot, at.div_euclid(ring.resolution), diff, totals);
+        }
+    }
+
+    /// The pane of the clock in each ring, once there was a clock.
+    pub fn clocks(&self) -> Option<Vec<i64>> {
+        self.started.then(|| self.rings.iter().map(|ring| ring.now).collect())
+    }
+
+    /// Sets the clocks of empty panes to what [`Panes::clocks`] said.
+    pub fn set_clocks(&mut self, clocks: &[i64]) {
+        self.rings.iter_mut().zip(clocks).for_each(|(ring, now)| ring.now = *now);
+        self.started = true;
+    }
+
+    /// Every slot's entries.
+    pub fn by_slot(&self) -> FxHashMap<u32, Vec<Entry>> {
+        let mut slots: FxHashMap<u32, Vec<Entry>> = FxHashMap::default();
+        for (ring, of) in self.rings.iter().enumerate() {
+            for (pane, entries) in &of.panes {
+                entries.iter().for_each(|(slot, count)| slots.entry(*slot).or_default().push((ring as u8, *pane, *count)));
+            }
+        }
+        slots
+    }
+
+    /// Puts an entry of [`Panes::by_slot`] back.
+    pub fn put(&mut self, slot: u32, (ring, pane, count): Entry) {
+        self.reach(slot);
+        let Self { rings, totals, .. } = self;
+        if let Some(ring) = rings.get_mut(usize::from(ring)) {
+            ring.add(slot, pane, count, &mut totals[slot as usize]);
+        }
+    }
+
+    fn reach(&mut self, slot: u32) {
+        if self.totals.len() <= slot as usize {
+            self.totals.resize(slot as usize + 1, [0; WINDOWS]);
         }
     }
 

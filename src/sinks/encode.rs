@@ -242,8 +242,15 @@ mod tests {
     use crate::model::{Kind, SlateItem, Source};
     use std::collections::BTreeMap;
 
-    const EPOCH: Epoch =
-        Epoch { number: 42, clock_ms: 1_763_600_000_000, watermark_ms: 0, tick: false, refreshes: None, save: false };
+    const EPOCH: Epoch = Epoch {
+        number: 42,
+        clock_ms: 1_763_600_000_000,
+        watermark_ms: 0,
+        tick: false,
+        refreshes: None,
+        save: false,
+        retell: None,
+    };
 
     fn params() -> Params {
         let hours = |n: u64| Duration::from_secs(3600 * n);

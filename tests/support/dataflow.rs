@@ -5,8 +5,8 @@ use overdrive::dataflows::recommend::{Probes, recommend};
 use overdrive::model::catalogue::Item;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
-use overdrive::model::{Change, Epoch, Event, Input, ItemId, Kind, Op, Origin, Role, Row, TokenId, UserId};
-use overdrive::operators::PerEpoch;
+use overdrive::model::{Change, Epoch, Event, Input, ItemId, Kind, Op, Origin, Part, Role, Row, Saved, TokenId, UserId};
+use overdrive::operators::{PerEpoch, Vault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use timely::dataflow::InputHandle;
@@ -79,6 +79,7 @@ impl Log {
             tick: number.is_multiple_of(3),
             refreshes: None,
             save: false,
+            retell: None,
         };
         let rows = inputs.into_iter().map(|input| self.row(input)).collect();
         self.epochs.push((epoch, rows));
@@ -106,6 +107,19 @@ impl Log {
     pub fn until(&self, epoch: u64) -> Self {
         let mut log = self.clone();
         log.epochs.truncate(epoch as usize);
+        log
+    }
+
+    pub fn since(&self, epoch: u64) -> Self {
+        let mut log = self.clone();
+        log.epochs.drain(..epoch as usize);
+        log
+    }
+
+    /// With everything saved at its last epoch.
+    pub fn saved_at_the_end(&self) -> Self {
+        let mut log = self.clone();
+        log.epochs.last_mut().into_iter().for_each(|(epoch, _)| epoch.save = true);
         log
     }
 
@@ -177,20 +191,32 @@ impl Run {
     }
 }
 
-/// Runs the dataflow; records go to workers by partition, as the feed sends them.
+/// Runs the dataflow from nothing.
 pub fn run(log: &Log, how: Run) -> Changes {
-    let changes: Arc<Mutex<Changes>> = Arc::default();
-    let (out, epochs) = (changes.clone(), log.epochs.clone());
+    resume(log, &Kept::new(), how).0
+}
+
+/// What operators keep, by uid.
+pub type Kept = BTreeMap<String, Vec<Saved>>;
+
+/// Runs the dataflow from what was kept; records go to workers by partition, as the feed sends them. Yields what was saved by the way.
+pub fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
+    let (changes, saved): (Arc<Mutex<Changes>>, Arc<Mutex<Kept>>) = Default::default();
+    let (out, hand_over, restored) = (changes.clone(), saved.clone(), Arc::new(kept.clone()));
+    let epochs = log.epochs.clone();
     let config = if how.workers == 1 { timely::Config::thread() } else { timely::Config::process(how.workers) };
     let guards = timely::execute(config, move |worker| {
         let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-        let out = out.clone();
+        let (out, hand_over) = (out.clone(), hand_over.clone());
+        let vault = Vault::new(restored.clone(), move |_, part: Part| {
+            hand_over.lock().expect("no panic").entry(part.uid).or_default().extend(part.entries);
+        });
         let probe = worker.dataflow(|scope| {
             let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
             let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
                 out.lock().expect("no panic").entry(epoch.number).or_default().append(changes);
             };
-            let changes = recommend(rows, clock.clone(), &params(), &Probes::default());
+            let changes = recommend(rows, clock.clone(), &params(), &vault, &Probes::default());
             changes.per_epoch(clock, Pipeline, "Collect", collect).probe().0
         });
         let (index, peers) = (worker.index(), worker.peers());
@@ -215,7 +241,8 @@ pub fn run(log: &Log, how: Run) -> Changes {
     }
     let mut changes = Arc::try_unwrap(changes).expect("the workers are gone").into_inner().expect("no panic");
     changes.values_mut().for_each(|of_epoch| of_epoch.sort_by_cached_key(|change| format!("{change:?}")));
-    changes
+    let saved = Arc::try_unwrap(saved).expect("the workers are gone").into_inner().expect("no panic");
+    (changes, saved)
 }
 
 /// The last word on every key, as a reader would find it: what was taken away is not there. Slates without their scores, which

@@ -1,0 +1,140 @@
+//! State that leaves an operator at an epoch and comes back at the next start, key by key.
+//!
+//! The facts that must stay true: what is handed over at an epoch is exactly what the operator keeps after that epoch, and an
+//! operator that loads it says, epoch for epoch, what the one that saved it would have said, at any number of workers: a key goes
+//! to the owner of its group, what is shared goes to every worker.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::Serialize;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::ParallelizationContract;
+
+use super::PerEpoch;
+use super::route::owner;
+use crate::model::ids::key_group;
+use crate::model::{Epoch, Part, Saved};
+
+/// An operator's state that outlives the process.
+pub trait Durable {
+    /// Its name, and the version of what `save` writes: `ledger/1`.
+    const UID: &'static str;
+
+    /// Hands over every key.
+    fn save(&self, into: &mut Saver);
+
+    /// Takes one entry back: the tag it was saved with, and its bytes. What is shared comes before what is owned.
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error>;
+
+    /// Called when every entry is there.
+    fn loaded(&mut self) {}
+}
+
+/// Where `save` puts entries.
+pub struct Saver {
+    worker: u64,
+    workers: usize,
+    entries: Vec<Saved>,
+}
+
+impl Saver {
+    /// An entry of the key with this hash, which this worker owns.
+    pub fn own(&mut self, tag: u8, hash: u64, value: &impl Serialize) {
+        self.put(tag, hash, false, value);
+    }
+
+    /// An entry every worker keeps alike: the owner of its hash saves it, all load it.
+    pub fn shared(&mut self, tag: u8, hash: u64, value: &impl Serialize) {
+        if owner(hash, self.workers) == self.worker {
+            self.put(tag, hash, true, value);
+        }
+    }
+
+    fn put(&mut self, tag: u8, hash: u64, shared: bool, value: &impl Serialize) {
+        let payload = postcard::to_extend(value, vec![tag]).expect("plain data has a form in bytes");
+        self.entries.push(Saved { group: key_group(hash), shared, payload });
+    }
+}
+
+/// Where operators find what was saved and leave what they save. Without anything restored every operator begins empty.
+#[derive(Clone)]
+pub struct Vault {
+    restored: Arc<BTreeMap<String, Vec<Saved>>>,
+    hand_over: Rc<dyn Fn(&Epoch, Part)>,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self { restored: Arc::default(), hand_over: Rc::new(|_, _| {}) }
+    }
+}
+
+impl Vault {
+    /// What was restored, by uid, and who takes what is saved.
+    pub fn new(restored: Arc<BTreeMap<String, Vec<Saved>>>, hand_over: impl Fn(&Epoch, Part) + 'static) -> Self {
+        Self { restored, hand_over: Rc::new(hand_over) }
+    }
+
+    fn load<S: Durable>(&self, state: &mut S, worker: u64, workers: usize) {
+        let entries = self.restored.get(S::UID).map(Vec::as_slice).unwrap_or_default();
+        let (shared, own): (Vec<&Saved>, Vec<&Saved>) = entries.iter().partition(|entry| entry.shared);
+        let mine = own.into_iter().filter(|entry| owner(u64::from(entry.group), workers) == worker);
+        for entry in shared.into_iter().chain(mine) {
+            let (tag, body) = entry.payload.split_first().expect("an entry has a tag");
+            let loaded = state.load(*tag, body);
+            loaded.unwrap_or_else(|e| panic!("a verified snapshot holds an entry of {} that cannot be read: {e}", S::UID));
+        }
+        state.loaded();
+    }
+
+    fn save<S: Durable>(&self, state: &S, epoch: &Epoch, worker: u64, workers: usize) {
+        let mut saver = Saver { worker, workers, entries: Vec::new() };
+        state.save(&mut saver);
+        (self.hand_over)(epoch, Part { uid: S::UID.to_string(), entries: saver.entries });
+    }
+}
+
+/// Extension of streams whose time is the epoch.
+pub trait Keep<'scope, I> {
+    /// [`PerEpoch::per_epoch`] over a state that is restored from `vault` first and left there at every epoch that says so.
+    fn keep<O, P, S>(
+        self,
+        clock: StreamVec<'scope, u64, Epoch>,
+        pact: P,
+        state: S,
+        vault: &Vault,
+        step: impl FnMut(&mut S, &Epoch, &mut Vec<I>, &mut Vec<O>) + 'static,
+    ) -> StreamVec<'scope, u64, O>
+    where
+        O: Clone + 'static,
+        P: ParallelizationContract<u64, Vec<I>>,
+        S: Durable + 'static;
+}
+
+impl<'scope, I: Clone + 'static> Keep<'scope, I> for StreamVec<'scope, u64, I> {
+    fn keep<O, P, S>(
+        self,
+        clock: StreamVec<'scope, u64, Epoch>,
+        pact: P,
+        mut state: S,
+        vault: &Vault,
+        mut step: impl FnMut(&mut S, &Epoch, &mut Vec<I>, &mut Vec<O>) + 'static,
+    ) -> StreamVec<'scope, u64, O>
+    where
+        O: Clone + 'static,
+        P: ParallelizationContract<u64, Vec<I>>,
+        S: Durable + 'static,
+    {
+        let (worker, workers) = (self.scope().index() as u64, self.scope().peers());
+        vault.load(&mut state, worker, workers);
+        let vault = vault.clone();
+        self.per_epoch(clock, pact, S::UID, move |epoch, rows, out| {
+            step(&mut state, epoch, rows, out);
+            if epoch.save {
+                vault.save(&state, epoch, worker, workers);
+            }
+        })
+    }
+}
