@@ -37,7 +37,8 @@ fn main() {
     let memory = Memory::new("od:");
     let source = sources::open(&config.source, &config.log, &config.kafka, dir.path(), &Positions::new()).expect("it opens");
     let (began, cpu) = (Instant::now(), common::cpu());
-    let engine = Engine::start(&config, Arc::new(Names::default()), source, Box::new(memory.clone()), |_| {}).expect("it starts");
+    let engine =
+        Engine::start(&config, Arc::new(Names::default()), source, Box::new(memory.clone()), None, |_| {}).expect("it starts");
     let covered = || ends.iter().all(|(place, end)| memory.applied().offsets.get(place).copied().unwrap_or(0) >= *end);
     while !covered() {
         std::thread::sleep(Duration::from_millis(5));

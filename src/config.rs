@@ -22,6 +22,7 @@ pub const DEFAULTS: &str = include_str!("../overdrive.toml");
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub engine: Engine,
+    pub recovery: crate::recovery::Params,
     pub source: crate::sources::Params,
     pub log: crate::sources::log::Params,
     pub kafka: crate::sources::KafkaParams,

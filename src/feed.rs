@@ -1,9 +1,10 @@
 //! Rows and times in, with credit: reads the source, decodes, and cuts what was read into epochs.
 //!
-//! The facts that must stay true: an epoch's binding and clock are decided here, once, before any worker sees a row of it; clocks
-//! never go back; and no more epochs are under way than there is credit for, so that what cannot be worked off waits in the log.
+//! The facts that must stay true: an epoch's binding and clock are decided here, once, before any worker sees a row of it; epochs that
+//! were bound before a restart are read again as they were bound; clocks never go back; and no more epochs are under way than there
+//! is credit for, so that what cannot be worked off waits in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 use crate::align::{Aligner, Arrived};
 use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
+use crate::model::ids::KEY_GROUPS;
 use crate::model::time::{Millis, now_ms};
-use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Role, Row};
+use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row};
 use crate::sources::{Record, Source, SourceError, file};
 
 /// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
@@ -90,6 +92,11 @@ impl Cutter {
         }
     }
 
+    /// Goes on after an epoch that was bound by an earlier run.
+    pub fn follow(&mut self, binding: &Binding) {
+        (self.next, self.clock, self.pace) = (binding.epoch.number + 1, binding.epoch.clock_ms, binding.pace);
+    }
+
     /// The epoch these rows make.
     pub fn close(&mut self, now: Millis, rows: &[Row]) -> Epoch {
         let said = match self.clock_kind {
@@ -123,6 +130,15 @@ fn event_time(row: &Row) -> Option<Millis> {
 /// The topic's name of each role, for dead letters.
 pub type Topics = [Arc<str>; Role::ALL.len()];
 
+/// What others ask of the feed.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// No more is to be read. The last epoch saves.
+    pub stop: AtomicBool,
+    /// The store has lost what it had: everything is to be said once more.
+    pub retell: AtomicBool,
+}
+
 /// Reads, decodes, cuts.
 pub struct Feed {
     pub source: Box<dyn Source>,
@@ -131,57 +147,159 @@ pub struct Feed {
     pub topics: Topics,
     pub engine: Engine,
     pub credit: Credit,
+    /// Epochs an earlier run has bound, to be read again.
+    pub bound: VecDeque<Binding>,
+    /// Nothing is read beyond them.
+    pub ends: bool,
+    /// How often operators hand over what they keep; `None`: never.
+    pub save_every: Option<Duration>,
+    pub wishes: Arc<Wishes>,
+}
+
+/// Key groups said once more in one epoch.
+const RETOLD: u16 = 16;
+
+/// What the feed remembers from epoch to epoch.
+struct Course {
+    saved: Instant,
+    /// The next key group to be said once more.
+    retold: Option<u16>,
+    /// Every partition's position at the start: bound with the first epoch, so that no partition is ever begun anew.
+    announced: Option<Positions>,
+    /// Read for a bound epoch, and not part of it.
+    left_over: VecDeque<Record>,
 }
 
 impl Feed {
-    /// Hands epochs to `deliver` until `stop` is set, `deliver` says that nobody takes them, or the source fails for good. A source
+    /// Hands epochs to `deliver` until asked to stop, `deliver` says that nobody takes them, or the source fails for good. A source
     /// that ended is followed by empty epochs, so that windows go on expiring.
-    pub fn run(mut self, stop: &AtomicBool, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
+    pub fn run(mut self, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
         let mut retries = Retries::default();
+        let announced = Some(self.source.positions());
+        let mut course = Course { saved: Instant::now(), retold: None, announced, left_over: VecDeque::new() };
+        if !self.replay(&mut course, &mut retries, &mut deliver)? || self.ends {
+            return Ok(());
+        }
         let mut aligner = match self.engine.clock {
             ClockKind::Event => Some(Aligner::new(&self.source.positions(), ALIGNED_EPOCHS * self.engine.epoch_rows)),
             ClockKind::Wall => None,
         };
         loop {
             let (mut arrived, opened) = match &mut aligner {
-                None => self.gather(&mut retries)?,
-                Some(aligner) => self.gather_aligned(aligner, &mut retries)?,
+                None => self.gather(&mut course, &mut retries)?,
+                Some(aligner) => self.gather_aligned(aligner, &mut course, &mut retries)?,
             };
-            while !self.credit.take(Duration::from_millis(100)) {
-                if stop.load(Ordering::Acquire) {
-                    return Ok(()); // what was read and not cut is read again by the next start
-                }
+            if !self.wait_for_credit() {
+                deliver(self.cut(Vec::new(), &mut course, true)); // what was read and not cut is read again by the next start
+                return Ok(());
             }
-            if aligner.is_none() {
+            if aligner.is_none() && course.left_over.is_empty() {
                 self.top_up(&mut arrived, opened);
             }
-            if !deliver(self.cut(arrived)) || stop.load(Ordering::Acquire) {
+            let last = self.wishes.stop.load(Ordering::Acquire);
+            if !deliver(self.cut(arrived, &mut course, last)) || last {
                 return Ok(());
             }
         }
     }
 
-    /// Waits for the first record up to the heartbeat, then the epoch's interval for more, unless it is full.
-    fn gather(&mut self, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
-        let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
+    /// Reads the epochs again that were bound before, as they were. `false`: asked to stop, or nobody takes them.
+    fn replay(
+        &mut self,
+        course: &mut Course,
+        retries: &mut Retries,
+        deliver: &mut impl FnMut(Cut) -> bool,
+    ) -> Result<bool, SourceError> {
+        let mut read: BTreeMap<(Role, u32), VecDeque<Record>> = BTreeMap::new();
+        while let Some(binding) = self.bound.pop_front() {
+            if let Some(announced) = &mut course.announced {
+                announced.retain(|place, _| !binding.offsets.contains_key(place));
+            }
+            while !self.holds(&binding) {
+                let mut records = Vec::new();
+                retries.settle(
+                    self.source.poll(self.engine.epoch_rows, self.engine.heartbeat, &mut records),
+                    self.engine.heartbeat,
+                )?;
+                records.into_iter().for_each(|record| read.entry((record.role, record.partition)).or_default().push_back(record));
+                if self.wishes.stop.load(Ordering::Acquire) {
+                    return Ok(false);
+                }
+            }
+            if !self.wait_for_credit() {
+                return Ok(false);
+            }
+            let mut records = Vec::new();
+            for (place, (_, to)) in &binding.offsets {
+                let of = read.entry(*place).or_default();
+                records.extend(std::iter::from_fn(|| of.pop_front_if(|record| record.offset < *to)));
+            }
+            let rows = self.decode_all(records).into_iter().map(|arrived| arrived.row).collect();
+            self.cutter.follow(&binding);
+            if !deliver(Cut { binding, rows, accepted_ms: Vec::new() }) {
+                return Ok(false);
+            }
+        }
+        course.left_over = read.into_values().flatten().collect();
+        Ok(true)
+    }
+
+    /// Whether everything of the epoch was read.
+    fn holds(&self, binding: &Binding) -> bool {
+        let positions = self.source.positions();
+        binding.offsets.iter().all(|(place, (_, to))| positions.get(place).is_some_and(|next| next >= to))
+    }
+
+    /// `false`: asked to stop while there was none.
+    fn wait_for_credit(&self) -> bool {
+        while !self.credit.take(Duration::from_millis(100)) {
+            if self.wishes.stop.load(Ordering::Acquire) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn poll(
+        &mut self,
+        most: usize,
+        wait: Duration,
+        course: &mut Course,
+        retries: &mut Retries,
+    ) -> Result<Vec<Record>, SourceError> {
+        if !course.left_over.is_empty() {
+            let most = most.min(course.left_over.len());
+            return Ok(course.left_over.drain(..most).collect());
+        }
         let mut records = Vec::new();
-        retries.settle(self.source.poll(rows, patience, &mut records), patience)?;
+        retries.settle(self.source.poll(most, wait, &mut records), wait)?;
+        Ok(records)
+    }
+
+    /// Waits for the first record up to the heartbeat, then the epoch's interval for more, unless it is full.
+    fn gather(&mut self, course: &mut Course, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
+        let (rows, interval, patience) = (self.engine.epoch_rows, self.engine.epoch_interval, self.engine.heartbeat);
+        let mut records = self.poll(rows, patience, course, retries)?;
         let opened = Instant::now();
         if !records.is_empty() && records.len() < rows {
             std::thread::sleep(interval); // one wait and one more look cost less than a look for each record
-            retries.settle(self.source.poll(rows - records.len(), Duration::ZERO, &mut records), Duration::ZERO)?;
+            records.extend(self.poll(rows - records.len(), Duration::ZERO, course, retries)?);
         }
         Ok((self.decode_all(records), opened))
     }
 
     /// Reads until an epoch can be made of the earliest records, or the source is quiet.
-    fn gather_aligned(&mut self, aligner: &mut Aligner, retries: &mut Retries) -> Result<(Vec<Arrived>, Instant), SourceError> {
+    fn gather_aligned(
+        &mut self,
+        aligner: &mut Aligner,
+        course: &mut Course,
+        retries: &mut Retries,
+    ) -> Result<(Vec<Arrived>, Instant), SourceError> {
         loop {
             // a shorter silence may be a broker that is busy fetching; a source that was quiet is only looked at
             let known = aligner.quiet && !aligner.is_empty();
             let patience = if known { Duration::ZERO } else { self.engine.heartbeat };
-            let mut records = Vec::new();
-            retries.settle(self.source.poll(self.engine.epoch_rows, patience, &mut records), patience)?;
+            let records = self.poll(self.engine.epoch_rows, patience, course, retries)?;
             aligner.quiet = records.is_empty();
             self.decode_all(records).into_iter().for_each(|arrived| aligner.push(arrived));
             let taken = aligner.take(self.engine.epoch_rows);
@@ -201,8 +319,8 @@ impl Feed {
         }
     }
 
-    fn cut(&mut self, arrived: Vec<Arrived>) -> Cut {
-        let mut offsets = BTreeMap::new();
+    fn cut(&mut self, arrived: Vec<Arrived>, course: &mut Course, last: bool) -> Cut {
+        let mut offsets: BTreeMap<(Role, u32), (u64, u64)> = BTreeMap::new();
         let mut accepted_ms = Vec::with_capacity(arrived.len());
         let mut rows = Vec::with_capacity(arrived.len());
         for Arrived { row, accepted_ms: accepted } in arrived {
@@ -212,8 +330,27 @@ impl Feed {
             accepted_ms.extend(accepted);
             rows.push(row);
         }
-        let epoch = self.cutter.close(now_ms(), &rows);
+        for (place, at) in course.announced.take().into_iter().flatten() {
+            offsets.entry(place).or_insert((at, at));
+        }
+        let mut epoch = self.cutter.close(now_ms(), &rows);
+        epoch.save = self.save_every.is_some_and(|every| last || course.saved.elapsed() >= every);
+        if epoch.save {
+            course.saved = Instant::now();
+        }
+        epoch.retell = self.retell(course);
         Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms }
+    }
+
+    /// The key groups that are said once more in the next epoch.
+    fn retell(&self, course: &mut Course) -> Option<(u16, u16)> {
+        if self.wishes.retell.swap(false, Ordering::AcqRel) {
+            course.retold = Some(0);
+        }
+        let from = course.retold?;
+        let to = (from + RETOLD).min(KEY_GROUPS as u16);
+        course.retold = (to < KEY_GROUPS as u16).then_some(to);
+        Some((from, to))
     }
 
     fn decode_all(&self, records: Vec<Record>) -> Vec<Arrived> {

@@ -8,6 +8,7 @@ pub mod dataflows;
 pub mod feed;
 pub mod model;
 pub mod operators;
+pub mod recovery;
 pub mod scoring;
 pub mod shim;
 pub mod sinks;

@@ -11,8 +11,8 @@
 //! with it, because its peers would wait for it for ever.
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -24,15 +24,17 @@ use timely::worker::Worker;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
 use crate::dataflows::{self, Probes, recommend};
-use crate::feed::{Credit, Cut, Cutter, Feed, Topics};
+use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Change, Epoch, Names, Row};
+use crate::model::{Binding, Change, Epoch, Names, Part, Row, Saved};
 use crate::operators::{PerEpoch, Vault};
+use crate::recovery::{Keeper, Recovery};
+use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
-use crate::sinks::writer::{self, Stats, Writer};
-use crate::sinks::{Applied, Completed, Store};
+use crate::sinks::writer::{self, Left, Stats, Writer};
+use crate::sinks::{Completed, Save, Store};
 use crate::sources::{Kind, Source, SourceError};
 use crate::telemetry;
 
@@ -45,11 +47,12 @@ const TELL: Duration = Duration::from_millis(500);
 
 /// A running engine.
 pub struct Engine {
-    stop: Arc<AtomicBool>,
+    wishes: Arc<Wishes>,
     feed: JoinHandle<Result<(), SourceError>>,
     workers: timely::communication::WorkerGuards<()>,
     collector: JoinHandle<()>,
     writer: Writer,
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// What the collector hears.
@@ -58,6 +61,10 @@ enum Said {
     Cut(Binding, Vec<i64>),
     /// A worker passed an epoch, with what it changed.
     Part(u64, Vec<Change>),
+    /// An operator handed over what it keeps at an epoch.
+    Kept(u64, Part),
+    /// Bindings up to this epoch are durable.
+    Durable(u64),
 }
 
 /// A worker's share of an epoch.
@@ -71,32 +78,66 @@ struct Desk {
 }
 
 impl Engine {
-    /// Starts reading `source` and writing to `store`. `heard` is told every completed epoch before it is written.
+    /// Starts reading `source` and writing to `store`, from what `recovery` found; without it from nothing, and nothing is kept.
+    /// `heard` is told every completed epoch before it is written.
     pub fn start(
         config: &Config,
         names: Arc<Names>,
         source: Box<dyn Source>,
         store: Box<dyn Store>,
+        mut recovery: Option<Recovery>,
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, String> {
         abort_when_a_worker_panics();
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
         let credit = Credit::new(config.engine.epochs_in_flight);
-        let writer = start_writer(config, names.clone(), store, takes)?;
-        let (desk, workers) = start_workers(config, said.clone())?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let feed = feed(config, names, source, credit.clone());
-        let collector = Collector { workers: config.engine.workers, epochs: BTreeMap::new(), completed, credit, heard };
+        let wishes = Arc::new(Wishes::default());
+        let generation = recovery.as_ref().map_or((now_ms() / 1000) as u32, Recovery::generation);
+        let last = recovery.as_ref().and_then(Recovery::last);
+        let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
+        let keeper = recovery
+            .as_ref()
+            .map(|found| keeper(config, found, names.clone(), said.clone()))
+            .transpose()?
+            .flatten()
+            .map(Arc::new);
+        // answers in this process are gone with the process before
+        let lost = keeper.is_some() && last.is_some() && config.store.kind == sinks::Kind::Memory;
+        wishes.retell.store(lost, Ordering::Release);
+        let writer = start_writer(config, names.clone(), store, takes, generation, given.left)?;
+        let (desk, workers) = start_workers(config, said.clone(), given.restored)?;
+        let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
+        feed.save_every = keeper.as_ref().map(|_| config.recovery.snapshot_every);
+        feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
+        last.iter().for_each(|last| feed.cutter.follow(last));
+        feed.bound = given.bound.into();
+        let bound_until = last.as_ref().map(|last| last.epoch.number);
+        let collector = Collector {
+            workers: config.engine.workers,
+            epochs: BTreeMap::new(),
+            completed,
+            credit,
+            heard,
+            durable: if keeper.is_some() { bound_until } else { Some(u64::MAX) },
+            keeper: keeper.clone(),
+        };
         Ok(Self {
             feed: spawn("feed", {
-                let stop = stop.clone();
-                move || feed.run(&stop, |cut| desk.deliver(cut, &said))
+                let keeper = keeper.clone();
+                move || {
+                    feed.run(|cut| {
+                        let new = bound_until.is_none_or(|last| cut.binding.epoch.number > last);
+                        keeper.iter().filter(|_| new).for_each(|keeper| keeper.bind(&cut.binding));
+                        desk.deliver(cut, &said)
+                    })
+                }
             })?,
             collector: spawn("collector", move || collector.run(&hears))?,
-            stop,
+            wishes,
             workers,
             writer,
+            keeper,
         })
     }
 
@@ -107,46 +148,69 @@ impl Engine {
 
     /// Stops reading, completes what was read, writes it. Yields what was done, or why the source failed.
     pub fn stop(self) -> (Stats, Result<(), SourceError>) {
-        self.stop.store(true, Ordering::Release);
+        self.wishes.stop.store(true, Ordering::Release);
         let fed = self.feed.join().expect("the feed does not panic");
+        self.keeper.iter().for_each(|keeper| keeper.end_log());
         for result in self.workers.join() {
             result.expect("a worker that panics takes the process with it");
         }
         self.writer.close();
         self.collector.join().expect("the collector does not panic");
-        (self.writer.join(), fed)
+        let stats = self.writer.join();
+        if let Some(keeper) = self.keeper.and_then(Arc::into_inner) {
+            keeper.close();
+        }
+        (stats, fed)
     }
+}
+
+/// The keeper of what the next start needs. A log that cannot be written ends the process: nothing more could be answered for.
+fn keeper(config: &Config, found: &Recovery, names: Arc<Names>, said: Sender<Said>) -> Result<Option<Keeper>, String> {
+    let on_durable = move |epoch| drop(said.send(Said::Durable(epoch)));
+    let on_failed = |reason: String| {
+        tracing::error!(reason, "the epoch log cannot be written: nothing more is answered");
+        std::process::abort();
+    };
+    found.keeper(names, config.engine.workers, on_durable, on_failed)
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
     std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| format!("the {name} thread cannot start: {e}"))
 }
 
-fn start_writer(config: &Config, names: Arc<Names>, store: Box<dyn Store>, takes: Receiver<Completed>) -> Result<Writer, String> {
+fn start_writer(
+    config: &Config,
+    names: Arc<Names>,
+    store: Box<dyn Store>,
+    takes: Receiver<Completed>,
+    generation: u32,
+    left: Left,
+) -> Result<Writer, String> {
     let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
     let changes = changes::open(&config.changes, state_dir, kafka, names.clone()).map_err(|e| e.to_string())?;
     let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
     let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
-    let params = writer::Params {
-        generation: (now_ms() / 1000) as u32,
-        max_dirty_keys: config.store.max_dirty_keys,
-        retry_max: config.redis.retry_max,
-        applied: Applied::default(),
-    };
+    let params =
+        writer::Params { generation, max_dirty_keys: config.store.max_dirty_keys, retry_max: config.redis.retry_max, left };
     let encoder = Encoder::new(names, &config.store);
     Writer::spawn(store, encoder, params, takes, changes, dead, |_| {}).map_err(|e| format!("the writer cannot start: {e}"))
 }
 
-fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit) -> Feed {
+fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit, wishes: Arc<Wishes>) -> Feed {
     let (engine, ledger) = (config.engine.clone(), &config.recommend.ledger);
     let cutter = Cutter::new(&engine, ledger.lateness, config.recommend.slates.busy_refreshes, 0);
     let kafka = &config.kafka;
     let topics: Topics =
         [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into());
-    Feed { source, decoder: Decoder::new(names, Limits::PUBLISHED), cutter, topics, engine, credit }
+    let (decoder, bound) = (Decoder::new(names, Limits::PUBLISHED), VecDeque::new());
+    Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, save_every: None, wishes }
 }
 
-fn start_workers(config: &Config, said: Sender<Said>) -> Result<(Desk, timely::communication::WorkerGuards<()>), String> {
+fn start_workers(
+    config: &Config,
+    said: Sender<Said>,
+    restored: Arc<BTreeMap<String, Vec<Saved>>>,
+) -> Result<(Desk, timely::communication::WorkerGuards<()>), String> {
     let count = config.engine.workers;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded()).unzip();
     let desk = Desk { slices: senders, threads: Arc::new((0..count).map(|_| OnceLock::new()).collect()) };
@@ -157,19 +221,23 @@ fn start_workers(config: &Config, said: Sender<Said>) -> Result<(Desk, timely::c
         let index = worker.index();
         let mine = receivers[index].lock().expect("no panic under the lock").take().expect("taken once, by its worker");
         threads[index].set(std::thread::current()).expect("set once, by its worker");
-        work(worker, &mine, said.clone(), &params);
+        let hand_over = {
+            let said = said.clone();
+            move |epoch: &Epoch, part| said.send(Said::Kept(epoch.number, part)).expect("the collector outlives the workers")
+        };
+        work(worker, &mine, said.clone(), &params, &Vault::new(restored.clone(), hand_over));
     })
     .map_err(|e| format!("the workers cannot start: {e}"))?;
     Ok((desk, workers))
 }
 
 /// One worker: takes its slices, steps, parks.
-fn work(worker: &mut Worker, slices: &Receiver<Slice>, said: Sender<Said>, params: &dataflows::Params) {
+fn work(worker: &mut Worker, slices: &Receiver<Slice>, said: Sender<Said>, params: &dataflows::Params, vault: &Vault) {
     let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-    let (probes, vault) = (Probes::default(), Vault::default());
+    let probes = Probes::default();
     worker.dataflow(|scope| {
         let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
-        recommend(rows, clock.clone(), params, &vault, &probes).per_epoch(
+        recommend(rows, clock.clone(), params, vault, &probes).per_epoch(
             clock,
             Pipeline,
             "Out",
@@ -243,6 +311,9 @@ struct Collector<F> {
     completed: Sender<Completed>,
     credit: Credit,
     heard: F,
+    /// Epochs up to here may have effects.
+    durable: Option<u64>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 #[derive(Default)]
@@ -250,36 +321,69 @@ struct Gathering {
     cut: Option<(Binding, Vec<i64>)>,
     parts: usize,
     changes: Vec<Change>,
+    kept: Vec<Part>,
 }
 
 impl<F: FnMut(&Completed)> Collector<F> {
     fn run(mut self, hears: &Receiver<Said>) {
         for said in hears {
-            match said {
-                Said::Cut(binding, accepted_ms) => {
-                    let gathering = self.epochs.entry(binding.epoch.number).or_default();
-                    gathering.cut = Some((binding, accepted_ms));
-                }
-                Said::Part(epoch, changes) => {
-                    let gathering = self.epochs.entry(epoch).or_default();
-                    gathering.parts += 1;
-                    gathering.changes.extend(changes);
-                }
-            }
-            let complete = |g: &Gathering| g.cut.is_some() && g.parts == self.workers;
-            while let Some(first) = self.epochs.first_entry().filter(|first| complete(first.get())) {
-                let Gathering { cut, changes, .. } = first.remove();
-                let (binding, accepted_ms) = cut.expect("complete, so cut");
-                let completed = Completed { binding, changes, accepted_ms };
-                balance(&completed);
-                (self.heard)(&completed);
-                if self.completed.send(completed).is_err() {
+            self.hear(said);
+            while let Some(gathered) = self.next() {
+                if !self.complete(gathered) {
                     return;
                 }
-                self.credit.give();
             }
         }
     }
+
+    /// The next epoch, when everything of it is there and it may have effects.
+    fn next(&mut self) -> Option<Gathering> {
+        let first = self.epochs.first_entry()?;
+        let there = first.get().cut.is_some() && first.get().parts == self.workers;
+        (there && self.durable >= Some(*first.key())).then(|| first.remove())
+    }
+
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Cut(binding, accepted_ms) => {
+                let gathering = self.epochs.entry(binding.epoch.number).or_default();
+                gathering.cut = Some((binding, accepted_ms));
+            }
+            Said::Part(epoch, changes) => {
+                let gathering = self.epochs.entry(epoch).or_default();
+                gathering.parts += 1;
+                gathering.changes.extend(changes);
+            }
+            Said::Kept(epoch, part) => self.epochs.entry(epoch).or_default().kept.push(part),
+            Said::Durable(epoch) => self.durable = self.durable.max(Some(epoch)),
+        }
+    }
+
+    /// Passes an epoch on; `false` when nobody takes it.
+    fn complete(&mut self, Gathering { cut, changes, kept, .. }: Gathering) -> bool {
+        let (binding, accepted_ms) = cut.expect("complete, so cut");
+        let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));
+        let completed = Completed { binding, changes, accepted_ms, save };
+        balance(&completed);
+        (self.heard)(&completed);
+        let taken = self.completed.send(completed).is_ok();
+        self.credit.give();
+        taken
+    }
+}
+
+/// What the writer does with its part of a snapshot, at an epoch that saves.
+fn save(keeper: &Keeper, binding: &Binding, kept: Vec<Part>) -> Option<Save> {
+    let positions = keeper.advance(binding);
+    let (epoch, pace, desk) = (binding.epoch, binding.pace, keeper.desk());
+    epoch.save.then(|| {
+        let kept = Mutex::new(kept);
+        Save(Arc::new(move |left| {
+            let mut parts = std::mem::take(&mut *kept.lock().expect("no panic under the lock"));
+            parts.push(left);
+            desk.hand_over(epoch, pace, positions.clone(), parts);
+        }))
+    })
 }
 
 /// The conservation law: every event consumed has one outcome.

@@ -82,7 +82,7 @@ fn replay(config: &Config, data: &Path) {
 
 /// Runs the engine until everything that lies in the log is in the store, and two heartbeats more.
 fn run(config: &Config, source: Box<dyn Source>, store: Box<dyn Store>, memory: &Memory, ends: &Positions) -> Stats {
-    let engine = Engine::start(config, Arc::new(Names::default()), source, store, |_| {}).expect("the engine starts");
+    let engine = Engine::start(config, Arc::new(Names::default()), source, store, None, |_| {}).expect("the engine starts");
     let until = Instant::now() + Duration::from_secs(300);
     let covered =
         |applied: &Applied| ends.iter().all(|(place, end)| applied.tick_offsets.get(place).copied().unwrap_or(0) >= *end);

@@ -484,7 +484,12 @@ mod contract {
         };
         let partition = (number % 3) as u32;
         let offsets = [((Role::Events, partition), (number, number + 1))].into();
-        Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![number as i64] }
+        Completed {
+            binding: Binding { epoch, offsets, pace: Pace::default() },
+            changes,
+            accepted_ms: vec![number as i64],
+            save: None,
+        }
     }
 
     /// A writer over a store, with its files in `dir`.
@@ -501,7 +506,7 @@ mod contract {
         let feed = changes::open(&feed, dir, &kafka, names.clone()).expect("the feed opens");
         let encoder = Encoder::new(names.clone(), &super::store_params());
         let retry_max = Duration::from_millis(100);
-        let params = writer::Params { generation: 1, max_dirty_keys, retry_max, applied: Applied::default() };
+        let params = writer::Params { generation: 1, max_dirty_keys, retry_max, left: writer::Left::default() };
         let dead = DeadLetters::open(dir, None).expect("the letters open");
         let (tx, rx) = crossbeam_channel::bounded(4);
         let on_applied = move |applied: &Applied| {
@@ -580,10 +585,12 @@ mod contract {
             vec![slate(gone, false, vec![]), Change::Forgotten(gone), slate(back, true, vec![]), Change::Forgotten(back)];
         tx.send(completed(2, forget)).expect("the writer lives");
         tx.send(completed(3, vec![Change::Dead(dead)])).expect("the writer lives");
+        assert!(stream.names.users.get(gone.0).is_some(), "what was read before the deletion may still name the user");
+        tx.send(completed(2_000, vec![])).expect("the writer lives");
         drop(tx);
         assert_eq!(writer.join().unwritten, 0);
         assert_eq!(Memory::dump(&memory).into_keys().collect::<Vec<_>>(), ["od:meta", "od:slate:home:{u1}"]);
-        assert_eq!(stream.names.users.get(gone.0), None, "with the last key the name goes");
+        assert_eq!(stream.names.users.get(gone.0), None, "when nothing read before can name the user any more, the name goes");
         assert!(stream.names.users.get(back.0).is_some(), "who comes back at once keeps it");
         let lines = |file: &str| std::fs::read_to_string(dir.path().join(file)).expect("it is there");
         let users: Vec<String> =

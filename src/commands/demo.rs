@@ -77,6 +77,7 @@ fn demo_config(config: &Config) -> Result<(Config, File), String> {
     config.source.start = "earliest".into();
     config.store.kind = sinks::Kind::Memory;
     config.engine.clock = ClockKind::Wall;
+    config.recovery.enabled = false; // every demo begins anew
     let (dir, lock) = own_folder(&config.engine.state_dir)?;
     config.engine.state_dir = dir;
     let (bind, port) = (config.service.bind.as_str(), config.service.port);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::model::{Change, Names, Positions};
+use crate::model::{Change, Names};
+use crate::recovery::Recovery;
 use crate::shim::{self, MemoryReader, Reader, Recent};
 use crate::sinks::memory::Memory;
 use crate::sinks::writer::Stats;
@@ -73,10 +74,14 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     if source.kind == sources::Kind::Kafka && kafka.create_topics {
         sources::kafka::create_topics(kafka).map_err(|e| e.to_string())?;
     }
-    let opened = sources::open(source, log, kafka, &config.engine.state_dir, &Positions::new()).map_err(|e| e.to_string())?;
+    let dir = config.engine.state_dir.join("state");
+    let recovery = &config.recovery;
+    let found = recovery.enabled.then(|| Recovery::open(&dir, &config.recommend, recovery.snapshots_kept)).transpose()?;
+    let recorded = found.as_ref().map(Recovery::positions).unwrap_or_default();
+    let opened = sources::open(source, log, kafka, &config.engine.state_dir, &recorded).map_err(|e| e.to_string())?;
     let names = Arc::new(Names::default());
     let known = names.clone();
-    Engine::start(config, names, opened, store, move |completed| note(completed, &known, &recent))
+    Engine::start(config, names, opened, store, found, move |completed| note(completed, &known, &recent))
 }
 
 /// Keeps the console's list of users who were here lately.

@@ -17,6 +17,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     let mut check = Check(Vec::new());
     durations(&mut check, layers);
     engine(&mut check, config);
+    recovery(&mut check, config);
     inputs(&mut check, config);
     stores(&mut check, config);
     stages(&mut check, config);
@@ -50,6 +51,12 @@ impl Check {
     fn one_of(&mut self, key: &str, value: &str, names: &[&str]) {
         self.rule(&[key], names.contains(&value), format!("must be one of {}", names.join(", ")));
     }
+}
+
+fn recovery(check: &mut Check, config: &Config) {
+    check.within("recovery.snapshots_kept", config.recovery.snapshots_kept, 2..=100);
+    let every = config.recovery.snapshot_every;
+    check.rule(&["recovery.snapshot_every"], every >= Duration::from_secs(1), "must be 1s or more");
 }
 
 /// Whatever a default spells as a duration is one.

@@ -51,6 +51,15 @@ impl Table {
         self.shards[hash as usize % SHARDS].0.write().expect("no panic under the lock").remove(&hash);
     }
 
+    /// Every name with its hash.
+    pub fn all(&self) -> Vec<(u64, Arc<str>)> {
+        let of = |shard: &Shard| {
+            let known = shard.0.read().expect("no panic under the lock");
+            known.iter().map(|(hash, name)| (*hash, name.clone())).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
     /// How many names are known.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| s.0.read().expect("no panic under the lock").len()).sum()

@@ -94,6 +94,11 @@ impl Dirty {
         take([&mut self.settling], most)
     }
 
+    /// All of it, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Dated> {
+        [&self.slates, &self.others, &self.settling].into_iter().flat_map(|table| table.values())
+    }
+
     /// Makes keys dirty again that were taken and could not be written; nothing may have been merged in between.
     pub(super) fn put_back(&mut self, taken: Vec<Dated>) {
         for (change, epoch) in taken {

@@ -4,10 +4,12 @@
 //! acknowledged only when all of it is there, and the applied mark of an epoch becomes visible after its writes.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::epoch::pairs;
 use crate::model::time::span;
-use crate::model::{Binding, Change, Positions};
+use crate::model::{Binding, Change, Part, Positions};
 
 pub mod changes;
 pub mod dead_letters;
@@ -52,7 +54,7 @@ impl Write {
 }
 
 /// How far the answers have come: stored as the hash `<prefix>meta`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// All writes of epochs up to here are in the store, but for trending and neighbours.
     pub epoch: u64,
@@ -61,8 +63,10 @@ pub struct Applied {
     pub clock_ms: i64,
     pub watermark_ms: i64,
     /// Next offset per role and partition, as of `epoch`.
+    #[serde(with = "pairs")]
     pub offsets: Positions,
     /// The same as of `tick_epoch`.
+    #[serde(with = "pairs")]
     pub tick_offsets: Positions,
 }
 
@@ -73,6 +77,18 @@ pub struct Completed {
     pub changes: Vec<Change>,
     /// When the log accepted each event of the epoch, milliseconds since 1970: what freshness is measured from.
     pub accepted_ms: Vec<i64>,
+    /// Where to leave what is not yet written once this epoch is merged, if the epoch saves.
+    pub save: Option<Save>,
+}
+
+/// Takes what the writer keeps, at an epoch that saves.
+#[derive(Clone)]
+pub struct Save(pub Arc<dyn Fn(Part) + Send + Sync>);
+
+impl std::fmt::Debug for Save {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Save")
+    }
 }
 
 /// Why a store did not take a batch.

@@ -18,7 +18,7 @@ use super::encode::Encoder;
 use super::jsonl::Undelivered;
 use super::{Applied, Completed, Store, StoreError, Write};
 use crate::model::changes::Account;
-use crate::model::{Binding, Change, Epoch, SignalKey, UserId};
+use crate::model::{Binding, Change, Epoch, Part, Saved, SignalKey, UserId};
 
 /// Keys in one batch at most.
 const BATCH: usize = 2048;
@@ -26,6 +26,8 @@ const BATCH: usize = 2048;
 const SETTLED: usize = 64;
 /// The first pause when the store is away; it doubles up to `retry_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Epochs that may have been read, and their names met, before the writer sees the first of them: a name met by then is still needed.
+const READ_AHEAD: u64 = 640;
 /// Tries after the last epoch, before what is dirty is given up.
 const LAST_TRIES: u32 = 8;
 
@@ -38,8 +40,37 @@ pub struct Params {
     pub max_dirty_keys: usize,
     /// The longest pause between two tries.
     pub retry_max: Duration,
-    /// What the store has from before, where the engine resumes.
-    pub applied: Applied,
+    /// What an earlier run had left to do; empty without one.
+    pub left: Left,
+}
+
+/// What a writer has not yet written at an epoch, and how far the answers are when it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Left {
+    /// What the store shows at least.
+    pub shown: Applied,
+    pub next: Applied,
+    pub dirty: Vec<(Change, Epoch)>,
+    pub forgotten: Vec<(UserId, u64)>,
+}
+
+/// The name under which it is saved, and its version.
+const UID: &str = "dirty/1";
+
+impl Left {
+    /// As saved.
+    pub fn of(parts: &[Part]) -> Result<Self, String> {
+        let mut left = Self::default();
+        let unreadable = |e: postcard::Error| format!("the snapshot's {UID} cannot be read: {e}");
+        for entry in parts.iter().filter(|part| part.uid == UID).flat_map(|part| &part.entries) {
+            match entry.payload.split_first() {
+                Some((0, body)) => (left.shown, left.next, left.forgotten) = postcard::from_bytes(body).map_err(unreadable)?,
+                Some((_, body)) => left.dirty.push(postcard::from_bytes(body).map_err(unreadable)?),
+                None => return Err(format!("the snapshot's {UID} has an empty entry")),
+            }
+        }
+        Ok(left)
+    }
 }
 
 /// What a writer did.
@@ -82,6 +113,8 @@ impl Writer {
         let closing = Arc::new(AtomicBool::new(false));
         let told = closing.clone();
         let run = move || {
+            let mut dirty = Dirty::default();
+            params.left.dirty.iter().for_each(|(change, epoch)| dirty.merge(change.clone(), *epoch));
             Loop {
                 store,
                 encoder,
@@ -90,11 +123,11 @@ impl Writer {
                 changes,
                 dead,
                 on_applied: Box::new(on_applied),
-                dirty: Dirty::default(),
-                forgotten: BTreeSet::new(),
+                dirty,
+                forgotten: params.left.forgotten.iter().copied().collect(),
                 accepted: Accepted::default(),
-                shown: params.applied.clone(),
-                next: params.applied.clone(),
+                shown: params.left.shown.clone(),
+                next: params.left.next.clone(),
                 pause: FIRST_PAUSE,
                 away: None,
                 feed_fails: false,
@@ -132,8 +165,8 @@ struct Loop {
     dead: DeadLetters,
     on_applied: Box<dyn Fn(&Applied) + Send>,
     dirty: Dirty,
-    /// Users whose names go as soon as the deletions of their keys are written.
-    forgotten: BTreeSet<UserId>,
+    /// Users whose names go, and the epoch that forgot them.
+    forgotten: BTreeMap<UserId, u64>,
     accepted: Accepted,
     /// What the store shows.
     shown: Applied,
@@ -223,11 +256,11 @@ impl Loop {
     }
 
     fn merge(&mut self, completed: Completed) {
-        let Completed { binding, changes, accepted_ms } = completed;
+        let Completed { binding, changes, accepted_ms, save } = completed;
         self.advance(&binding);
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
         self.bury(binding.epoch.number, &changes);
-        self.forget(&changes);
+        self.forget(binding.epoch.number, &changes);
         for change in changes {
             if let Change::Account(account) = &change {
                 self.stats.account.add(account);
@@ -237,6 +270,22 @@ impl Loop {
         }
         self.stats.epochs += 1;
         self.meters.dirty.set(self.dirty.len() as f64);
+        if let Some(save) = save {
+            save.0(self.left());
+        }
+    }
+
+    /// What is not yet written, in the form of [`Left::of`].
+    fn left(&self) -> Part {
+        let entry = |tag: u8, value: postcard::Result<Vec<u8>>| {
+            let mut payload = vec![tag];
+            payload.extend(value.expect("plain data has a form in bytes"));
+            Saved { group: 0, shared: false, payload }
+        };
+        let forgotten: Vec<(UserId, u64)> = self.forgotten.iter().map(|(user, epoch)| (*user, *epoch)).collect();
+        let marks = entry(0, postcard::to_stdvec(&(&self.shown, &self.next, forgotten)));
+        let dirty = self.dirty.iter().map(|dated| entry(1, postcard::to_stdvec(dated)));
+        Part { uid: UID.to_string(), entries: std::iter::once(marks).chain(dirty).collect() }
     }
 
     fn advance(&mut self, binding: &Binding) {
@@ -256,11 +305,12 @@ impl Loop {
     }
 
     /// Notes whose names are to go; a user of whom there is something new in this epoch or a later one keeps theirs.
-    fn forget(&mut self, changes: &[Change]) {
-        self.forgotten.extend(changes.iter().filter_map(|c| if let Change::Forgotten(user) = c { Some(*user) } else { None }));
+    fn forget(&mut self, epoch: u64, changes: &[Change]) {
+        let gone = changes.iter().filter_map(|c| if let Change::Forgotten(user) = c { Some((*user, epoch)) } else { None });
+        self.forgotten.extend(gone);
         if !self.forgotten.is_empty() {
             let news: BTreeSet<UserId> = changes.iter().filter_map(news_of).collect();
-            self.forgotten.retain(|user| !news.contains(user));
+            self.forgotten.retain(|user, _| !news.contains(user));
         }
     }
 
@@ -328,9 +378,14 @@ impl Loop {
         self.meters.shown(&self.shown, &mut self.accepted);
         let skipped = self.encoder.skipped();
         self.meters.skipped.increment(skipped - std::mem::replace(&mut self.stats.skipped, skipped));
-        for user in std::mem::take(&mut self.forgotten) {
-            self.encoder.names().users.forget(user.0);
-        }
+        let (shown, names) = (self.shown.epoch, self.encoder.names());
+        self.forgotten.retain(|user, epoch| {
+            let due = shown >= *epoch + READ_AHEAD;
+            if due {
+                names.users.forget(user.0);
+            }
+            !due
+        });
     }
 
     /// Notes that the store did not take a batch; yields how long to wait.

@@ -1,0 +1,258 @@
+//! Crash anywhere, go on as if nothing had been: what a start finds of the run before, and who keeps it up to date.
+//!
+//! The facts that must stay true: no answer of an epoch is written before its binding is durable; a snapshot is committed only when
+//! every worker, the writer and the names have handed over; and a start reads again exactly the epochs that were bound after the
+//! snapshot it begins with, so that it comes, bit by bit, to where the run before was.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use metrics::{counter, gauge, histogram};
+
+use crate::dataflows;
+use crate::model::ids::{TokenKind, key_group};
+use crate::model::{Binding, Epoch, Names, Pace, Part, Positions, Saved};
+use crate::sinks::writer::Left;
+use crate::state::{EpochLog, Head, Snapshot, State};
+
+/// What a run begins with.
+pub struct Recovery {
+    /// `None`: what is bound is read again, nothing more is read and nothing is kept.
+    state: Option<Arc<State>>,
+    snapshot: Option<Snapshot>,
+    /// Bound by the run before and not in the snapshot.
+    bound: Vec<Binding>,
+    config: String,
+    keep: usize,
+}
+
+/// The spelling of ids under which names are saved, and its version.
+const NAMES: &str = "names/1";
+
+impl Recovery {
+    /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
+    pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, String> {
+        let began = Instant::now();
+        let state = State::open(dir).map_err(|e| e.to_string())?;
+        let snapshot = state.restore().map_err(|e| e.to_string())?;
+        let bound = state.bindings(snapshot.as_ref().map(|s| s.head.epoch.number)).map_err(|e| e.to_string())?;
+        let config = digest(params);
+        if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
+            return Err(format!(
+                "the state in {} was kept under other [ledger], [weights], [signals], [interests] or [neighbours] settings (digest \
+                 {saved}, now {config}); set them back, or move the folder away to build the state anew from what the log retains",
+                dir.display()
+            ));
+        }
+        if let Some(Snapshot { head, .. }) = &snapshot {
+            let (epoch, took) = (head.epoch.number, began.elapsed().as_secs_f64());
+            tracing::info!(epoch, replays = bound.len(), seconds = took, "going on from a snapshot");
+        }
+        Ok(Self { state: Some(Arc::new(state)), snapshot, bound, config, keep })
+    }
+
+    /// A run over these epochs and no others: what it leaves is what any run must leave that was interrupted in whatever way.
+    pub fn over(bound: Vec<Binding>) -> Self {
+        Self { state: None, snapshot: None, bound, config: String::new(), keep: 0 }
+    }
+
+    /// Whether reading ends with what was bound.
+    pub fn ends(&self) -> bool {
+        self.state.is_none()
+    }
+
+    /// The second half of the fence: grows with every start.
+    pub fn generation(&self) -> u32 {
+        self.state.as_ref().map_or(1, |state| state.generation())
+    }
+
+    /// Where reading begins: at the snapshot, or where the first epoch did.
+    pub fn positions(&self) -> Positions {
+        let mut positions = self.snapshot.as_ref().map(|s| s.head.positions.clone()).unwrap_or_default();
+        for (place, (from, _)) in self.bound.iter().flat_map(|binding| &binding.offsets) {
+            positions.entry(*place).or_insert(*from);
+        }
+        positions
+    }
+
+    /// The last epoch of the run before and how its input ran.
+    pub fn last(&self) -> Option<Binding> {
+        let of = |head: &Head| Binding { epoch: head.epoch, offsets: BTreeMap::new(), pace: head.pace };
+        self.bound.last().cloned().or_else(|| self.snapshot.as_ref().map(|s| of(&s.head)))
+    }
+
+    /// Gives everything its share: the epochs to read again, what the writer had left, what operators keep.
+    pub fn give_out(&mut self, names: &Names) -> Result<Given, String> {
+        let parts = self.snapshot.as_mut().map(|s| std::mem::take(&mut s.parts)).unwrap_or_default();
+        let left = Left::of(&parts)?;
+        load_names(&parts, names)?;
+        let restored = parts.into_iter().map(|part| (part.uid, part.entries)).collect();
+        Ok(Given { bound: std::mem::take(&mut self.bound), left, restored: Arc::new(restored) })
+    }
+
+    /// Starts keeping: bindings go to the epoch log, snapshots to the state folder. `on_durable` hears how far the log is. `None`:
+    /// nothing is kept.
+    pub fn keeper(
+        &self,
+        names: Arc<Names>,
+        workers: usize,
+        on_durable: impl Fn(u64) + Send + 'static,
+        on_failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Option<Keeper>, String> {
+        let Some(state) = self.state.clone() else { return Ok(None) };
+        let log = state.start_log(on_durable, on_failed).map_err(|e| e.to_string())?;
+        let (sender, receiver) = unbounded();
+        let (config, keep) = (self.config.clone(), self.keep);
+        let run = move || commit_all(&state, &names, &config, workers, keep, &receiver);
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(run);
+        let thread = thread.map_err(|e| format!("the keeper thread cannot start: {e}"))?;
+        let positions = self.positions();
+        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions) }))
+    }
+}
+
+/// What a start gives out.
+#[derive(Default)]
+pub struct Given {
+    pub bound: Vec<Binding>,
+    pub left: Left,
+    pub restored: Arc<BTreeMap<String, Vec<Saved>>>,
+}
+
+/// Keeps what the next start will need.
+pub struct Keeper {
+    /// `None` once it is closed.
+    log: Mutex<Option<EpochLog>>,
+    sender: Sender<Due>,
+    thread: JoinHandle<()>,
+    /// Of everything that was bound.
+    positions: Mutex<Positions>,
+}
+
+/// A snapshot whose parts are all there but for the writer's.
+type Due = (Epoch, Pace, Positions, Vec<Part>);
+
+/// Leaves a snapshot's last part with the keeper.
+#[derive(Clone)]
+pub struct Desk(Sender<Due>);
+
+impl Desk {
+    /// Everything is there.
+    pub fn hand_over(&self, epoch: Epoch, pace: Pace, positions: Positions, parts: Vec<Part>) {
+        let _ended = self.0.send((epoch, pace, positions, parts)); // a keeper that ended has said why
+    }
+}
+
+impl Keeper {
+    /// A new epoch: durable soon. Call it before any worker sees the epoch.
+    pub fn bind(&self, binding: &Binding) {
+        let log = self.log.lock().expect("no panic under the lock");
+        log.as_ref().expect("nothing is bound after the end").append(binding.clone());
+    }
+
+    /// Where the input stands after this epoch; epochs come in order.
+    pub fn advance(&self, binding: &Binding) -> Positions {
+        let mut positions = self.positions.lock().expect("no panic under the lock");
+        positions.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
+        positions.clone()
+    }
+
+    /// Where snapshots are left.
+    pub fn desk(&self) -> Desk {
+        Desk(self.sender.clone())
+    }
+
+    /// Nothing more is bound: makes durable what was, and lets go of whoever hears of it.
+    pub fn end_log(&self) {
+        let log = self.log.lock().expect("no panic under the lock").take();
+        log.into_iter().for_each(EpochLog::close);
+    }
+
+    /// Finishes what was begun. Every desk must be gone.
+    pub fn close(self) {
+        self.end_log();
+        drop(self.sender);
+        self.thread.join().expect("the keeper does not panic");
+    }
+}
+
+fn commit_all(state: &State, names: &Names, config: &str, workers: usize, keep: usize, due: &Receiver<Due>) {
+    for (epoch, pace, positions, mut parts) in due {
+        parts.push(save_names(names));
+        let parts = whole(parts);
+        let head = Head { epoch, pace, positions, workers, config: config.to_string() };
+        let began = Instant::now();
+        match state.commit(&Snapshot { head, parts }, keep) {
+            Ok(committed) => {
+                histogram!("overdrive_snapshot_seconds").record(began.elapsed().as_secs_f64());
+                gauge!("overdrive_snapshot_epoch").set(epoch.number as f64);
+                gauge!("overdrive_snapshot_bytes").set(committed.bytes as f64);
+                let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
+                tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
+            }
+            Err(error) => {
+                counter!("overdrive_snapshot_errors_total").increment(1);
+                tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
+            }
+        }
+    }
+}
+
+/// One part per operator, of all workers.
+fn whole(parts: Vec<Part>) -> Vec<Part> {
+    let mut by_uid: BTreeMap<String, Vec<Saved>> = BTreeMap::new();
+    parts.into_iter().for_each(|part| by_uid.entry(part.uid).or_default().extend(part.entries));
+    by_uid.into_iter().map(|(uid, entries)| Part { uid, entries }).collect()
+}
+
+fn save_names(names: &Names) -> Part {
+    let tables = [(0u8, &names.users), (1, &names.items), (2, &names.tokens)];
+    let entry = |kind: u8, (hash, name): (u64, Arc<str>)| {
+        let payload = [&[kind], name.as_bytes()].concat();
+        Saved { group: key_group(hash), shared: true, payload }
+    };
+    let entries = tables.into_iter().flat_map(|(kind, table)| table.all().into_iter().map(move |named| entry(kind, named)));
+    Part { uid: NAMES.to_string(), entries: entries.collect() }
+}
+
+fn load_names(parts: &[Part], names: &Names) -> Result<(), String> {
+    for entry in parts.iter().filter(|part| part.uid == NAMES).flat_map(|part| &part.entries) {
+        let (kind, name) = entry.payload.split_first().ok_or("the snapshot holds a name without a kind")?;
+        let name = std::str::from_utf8(name).map_err(|e| format!("the snapshot holds a name that is no text: {e}"))?;
+        match kind {
+            0 => names.user(name).map(drop),
+            1 => names.item(name).map(drop),
+            _ => spelt(name).map_or(Ok(()), |(kind, bare)| names.token(kind, bare).map(drop)),
+        }
+        .map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// `category:jazz` as a kind and a bare name.
+fn spelt(name: &str) -> Option<(TokenKind, &str)> {
+    let (_, bare) = name.split_once(':')?;
+    let kinds = [TokenKind::Category, TokenKind::Tag, TokenKind::Author, TokenKind::Language];
+    kinds.into_iter().find(|kind| kind.spell(bare) == name).map(|kind| (kind, bare))
+}
+
+/// Of the settings that are in the state: with others it would be neither taken back exactly nor made again.
+fn digest(params: &dataflows::Params) -> String {
+    let baked = (&params.ledger, &params.weights, &params.signals, &params.interests, &params.neighbours);
+    let text = serde_json::to_string(&baked).expect("settings are plain data");
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
+}
+
+/// `[recovery]`
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    pub enabled: bool,
+    #[serde(with = "crate::model::time::span")]
+    pub snapshot_every: Duration,
+    pub snapshots_kept: usize,
+}
