@@ -13,5 +13,6 @@ pub mod scoring;
 pub mod shim;
 pub mod sinks;
 pub mod sources;
+pub mod state;
 pub mod telemetry;
 pub mod worker;

@@ -13,6 +13,7 @@ pub mod generate;
 pub mod replay;
 pub mod run;
 pub mod serve;
+pub mod snapshot;
 mod stack;
 
 /// Keeps every active user's feed up to date while events arrive.
@@ -59,6 +60,11 @@ pub enum Command {
     /// Check or show the settings
     #[command(after_help = "Examples:\n  overdrive --config my.toml config check\n  overdrive config print --changed")]
     Config(config::Args),
+    /// List, check or show what the engine saved of its state; it may be running
+    #[command(
+        after_help = "Examples:\n  overdrive snapshot list\n  overdrive snapshot verify\n  overdrive snapshot inspect --epoch 4812"
+    )]
+    Snapshot(snapshot::Args),
     /// Check this machine and the servers the settings name, and say what to do
     #[command(
         after_help = "Examples:\n  overdrive doctor\n  overdrive doctor --ask 127.0.0.1:8088/livez   (as a container's health check)"
@@ -75,6 +81,7 @@ pub fn run(command: Command, config: &Config) -> Result<(), String> {
         Command::Replay(args) => replay::run(args, config),
         Command::Generate(args) => generate::run(args, config),
         Command::Config(args) => config::run(args, config),
+        Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),
     }
 }
