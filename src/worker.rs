@@ -31,7 +31,7 @@ use crate::operators::PerEpoch;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
-use crate::sinks::writer::{self, Stats, Writer};
+use crate::sinks::writer::{self, Hooks, Stats, Writer};
 use crate::sinks::{Applied, Completed, Store};
 use crate::sources::{Kind, Source, SourceError};
 use crate::telemetry;
@@ -134,7 +134,8 @@ fn start_writer(config: &Config, names: Arc<Names>, store: Box<dyn Store>, takes
         applied: Applied::default(),
     };
     let encoder = Encoder::new(names, &config.store);
-    Writer::spawn(store, encoder, params, takes, changes, dead, |_| {}).map_err(|e| format!("the writer cannot start: {e}"))
+    let hooks = Hooks { applied: Box::new(|_| {}), lost: Box::new(|_| {}) };
+    Writer::spawn(store, encoder, params, takes, changes, dead, hooks).map_err(|e| format!("the writer cannot start: {e}"))
 }
 
 fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit) -> Feed {
@@ -270,7 +271,7 @@ impl<F: FnMut(&Completed)> Collector<F> {
             while let Some(first) = self.epochs.first_entry().filter(|first| complete(first.get())) {
                 let Gathering { cut, changes, .. } = first.remove();
                 let (binding, accepted_ms) = cut.expect("complete, so cut");
-                let completed = Completed { binding, changes, accepted_ms };
+                let completed = Completed { binding, changes, accepted_ms, retold: None };
                 balance(&completed);
                 (self.heard)(&completed);
                 if self.completed.send(completed).is_err() {
