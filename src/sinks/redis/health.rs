@@ -69,3 +69,24 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    #[test]
+    fn a_forgetful_server_is_told_of_once_and_stands_in_the_numbers() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let mut watch = metrics::with_local_recorder(&recorder, Watch::new);
+        let health = Health { maxmemory: 1 << 30, policy: "allkeys-lru".into(), evicted: 7, ..Health::default() };
+        watch.look(&health);
+        assert_eq!(watch.told.len(), 2);
+        let text = recorder.handle().render();
+        for line in ["overdrive_store_evicted_keys 7", "overdrive_store_evicts 1"] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+        watch.look(&Health { maxmemory: 0, evicted: 0, ..health });
+        assert_eq!((watch.told.len(), recorder.handle().render().contains("overdrive_store_evicts 0")), (0, true));
+    }
+}
