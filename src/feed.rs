@@ -5,7 +5,7 @@
 //! is credit for, so that what cannot be worked off waits in the log.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,8 @@ pub struct Cut {
     pub rows: Vec<Row>,
     /// When the log accepted each event; not those of a backfill, which were accepted long ago.
     pub accepted_ms: Vec<i64>,
+    /// With this epoch everything was said once more that the store had lost.
+    pub retold: Option<u64>,
 }
 
 /// When epochs close and what time it is in them. Pure: the time of day is handed in.
@@ -135,8 +137,8 @@ pub type Topics = [Arc<str>; Role::ALL.len()];
 pub struct Wishes {
     /// No more is to be read. The last epoch saves.
     pub stop: AtomicBool,
-    /// The store has lost what it had: everything is to be said once more.
-    pub retell: AtomicBool,
+    /// The store has lost what it had, for the nth time: everything is to be said once more. 0: it has not.
+    pub retell: AtomicU64,
 }
 
 /// Reads, decodes, cuts.
@@ -162,8 +164,8 @@ const RETOLD: u16 = 16;
 /// What the feed remembers from epoch to epoch.
 struct Course {
     saved: Instant,
-    /// The next key group to be said once more.
-    retold: Option<u16>,
+    /// The loss that is being made good, and the next key group to be said once more.
+    retold: (u64, u16),
     /// Every partition's position at the start: bound with the first epoch, so that no partition is ever begun anew.
     announced: Option<Positions>,
     /// Read for a bound epoch, and not part of it.
@@ -176,7 +178,7 @@ impl Feed {
     pub fn run(mut self, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
         let mut retries = Retries::default();
         let announced = Some(self.source.positions());
-        let mut course = Course { saved: Instant::now(), retold: None, announced, left_over: VecDeque::new() };
+        let mut course = Course { saved: Instant::now(), retold: (0, 0), announced, left_over: VecDeque::new() };
         if !self.replay(&mut course, &mut retries, &mut deliver)? || self.ends {
             return Ok(());
         }
@@ -236,7 +238,7 @@ impl Feed {
             }
             let rows = self.decode_all(records).into_iter().map(|arrived| arrived.row).collect();
             self.cutter.follow(&binding);
-            if !deliver(Cut { binding, rows, accepted_ms: Vec::new() }) {
+            if !deliver(Cut { binding, rows, accepted_ms: Vec::new(), retold: None }) {
                 return Ok(false);
             }
         }
@@ -338,19 +340,28 @@ impl Feed {
         if epoch.save {
             course.saved = Instant::now();
         }
-        epoch.retell = self.retell(course);
-        Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms }
+        let (retell, retold) = self.retell(course, epoch.tick);
+        epoch.retell = retell;
+        Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms, retold }
     }
 
-    /// The key groups that are said once more in the next epoch.
-    fn retell(&self, course: &mut Course) -> Option<(u16, u16)> {
-        if self.wishes.retell.swap(false, Ordering::AcqRel) {
-            course.retold = Some(0);
+    /// The key groups that are said once more in this epoch, and the loss that is made good with it: by the first tick after the last
+    /// group, because what settles is told at ticks.
+    fn retell(&self, course: &mut Course, tick: bool) -> (Option<(u16, u16)>, Option<u64>) {
+        let wished = self.wishes.retell.load(Ordering::Acquire);
+        if wished > course.retold.0 {
+            course.retold = (wished, 0);
         }
-        let from = course.retold?;
-        let to = (from + RETOLD).min(KEY_GROUPS as u16);
-        course.retold = (to < KEY_GROUPS as u16).then_some(to);
-        Some((from, to))
+        let ((loss, from), all) = (course.retold, KEY_GROUPS as u16);
+        if loss == 0 || from > all {
+            return (None, None);
+        }
+        if from == all {
+            course.retold.1 += u16::from(tick);
+            return (None, tick.then_some(loss));
+        }
+        course.retold.1 = (from + RETOLD).min(all);
+        (Some((from, course.retold.1)), None)
     }
 
     fn decode_all(&self, records: Vec<Record>) -> Vec<Arrived> {

@@ -23,6 +23,14 @@ pub const COALESCED: &str = "overdrive_refreshes_coalesced_total";
 pub const DIRTY_KEYS: &str = "overdrive_dirty_keys";
 /// Batches the store did not take, and reads it did not answer.
 pub const STORE_ERRORS: &str = "overdrive_store_errors_total";
+/// How often the store was found without answers it had shown.
+pub const STORE_LOST: &str = "overdrive_store_lost_total";
+/// Writes the store had something newer for.
+pub const STORE_FENCED: &str = "overdrive_store_fenced_total";
+/// Keys the store dropped for want of memory.
+pub const STORE_EVICTED: &str = "overdrive_store_evicted_keys";
+/// Whether the store may drop keys for want of memory.
+pub const STORE_EVICTS: &str = "overdrive_store_evicts";
 /// The newest epoch whose answers are in the store.
 pub const EPOCH: &str = "overdrive_epoch";
 /// The clock of that epoch.
@@ -49,7 +57,7 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 12] = [
+pub const METRICS: [Metric; 16] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
@@ -57,6 +65,10 @@ pub const METRICS: [Metric; 12] = [
     (COALESCED, Counter, Count, "refreshes put off because the input was behind"),
     (DIRTY_KEYS, Gauge, Count, "keys waiting for the store"),
     (STORE_ERRORS, Counter, Count, "batches not taken and reads not answered by the store"),
+    (STORE_LOST, Counter, Count, "times the store was found without answers it had shown"),
+    (STORE_FENCED, Counter, Count, "writes the store had something newer for: replays, and engines that were replaced"),
+    (STORE_EVICTED, Gauge, Count, "keys the store dropped for want of memory"),
+    (STORE_EVICTS, Gauge, Count, "1 where the store's policy lets it drop keys for want of memory"),
     (EPOCH, Gauge, Count, "newest epoch whose answers are in the store"),
     (CLOCK, Gauge, Milliseconds, "clock of that epoch, since 1970"),
     (REQUESTS, Counter, Count, "requests answered, by route and status"),

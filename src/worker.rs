@@ -29,11 +29,10 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Names, Part, Row, Saved};
 use crate::operators::{PerEpoch, Vault};
 use crate::recovery::{Keeper, Recovery};
-use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
-use crate::sinks::writer::{self, Left, Stats, Writer};
+use crate::sinks::writer::{self, Hooks, Left, Stats, Writer};
 use crate::sinks::{Completed, Save, Store};
 use crate::sources::{Kind, Source, SourceError};
 use crate::telemetry;
@@ -58,7 +57,7 @@ pub struct Engine {
 /// What the collector hears.
 enum Said {
     /// The feed cut an epoch.
-    Cut(Binding, Vec<i64>),
+    Cut(Binding, Accepted),
     /// A worker passed an epoch, with what it changed.
     Part(u64, Vec<Change>),
     /// An operator handed over what it keeps at an epoch.
@@ -66,6 +65,9 @@ enum Said {
     /// Bindings up to this epoch are durable.
     Durable(u64),
 }
+
+/// When the log accepted each event of an epoch, and the loss that is made good with it.
+type Accepted = (Vec<i64>, Option<u64>);
 
 /// A worker's share of an epoch.
 type Slice = (Epoch, Vec<Row>);
@@ -102,10 +104,7 @@ impl Engine {
             .transpose()?
             .flatten()
             .map(Arc::new);
-        // answers in this process are gone with the process before
-        let lost = keeper.is_some() && last.is_some() && config.store.kind == sinks::Kind::Memory;
-        wishes.retell.store(lost, Ordering::Release);
-        let writer = start_writer(config, names.clone(), store, takes, generation, given.left)?;
+        let writer = start_writer(config, names.clone(), store, takes, generation, given.left, wishes.clone())?;
         let (desk, workers) = start_workers(config, said.clone(), given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.save_every = keeper.as_ref().map(|_| config.recovery.snapshot_every);
@@ -185,6 +184,7 @@ fn start_writer(
     takes: Receiver<Completed>,
     generation: u32,
     left: Left,
+    wishes: Arc<Wishes>,
 ) -> Result<Writer, String> {
     let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
     let changes = changes::open(&config.changes, state_dir, kafka, names.clone()).map_err(|e| e.to_string())?;
@@ -193,7 +193,9 @@ fn start_writer(
     let params =
         writer::Params { generation, max_dirty_keys: config.store.max_dirty_keys, retry_max: config.redis.retry_max, left };
     let encoder = Encoder::new(names, &config.store);
-    Writer::spawn(store, encoder, params, takes, changes, dead, |_| {}).map_err(|e| format!("the writer cannot start: {e}"))
+    let lost = move |loss| wishes.retell.store(loss, Ordering::Release);
+    let hooks = Hooks { applied: Box::new(|_| {}), lost: Box::new(lost) };
+    Writer::spawn(store, encoder, params, takes, changes, dead, hooks).map_err(|e| format!("the writer cannot start: {e}"))
 }
 
 fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit, wishes: Arc<Wishes>) -> Feed {
@@ -285,7 +287,7 @@ impl Desk {
         for row in cut.rows {
             slices[row.origin.partition as usize % self.slices.len()].push(row);
         }
-        let mut taken = said.send(Said::Cut(cut.binding, cut.accepted_ms)).is_ok();
+        let mut taken = said.send(Said::Cut(cut.binding, (cut.accepted_ms, cut.retold))).is_ok();
         for (slice, (sender, thread)) in slices.into_iter().zip(self.slices.iter().zip(self.threads.iter())) {
             taken &= sender.send((epoch, slice)).is_ok();
             if let Some(thread) = thread.get() {
@@ -318,7 +320,7 @@ struct Collector<F> {
 
 #[derive(Default)]
 struct Gathering {
-    cut: Option<(Binding, Vec<i64>)>,
+    cut: Option<(Binding, Accepted)>,
     parts: usize,
     changes: Vec<Change>,
     kept: Vec<Part>,
@@ -345,9 +347,9 @@ impl<F: FnMut(&Completed)> Collector<F> {
 
     fn hear(&mut self, said: Said) {
         match said {
-            Said::Cut(binding, accepted_ms) => {
+            Said::Cut(binding, accepted) => {
                 let gathering = self.epochs.entry(binding.epoch.number).or_default();
-                gathering.cut = Some((binding, accepted_ms));
+                gathering.cut = Some((binding, accepted));
             }
             Said::Part(epoch, changes) => {
                 let gathering = self.epochs.entry(epoch).or_default();
@@ -361,9 +363,9 @@ impl<F: FnMut(&Completed)> Collector<F> {
 
     /// Passes an epoch on; `false` when nobody takes it.
     fn complete(&mut self, Gathering { cut, changes, kept, .. }: Gathering) -> bool {
-        let (binding, accepted_ms) = cut.expect("complete, so cut");
+        let (binding, (accepted_ms, retold)) = cut.expect("complete, so cut");
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));
-        let completed = Completed { binding, changes, accepted_ms, save };
+        let completed = Completed { binding, changes, accepted_ms, save, retold };
         balance(&completed);
         (self.heard)(&completed);
         let taken = self.completed.send(completed).is_ok();

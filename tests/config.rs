@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 58] = [
+const OUT_OF_RANGE: [(&str, &str); 59] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -188,6 +188,7 @@ const OUT_OF_RANGE: [(&str, &str); 58] = [
     ("kafka.fetch_wait_max = '6m'", "5m or less"),
     ("store.prefix = 'a{b'", "without braces"),
     ("store.user_ttl = '0s'", "from 1ms"),
+    ("store.tombstone_ttl = '59s'", "must be 1m or more"),
     ("store.max_dirty_keys = 0", "must be 1 or more"),
     ("redis.url = 'localhost:6379'", "redis://"),
     ("redis.pipeline = 0", "must be 1 to"),

@@ -426,11 +426,37 @@ fn nothing_withdrawn_and_nothing_seen_is_shown() {
 }
 
 #[test]
+fn what_is_deleted_is_not_there_and_a_store_that_is_rebuilt_says_so() {
+    use overdrive::sinks::{Sort, Write};
+    both(|mut w| {
+        fill(&mut w);
+        assert_eq!(get(w.addr, "/v1/stats").json()["rebuilding"], json!(false));
+        let (keys, fence, ttl) = (w.keys.clone(), w.fence(), Duration::from_secs(60));
+        let delete = |key, sort| Write::Delete { key, sort, ttl, fence };
+        let writes = [
+            delete(keys.slate("home", None, "u1"), Sort::Value),
+            delete(keys.user("u1"), Sort::Fields),
+            delete(keys.interests("u1"), Sort::Fields),
+            delete(keys.trending(Some("jazz")), Sort::Ranked),
+        ];
+        w.applied.rebuilding = true;
+        w.write(&writes);
+        let feed = get(w.addr, "/v1/feeds/home/u1");
+        assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true)));
+        assert_eq!(get(w.addr, "/v1/users/u1/features").status, 404, "over {}", w.name);
+        assert_eq!(get(w.addr, "/v1/users/u1/interests").status, 404, "over {}", w.name);
+        assert_eq!(get(w.addr, "/v1/trending/category%3Ajazz").json()["items"], json!([]), "over {}", w.name);
+        assert_eq!(get(w.addr, "/v1/stats").json()["rebuilding"], json!(true), "over {}", w.name);
+    });
+}
+
+#[test]
 fn a_slate_that_cannot_be_read_is_as_good_as_none() {
     both(|mut w| {
         fill(&mut w);
         let key = w.keys.slate("home", None, "u1");
-        w.write(&[overdrive::sinks::Write::Value { key, value: b"OD rubbish".to_vec(), ttl: Duration::from_secs(60) }]);
+        let (value, ttl, fence) = (b"OD rubbish".to_vec(), Duration::from_secs(60), w.fence());
+        w.write(&[overdrive::sinks::Write::Value { key, value, ttl, fence }]);
         let feed = get(w.addr, "/v1/feeds/home/u1");
         assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true)));
     });

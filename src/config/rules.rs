@@ -125,6 +125,8 @@ fn stores(check: &mut Check, config: &Config) {
     let plain = |c: char| c.is_ascii_graphic() && c != '{' && c != '}';
     let prefix = config.store.prefix.len() <= 64 && config.store.prefix.chars().all(plain);
     check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
+    let kept = config.store.tombstone_ttl >= Duration::from_secs(60);
+    check.rule(&["store.tombstone_ttl"], kept, "must be 1m or more: a deletion must outlive the replay after a crash");
     check.at_least("store.max_dirty_keys", config.store.max_dirty_keys, 1);
     let schemes = ["redis://", "rediss://", "unix://", "redis+unix://"];
     let url = schemes.iter().any(|scheme| config.redis.url.starts_with(scheme));

@@ -2,6 +2,7 @@
 //! any number of epochs keeps, for each key, what the last of them said; nothing else may be lost.
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 
 use crate::model::changes::Scope;
@@ -13,7 +14,7 @@ pub(super) type Dated = (Change, Epoch);
 /// Keys past which an emptied table gives its room back.
 const ROOM_KEPT: usize = 1 << 16;
 
-/// What identifies the key a change replaces (of the set of withdrawn items, the member): cheaper to merge by than its name.
+/// What identifies the key a change replaces: cheaper to merge by than its name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Slate(UserId, Surface),
@@ -22,7 +23,6 @@ enum Key {
     Seen(UserId),
     Neighbours(ItemId),
     Trending(Scope),
-    Catalogue(ItemId),
 }
 
 fn key_of(change: &Change) -> Option<Key> {
@@ -33,8 +33,7 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Seen(user, _) => Key::Seen(*user),
         Change::Neighbours(item, _) => Key::Neighbours(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
-        Change::Catalogue(item, _) => Key::Catalogue(*item),
-        Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
+        Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
     })
 }
 
@@ -52,6 +51,7 @@ pub(super) struct Dirty {
     slates: FxHashMap<Key, Dated>,
     others: FxHashMap<Key, Dated>,
     settling: FxHashMap<Key, Dated>,
+    listed: Listed,
 }
 
 impl Dirty {
@@ -62,7 +62,7 @@ impl Dirty {
 
     /// Those that every epoch brings up to date.
     pub(super) fn urgent(&self) -> usize {
-        self.slates.len() + self.others.len()
+        self.slates.len() + self.others.len() + self.listed.latest.len()
     }
 
     /// Those that ticks do.
@@ -72,6 +72,9 @@ impl Dirty {
 
     /// Takes a change of an epoch newer than all before. What writes nothing is ignored.
     pub(super) fn merge(&mut self, mut change: Change, epoch: Epoch) {
+        if let Change::Catalogue(item, available) = change {
+            return self.listed.merge(item, available, epoch);
+        }
         let Some(key) = key_of(&change) else { return };
         let table = match key {
             Key::Slate(..) => &mut self.slates,
@@ -84,9 +87,11 @@ impl Dirty {
         table.insert(key, (change, epoch));
     }
 
-    /// Up to `most` urgent keys, slates first; they are dirty no more.
+    /// Up to `most` urgent keys, slates first; they are dirty no more. Of withdrawn items whole epochs, so maybe more.
     pub(super) fn take_urgent(&mut self, most: usize) -> Vec<Dated> {
-        take([&mut self.slates, &mut self.others], most)
+        let mut taken = take([&mut self.slates, &mut self.others], most);
+        self.listed.take(most, &mut taken);
+        taken
     }
 
     /// Up to `most` settling keys; they are dirty no more.
@@ -103,6 +108,43 @@ impl Dirty {
     pub(super) fn put_back(&mut self, taken: Vec<Dated>) {
         for (change, epoch) in taken {
             self.merge(change, epoch);
+        }
+    }
+}
+
+/// What was said of the one set of withdrawn items, by item. It leaves in the order of epochs and whole epochs at a time: the set
+/// has one fence, and whatever is older than that must be in it.
+#[derive(Default)]
+struct Listed {
+    latest: FxHashMap<ItemId, u64>,
+    epochs: BTreeMap<u64, (Epoch, FxHashMap<ItemId, bool>)>,
+}
+
+impl Listed {
+    fn merge(&mut self, item: ItemId, available: bool, epoch: Epoch) {
+        if let Some(before) = self.latest.insert(item, epoch.number) {
+            self.unsay(item, before);
+        }
+        self.epochs.entry(epoch.number).or_insert_with(|| (epoch, FxHashMap::default())).1.insert(item, available);
+    }
+
+    fn unsay(&mut self, item: ItemId, epoch: u64) {
+        let Some((_, items)) = self.epochs.get_mut(&epoch) else { return };
+        items.remove(&item);
+        if items.is_empty() {
+            self.epochs.remove(&epoch);
+        }
+    }
+
+    /// Adds epochs to `taken` until it holds `most` or nothing is left.
+    fn take(&mut self, most: usize, taken: &mut Vec<Dated>) {
+        while taken.len() < most
+            && let Some((_, (epoch, items))) = self.epochs.pop_first()
+        {
+            for (item, available) in items {
+                self.latest.remove(&item);
+                taken.push((Change::Catalogue(item, available), epoch));
+            }
         }
     }
 }
@@ -214,6 +256,28 @@ mod tests {
             .map(|(change, _)| if let Change::Catalogue(item, available) = change { (item.0, available) } else { panic!() })
             .collect();
         assert_eq!((rest, dirty.len()), ([(1, true), (2, false)].into(), 0));
+    }
+
+    #[test]
+    fn withdrawn_items_leave_by_whole_epochs_the_oldest_first() {
+        let mut dirty = Dirty::default();
+        for (item, number) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3), (1, 3)] {
+            dirty.merge(Change::Catalogue(ItemId(item), number == 3), epoch(number));
+        }
+        let items = |taken: &[Dated]| {
+            let item = |(change, epoch): &Dated| match change {
+                Change::Catalogue(item, available) => (epoch.number, item.0, *available),
+                other => panic!("{other:?} was not said"),
+            };
+            taken.iter().map(item).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(dirty.urgent(), 5);
+        let first = dirty.take_urgent(1);
+        assert_eq!(items(&first), [(1, 2, false)].into());
+        dirty.put_back(first);
+        assert_eq!(items(&dirty.take_urgent(2)), [(1, 2, false), (2, 3, false)].into());
+        assert_eq!(items(&dirty.take_urgent(1)), [(3, 1, true), (3, 4, true), (3, 5, true)].into());
+        assert_eq!((dirty.len(), dirty.listed.latest.len(), dirty.listed.epochs.len()), (0, 0, 0));
     }
 
     #[test]

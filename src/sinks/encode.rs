@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
-use super::{Params, Write};
+use super::{Fence, Params, Sort, Write};
 use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
@@ -23,6 +23,7 @@ pub struct Encoder {
     item_ttl: Duration,
     slate_ttl: Duration,
     trending_ttl: Duration,
+    tombstone_ttl: Duration,
     skipped: AtomicU64,
 }
 
@@ -31,6 +32,12 @@ pub struct Encoder {
 struct When {
     as_of: Millis,
     stamp: Stamp,
+}
+
+impl When {
+    fn fence(&self) -> Fence {
+        self.stamp.fence()
+    }
 }
 
 impl Encoder {
@@ -44,6 +51,7 @@ impl Encoder {
             item_ttl: params.item_ttl,
             slate_ttl: params.slate_ttl,
             trending_ttl: params.trending_ttl,
+            tombstone_ttl: params.tombstone_ttl,
             skipped: AtomicU64::new(0),
         }
     }
@@ -58,7 +66,8 @@ impl Encoder {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Appends what `change`, made in `epoch` by this `generation` of the engine, writes: one write, or none.
+    /// Appends what `change`, made in `epoch` by this `generation` of the engine, writes: one write, or none. What
+    /// is said of withdrawn items right after each other becomes one write, as new as the last of it.
     pub fn writes(&self, change: &Change, epoch: &Epoch, generation: u32, out: &mut Vec<Write>) {
         let stamp = Stamp { epoch: epoch.number, generation, model: layout::BLEND.0 };
         let when = When { as_of: epoch.clock_ms, stamp };
@@ -66,10 +75,10 @@ impl Encoder {
             Change::Slate { user, surface, slate, .. } => self.slate(*user, *surface, slate.as_deref(), when),
             Change::Signals(key, signals) => self.signals(*key, signals.as_deref(), when),
             Change::Interests(user, interests) => self.interests(*user, interests.as_deref(), when),
-            Change::Seen(user, items) => return self.seen(*user, items, out),
+            Change::Seen(user, items) => self.seen(*user, items, when),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
-            Change::Trending(scope, items) => self.trending(*scope, items),
-            Change::Catalogue(item, available) => self.catalogue(*item, *available, epoch.clock_ms),
+            Change::Trending(scope, items) => self.trending(*scope, items, when),
+            Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return,
         };
         match write {
@@ -81,7 +90,7 @@ impl Encoder {
     fn slate(&self, user: UserId, surface: Surface, slate: Option<&Slate>, when: When) -> Option<Write> {
         let user = self.user_name(user)?;
         let key = self.keys.slate(surface.name(), None, &user);
-        let Some(slate) = slate else { return Some(Write::Delete { key }) };
+        let Some(slate) = slate else { return Some(self.delete(key, Sort::Value, when)) };
         let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
         // Two hundred items have a few dozen reasons between them, and looking names up is most of the work.
         let mut subjects = FxHashMap::default();
@@ -93,7 +102,8 @@ impl Encoder {
             };
             value.push(&item, row.score_micro, row.source, why(&row.reason, subject.as_deref()), &row.terms);
         }
-        Some(Write::Value { key, value: value.finish(layout::BLEND.1, "", when.stamp), ttl: self.slate_ttl })
+        let value = value.finish(layout::BLEND.1, "", when.stamp);
+        Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
     /// The name a reason mentions, if it mentions one: `None` outside, when that name is unknown.
@@ -114,13 +124,14 @@ impl Encoder {
             SignalKey::Category(token) => (self.keys.category(bare(&self.token_name(token)?)), self.item_ttl),
             SignalKey::Author(token) => (self.keys.author(bare(&self.token_name(token)?)), self.item_ttl),
         };
-        let Some(signals) = signals else { return Some(Write::Delete { key }) };
-        Some(Write::Fields { key, fields: layout::encode_features(signals, when.as_of, when.stamp.epoch), ttl })
+        let Some(signals) = signals else { return Some(self.delete(key, Sort::Fields, when)) };
+        let fields = layout::encode_features(signals, when.as_of, when.fence());
+        Some(Write::Fields { key, fields, ttl, fence: when.fence() })
     }
 
     fn interests(&self, user: UserId, interests: Option<&Interests>, when: When) -> Option<Write> {
         let key = self.keys.interests(&self.user_name(user)?);
-        let Some(interests) = interests else { return Some(Write::Delete { key }) };
+        let Some(interests) = interests else { return Some(self.delete(key, Sort::Fields, when)) };
         let stored = StoredInterests {
             as_of: when.as_of,
             epoch: when.stamp.epoch,
@@ -128,27 +139,23 @@ impl Encoder {
             long: self.named(&interests.long, |t| self.token_name(t)),
             drift: interests.drift,
         };
-        Some(Write::Fields { key, fields: layout::encode_interests(&stored), ttl: self.user_ttl })
+        let fields = layout::encode_interests(&stored, when.stamp.generation);
+        Some(Write::Fields { key, fields, ttl: self.user_ttl, fence: when.fence() })
     }
 
     /// Member by member: an event changes one. The set lives as long as the slates it filters.
-    fn seen(&self, user: UserId, items: &[(ItemId, Option<Millis>)], out: &mut Vec<Write>) {
-        let Some(user) = self.user_name(user) else { return self.skip() };
-        let key = self.keys.seen(&user);
-        let write = |(member, at): (String, Option<Millis>)| Write::Member {
-            key: key.clone(),
-            member,
-            score: at.map(|at| at as f64),
-            ttl: self.slate_ttl,
-        };
-        out.extend(self.named(items, |i| self.item_name(i)).into_iter().map(write));
+    fn seen(&self, user: UserId, items: &[(ItemId, Option<Millis>)], when: When) -> Option<Write> {
+        let key = self.keys.seen(&self.user_name(user)?);
+        let members = self.named(items, |i| self.item_name(i)).into_iter();
+        let members = members.map(|(item, at)| (item, at.map(|at| at as f64))).collect();
+        Some(Write::Members { key, members, ttl: self.slate_ttl, fence: when.fence() })
     }
 
     fn neighbours(&self, item: ItemId, neighbours: &[Neighbour], when: When) -> Option<Write> {
         let item_id = self.item_name(item)?.to_string();
         let key = self.keys.neighbours(&item_id);
         if neighbours.is_empty() {
-            return Some(Write::Delete { key });
+            return Some(self.delete(key, Sort::Value, when));
         }
         let pairs: Vec<(ItemId, Neighbour)> = neighbours.iter().map(|n| (n.item, *n)).collect();
         let named = self.named(&pairs, |i| self.item_name(i)).into_iter();
@@ -157,25 +164,41 @@ impl Encoder {
             proto::Neighbour { item_id, similarity_micro, users }
         };
         let list = proto::Neighbours { item_id, as_of_ms: when.as_of, neighbours: named.map(neighbour).collect() };
-        Some(Write::Value { key, value: layout::encode_neighbours(&list, when.stamp), ttl: self.item_ttl })
+        let value = layout::encode_neighbours(&list, when.stamp);
+        Some(Write::Value { key, value, ttl: self.item_ttl, fence: when.fence() })
     }
 
-    fn trending(&self, scope: Scope, items: &[(ItemId, i64)]) -> Option<Write> {
+    fn trending(&self, scope: Scope, items: &[(ItemId, i64)], when: When) -> Option<Write> {
         let key = match scope {
             Scope::Global => self.keys.trending(None),
             Scope::Category(token) => self.keys.trending(Some(bare(&self.token_name(token)?))),
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };
-        let members = self.named(items, |i| self.item_name(i));
-        Some(ranked(key, members.into_iter().map(|(item, milli)| (item, milli as f64)).collect(), self.trending_ttl))
+        let members: Vec<_> = self.named(items, |i| self.item_name(i)).into_iter().map(|(item, n)| (item, n as f64)).collect();
+        // A set without members is no key.
+        if members.is_empty() {
+            return Some(self.delete(key, Sort::Ranked, when));
+        }
+        Some(Write::Ranked { key, members, ttl: self.trending_ttl, fence: when.fence() })
     }
 
     /// A withdrawn item stays listed at least as long as a slate that may still hold it.
-    fn catalogue(&self, item: ItemId, available: bool, clock: Millis) -> Option<Write> {
-        let member = self.item_name(item)?.to_string();
-        let score = (!available).then_some(clock as f64);
-        Some(Write::Member { key: self.keys.gone(), member, score, ttl: self.slate_ttl })
+    fn catalogue(&self, item: ItemId, available: bool, when: When, out: &mut Vec<Write>) {
+        let Some(item) = self.item_name(item) else { return self.skip() };
+        let member = (item.to_string(), (!available).then_some(when.as_of as f64));
+        let gone = self.keys.gone();
+        match out.last_mut() {
+            Some(Write::Members { key, members, fence, .. }) if *key == gone => {
+                members.push(member);
+                *fence = when.fence().max(*fence);
+            }
+            _ => out.push(Write::Members { key: gone, members: vec![member], ttl: self.slate_ttl, fence: when.fence() }),
+        }
+    }
+
+    fn delete(&self, key: String, sort: Sort, when: When) -> Write {
+        Write::Delete { key, sort, ttl: self.tombstone_ttl, fence: when.fence() }
     }
 
     /// Names in place of ids; a row without a name is left out and counted.
@@ -210,11 +233,6 @@ impl Encoder {
     fn skip(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// A set without members is no key.
-fn ranked(key: String, members: Vec<(String, f64)>, ttl: Duration) -> Write {
-    if members.is_empty() { Write::Delete { key } } else { Write::Ranked { key, members, ttl } }
 }
 
 fn why<'a>(reason: &Reason, subject: Option<&'a str>) -> Why<'a> {
@@ -252,6 +270,8 @@ mod tests {
         retell: None,
     };
 
+    const FENCE: Fence = Fence { epoch: 42, generation: 7 };
+
     fn params() -> Params {
         let hours = |n: u64| Duration::from_secs(3600 * n);
         Params {
@@ -261,6 +281,7 @@ mod tests {
             item_ttl: hours(2),
             slate_ttl: hours(3),
             trending_ttl: hours(4),
+            tombstone_ttl: hours(5),
             max_dirty_keys: 10,
         }
     }
@@ -301,7 +322,8 @@ mod tests {
         };
         let slate = Slate { user, surface: Surface::Home, items: reasons.iter().enumerate().map(item).collect() };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
-        let Some(Write::Value { key, value, ttl }) = write_of(&encoder, change) else { panic!("a slate is a value") };
+        let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
+        assert_eq!(fence, FENCE);
         assert_eq!((key.as_str(), ttl), ("od:slate:home:{u%3A1}", params().slate_ttl));
         let stored = layout::decode_slate(&value).expect("what was written");
         assert_eq!((stored.epoch, stored.generation, stored.model), (42, 7, 0));
@@ -323,24 +345,34 @@ mod tests {
         let token = names.token(TokenKind::Author, "a").expect("no collision");
         let slate = Change::Slate { user, surface: Surface::Home, slate: None, entered: vec![], left: vec![item] };
         let table = [
-            (slate, "od:slate:home:{u}"),
-            (Change::Signals(SignalKey::User(user), None), "od:user:{u}"),
-            (Change::Signals(SignalKey::Item(item), None), "od:item:i"),
-            (Change::Signals(SignalKey::Category(token), None), "od:category:a"),
-            (Change::Signals(SignalKey::Author(token), None), "od:author:a"),
-            (Change::Interests(user, None), "od:interests:{u}"),
-            (Change::Neighbours(item, vec![]), "od:neighbours:i"),
-            (Change::Trending(Scope::Global, vec![]), "od:trending:global"),
-            (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a"),
-            (Change::Trending(Scope::Popular, vec![]), "od:trending:popular"),
-            (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh"),
+            (slate, "od:slate:home:{u}", Sort::Value),
+            (Change::Signals(SignalKey::User(user), None), "od:user:{u}", Sort::Fields),
+            (Change::Signals(SignalKey::Item(item), None), "od:item:i", Sort::Fields),
+            (Change::Signals(SignalKey::Category(token), None), "od:category:a", Sort::Fields),
+            (Change::Signals(SignalKey::Author(token), None), "od:author:a", Sort::Fields),
+            (Change::Interests(user, None), "od:interests:{u}", Sort::Fields),
+            (Change::Neighbours(item, vec![]), "od:neighbours:i", Sort::Value),
+            (Change::Trending(Scope::Global, vec![]), "od:trending:global", Sort::Ranked),
+            (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a", Sort::Ranked),
+            (Change::Trending(Scope::Popular, vec![]), "od:trending:popular", Sort::Ranked),
+            (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh", Sort::Ranked),
         ];
-        for (change, key) in table {
-            assert_eq!(write_of(&encoder, change), Some(Write::Delete { key: key.into() }));
+        for (change, key, sort) in table {
+            let expected = Write::Delete { key: key.into(), sort, ttl: params().tombstone_ttl, fence: FENCE };
+            assert_eq!(write_of(&encoder, change), Some(expected));
         }
-        let gone = |available| write_of(&encoder, Change::Catalogue(item, available));
-        let member = |score| Write::Member { key: "od:gone".into(), member: "i".into(), score, ttl: params().slate_ttl };
-        assert_eq!((gone(true), gone(false)), (Some(member(None)), Some(member(Some(EPOCH.clock_ms as f64)))));
+    }
+
+    #[test]
+    fn what_is_said_of_withdrawn_items_is_one_write_as_new_as_its_last_word() {
+        let (encoder, names) = encoder();
+        let items = ["i", "j"].map(|i| names.item(i).expect("no collision"));
+        let mut out = Vec::new();
+        encoder.writes(&Change::Catalogue(items[0], true), &EPOCH, 7, &mut out);
+        encoder.writes(&Change::Catalogue(items[1], false), &Epoch { number: 43, ..EPOCH }, 7, &mut out);
+        let members = vec![("i".to_string(), None), ("j".to_string(), Some(EPOCH.clock_ms as f64))];
+        let fence = Fence { epoch: 43, generation: 7 };
+        assert_eq!(out, [Write::Members { key: "od:gone".into(), members, ttl: params().slate_ttl, fence }]);
     }
 
     #[test]
@@ -348,19 +380,13 @@ mod tests {
         let (encoder, names) = encoder();
         let user = names.user("u").expect("no collision");
         let items: Vec<ItemId> = (0..6).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
-        let mut seen = Vec::new();
-        encoder.writes(&Change::Seen(user, vec![(items[0], Some(10)), (items[1], None)]), &EPOCH, 7, &mut seen);
-        let member = |member: &str, score| Write::Member {
-            key: "od:seen:{u}".into(),
-            member: member.into(),
-            score,
-            ttl: params().slate_ttl,
-        };
-        assert_eq!(seen, [member("i0", Some(10.0)), member("i1", None)]);
+        let seen = write_of(&encoder, Change::Seen(user, vec![(items[0], Some(10)), (items[1], None)]));
+        let members = vec![("i0".to_string(), Some(10.0)), ("i1".to_string(), None)];
+        assert_eq!(seen, Some(Write::Members { key: "od:seen:{u}".into(), members, ttl: params().slate_ttl, fence: FENCE }));
 
         let trending = write_of(&encoder, Change::Trending(Scope::Global, vec![(items[3], 1_500), (items[1], -2)]));
         let members = vec![("i3".to_string(), 1_500.0), ("i1".to_string(), -2.0)];
-        let expected = Write::Ranked { key: "od:trending:global".into(), members, ttl: params().trending_ttl };
+        let expected = Write::Ranked { key: "od:trending:global".into(), members, ttl: params().trending_ttl, fence: FENCE };
         assert_eq!(trending, Some(expected));
 
         let neighbour = Neighbour { item: items[1], similarity_micro: 500_000, users: 3 };

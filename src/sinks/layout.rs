@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Applied;
 pub use super::proto;
+use super::{Applied, Fence};
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
 use crate::model::{Kind, Positions, Role, Signals};
@@ -26,6 +26,10 @@ pub const MAX_ID_BYTES: usize = 256;
 pub const BLEND: (u32, &str) = (0, "blend");
 
 const MAGIC: [u8; 2] = *b"OD";
+/// In the flags of a header: there is nothing under this key any more.
+const DELETED: u8 = 1;
+/// The field of a hash that says the same.
+const DELETED_FIELD: &str = "deleted";
 const LONG_ID_KEPT: usize = 128;
 
 /// Fields of a hash, as they are written.
@@ -225,11 +229,51 @@ pub struct Stamp {
     pub model: u32,
 }
 
+impl Stamp {
+    /// What decides whether it replaces another one.
+    pub fn fence(&self) -> Fence {
+        Fence { epoch: self.epoch, generation: self.generation }
+    }
+}
+
+/// The member that holds the fence of a sorted set. Its score is −∞, and no id begins with its first byte.
+pub fn fence_member(fence: Fence) -> String {
+    format!("\0fence:{}:{}", fence.epoch, fence.generation)
+}
+
+/// What stays of a deleted binary value: a header without a body, which also reads as an empty list.
+pub fn deleted_value(fence: Fence) -> Vec<u8> {
+    let mut value = vec![0; HEADER];
+    seal_flagged(&mut value, Stamp { epoch: fence.epoch, generation: fence.generation, model: 0 }, DELETED);
+    value
+}
+
+/// What stays of a deleted hash.
+pub fn deleted_fields(fence: Fence) -> Fields {
+    let mut fields = vec![(DELETED_FIELD.to_string(), "1".to_string())];
+    push_fence(&mut fields, fence);
+    fields
+}
+
+/// Whether this is what stays of a binary value.
+pub fn is_deleted_value(value: &[u8]) -> bool {
+    value.len() >= HEADER && value[..2] == MAGIC && value[3] & DELETED != 0
+}
+
+/// Whether this is what stays of a hash.
+pub fn is_deleted_fields(fields: &BTreeMap<String, String>) -> bool {
+    fields.contains_key(DELETED_FIELD)
+}
+
 /// Puts the header before a body that was written from byte [`HEADER`] on.
 fn seal(value: &mut [u8], stamp: Stamp) {
+    seal_flagged(value, stamp, 0);
+}
+
+fn seal_flagged(value: &mut [u8], stamp: Stamp, flags: u8) {
     value[..2].copy_from_slice(&MAGIC);
     value[2] = VERSION;
-    value[3] = 0;
+    value[3] = flags;
     value[4..12].copy_from_slice(&stamp.epoch.to_be_bytes());
     value[12..16].copy_from_slice(&stamp.generation.to_be_bytes());
     value[16..20].copy_from_slice(&stamp.model.to_be_bytes());
@@ -428,16 +472,16 @@ static COUNT_FIELDS: LazyLock<[PerWindow; Kind::ALL.len()]> =
 static WEIGHTED_FIELDS: LazyLock<PerWindow> = LazyLock::new(|| Window::ALL.map(|w| format!("weighted_{}", w.name())));
 
 /// The hash of a key's signals.
-pub fn encode_features(signals: &Signals, as_of: Millis, epoch: u64) -> Fields {
+pub fn encode_features(signals: &Signals, as_of: Millis, fence: Fence) -> Fields {
     let counts = signals.counts.iter().flat_map(|(kind, windows)| COUNT_FIELDS[*kind as usize].iter().zip(windows));
-    let mut fields = Vec::with_capacity(11 + signals.counts.len() * Window::ALL.len());
+    let mut fields = Vec::with_capacity(12 + signals.counts.len() * Window::ALL.len());
     fields.extend(counts.filter(|(_, n)| **n > 0).map(|(name, n)| (name.clone(), n.to_string())));
     let weighted = WEIGHTED_FIELDS.iter().zip(signals.weighted_milli);
     fields.extend(weighted.map(|(name, milli)| (name.clone(), decimal(milli as f64 / 1000.0))));
     let numbers =
         [("velocity", signals.velocity), ("decayed", signals.decayed), ("ctr", signals.ctr), ("engagement", signals.engagement)];
     fields.extend(numbers.map(|(name, value)| (name.to_string(), decimal(value))));
-    push_when(&mut fields, as_of, epoch);
+    push_when(&mut fields, as_of, fence);
     fields
 }
 
@@ -485,13 +529,13 @@ pub struct StoredInterests {
 
 const SHORT: &str = "short:";
 
-/// The hash of a user's interests.
-pub fn encode_interests(interests: &StoredInterests) -> Fields {
-    let mut fields = Vec::with_capacity(interests.short.len() + interests.long.len() + 3);
+/// The hash of a user's interests, written by this generation of the engine.
+pub fn encode_interests(interests: &StoredInterests, generation: u32) -> Fields {
+    let mut fields = Vec::with_capacity(interests.short.len() + interests.long.len() + 4);
     fields.extend(interests.long.iter().map(|(token, weight)| (token.clone(), decimal(*weight))));
     fields.extend(interests.short.iter().map(|(token, weight)| (format!("{SHORT}{token}"), decimal(*weight))));
     fields.push(("drift".to_string(), decimal(interests.drift)));
-    push_when(&mut fields, interests.as_of, interests.epoch);
+    push_when(&mut fields, interests.as_of, Fence { epoch: interests.epoch, generation });
     fields
 }
 
@@ -517,23 +561,42 @@ pub fn decode_interests(fields: &BTreeMap<String, String>) -> Result<StoredInter
 }
 
 const OFFSET: &str = "offset:";
+const REBUILDING: &str = "rebuilding";
 const TICK_OFFSET: &str = "tick_offset:";
 
 /// The hash `meta`.
 pub fn encode_applied(applied: &Applied) -> Fields {
+    let mut fields = encode_epoch_half(applied);
+    fields.extend(encode_tick_half(applied));
+    fields
+}
+
+/// The fields of `meta` that stand for `epoch`.
+pub fn encode_epoch_half(applied: &Applied) -> Fields {
     let mut fields = vec![
         ("schema".to_string(), SCHEMA.to_string()),
-        ("epoch".to_string(), applied.epoch.to_string()),
-        ("tick_epoch".to_string(), applied.tick_epoch.to_string()),
         ("clock_ms".to_string(), applied.clock_ms.to_string()),
         ("watermark_ms".to_string(), applied.watermark_ms.to_string()),
         ("model".to_string(), BLEND.1.to_string()),
     ];
-    for (prefix, offsets) in [(OFFSET, &applied.offsets), (TICK_OFFSET, &applied.tick_offsets)] {
-        let named = offsets.iter().map(|((role, partition), next)| (format!("{prefix}{}:{partition}", role.name()), next));
-        fields.extend(named.map(|(name, next)| (name, next.to_string())));
+    push_fence(&mut fields, Fence { epoch: applied.epoch, generation: applied.generation });
+    if applied.rebuilding {
+        fields.push((REBUILDING.to_string(), "1".to_string()));
     }
+    push_offsets(&mut fields, OFFSET, &applied.offsets);
     fields
+}
+
+/// Those that stand for `tick_epoch`; their names begin with `tick_`.
+pub fn encode_tick_half(applied: &Applied) -> Fields {
+    let mut fields = vec![("tick_epoch".to_string(), applied.tick_epoch.to_string())];
+    push_offsets(&mut fields, TICK_OFFSET, &applied.tick_offsets);
+    fields
+}
+
+fn push_offsets(fields: &mut Fields, prefix: &str, offsets: &Positions) {
+    let named = offsets.iter().map(|((role, partition), next)| (format!("{prefix}{}:{partition}", role.name()), next));
+    fields.extend(named.map(|(name, next)| (name, next.to_string())));
 }
 
 /// Reads the hash `meta`.
@@ -545,6 +608,9 @@ pub fn decode_applied(fields: &BTreeMap<String, String>) -> Result<Applied, Layo
     }
     Ok(Applied {
         epoch: number(fields, "epoch")?,
+        // Absent from a mark that an engine without a fence left.
+        generation: fields.get("generation").map_or(Ok(0), |generation| parse("generation", generation))?,
+        rebuilding: fields.contains_key(REBUILDING),
         tick_epoch: number(fields, "tick_epoch")?,
         clock_ms: number(fields, "clock_ms")?,
         watermark_ms: number(fields, "watermark_ms")?,
@@ -566,9 +632,14 @@ fn partition(field: &str, place: &str) -> Result<(Role, u32), LayoutError> {
     parts.ok_or_else(|| LayoutError::Partition(field.to_string()))
 }
 
-fn push_when(fields: &mut Fields, as_of: Millis, epoch: u64) {
+fn push_when(fields: &mut Fields, as_of: Millis, fence: Fence) {
     fields.push(("as_of".to_string(), as_of.to_string()));
-    fields.push(("epoch".to_string(), epoch.to_string()));
+    push_fence(fields, fence);
+}
+
+fn push_fence(fields: &mut Fields, fence: Fence) {
+    fields.push(("epoch".to_string(), fence.epoch.to_string()));
+    fields.push(("generation".to_string(), fence.generation.to_string()));
 }
 
 /// The shortest decimal that reads back as the same number, with a point in it.
@@ -728,6 +799,19 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_of_a_deleted_key_carries_its_fence_and_no_content() {
+        let fence = Fence { epoch: 7, generation: 3 };
+        let value = deleted_value(fence);
+        let read = decode_slate(&value).expect("a whole value");
+        assert_eq!((read.epoch, read.generation, read.slate), (7, 3, proto::Slate::default()));
+        assert!(is_deleted_value(&value) && !is_deleted_value(&value[..HEADER - 1]) && !is_deleted_value(b"OD rubbish"));
+        assert!(!is_deleted_value(&written(&slate_of(&["a".into()], &[1], [7; 5]), Stamp::default())));
+        let fields = map(deleted_fields(fence));
+        assert_eq!((fields["epoch"].as_str(), fields["generation"].as_str()), ("7", "3"));
+        assert!(is_deleted_fields(&fields) && !is_deleted_fields(&map(encode_interests(&StoredInterests::default(), 3))));
+    }
+
+    #[test]
     fn features_round_trip() {
         let counts = vec![(Kind::View, [0, 2, 3, 4, 5]), (Kind::NotInterested, [0, 0, 0, 0, 1])];
         let signals = Signals {
@@ -738,7 +822,7 @@ mod tests {
             engagement: 1.0,
             weighted_milli: [0, 2_000, 3_000, 4_000, 3_001],
         };
-        let fields = map(encode_features(&signals, 1_763_600_000_000, 42));
+        let fields = map(encode_features(&signals, 1_763_600_000_000, Fence { epoch: 42, generation: 3 }));
         assert_eq!(fields.get("view_1m"), None, "a zero is not written");
         assert_eq!(fields["view_5m"], "2");
         assert_eq!(fields["not_interested_24h"], "1");
@@ -766,7 +850,7 @@ mod tests {
             long: weights(&[("category:jazz", 0.5), ("author:a:b", 0.25), ("tag:short:x", 0.25)]),
             drift: 0.1,
         };
-        let fields = map(encode_interests(&interests));
+        let fields = map(encode_interests(&interests, 3));
         assert_eq!((fields["category:jazz"].as_str(), fields["short:category:jazz"].as_str()), ("0.5", "0.25"));
         assert_eq!(decode_interests(&fields), Ok(interests));
     }
@@ -775,6 +859,8 @@ mod tests {
     fn the_mark_round_trips() {
         let applied = Applied {
             epoch: 9,
+            generation: 3,
+            rebuilding: true,
             tick_epoch: 8,
             clock_ms: -1,
             watermark_ms: -2,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{Keys, encode_applied};
-use super::{Applied, Store, StoreError, Write};
+use super::{Applied, Fence, Found, Store, StoreError, Write};
 
 const SHARDS: usize = 64;
 /// One shard is swept of expired keys this often, so all of them within two seconds; reads look at the time themselves.
@@ -32,11 +32,15 @@ type Shard = FxHashMap<String, Entry>;
 
 struct Entry {
     content: Content,
+    /// Only something newer replaces it.
+    fence: Fence,
     /// `None`: stays.
     expires: Option<Instant>,
 }
 
 enum Content {
+    /// Deleted, which is kept for a while so that nothing older comes back. Readers do not see it.
+    Nothing,
     Value(Bytes),
     Fields(Vec<(String, String)>),
     Ranked(Ranked),
@@ -134,6 +138,7 @@ impl Memory {
         let mut all = BTreeMap::new();
         self.each_live(|key, content| {
             let dumped = match content {
+                Content::Nothing => return,
                 Content::Value(value) => Dumped::Value(value.clone()),
                 Content::Fields(fields) => Dumped::Fields(fields.iter().cloned().collect()),
                 Content::Ranked(ranked) => Dumped::Ranked(ranked.highest(usize::MAX)),
@@ -180,22 +185,23 @@ impl Memory {
         let now = Instant::now();
         for shard in &self.0.shards {
             let shard = shard.read().expect("no panic under the lock");
-            shard.iter().filter(|(_, e)| e.live(now)).for_each(|(key, e)| see(key, &e.content));
+            shard.iter().filter(|(_, e)| e.live(now) && !e.content.is_nothing()).for_each(|(key, e)| see(key, &e.content));
         }
     }
 }
 
 impl Store for Memory {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<(), StoreError> {
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
         let now = Instant::now();
-        for write in writes {
-            self.0.put(write, now);
-        }
-        let meta = Entry { content: Content::Fields(encode_applied(applied)), expires: None };
-        self.0.replace(&self.0.keys.meta(), Some(meta));
-        self.0.applied.send_replace(applied.clone());
+        let refused = writes.iter().filter(|write| !self.0.put(write, now)).count() as u64;
+        let held = self.applied();
+        let mut mark = held.clone();
+        mark.advance(applied);
+        let fence = Fence { epoch: mark.epoch, generation: mark.generation };
+        self.0.show(Entry { content: Content::Fields(encode_applied(&mark)), fence, expires: None });
+        self.0.applied.send_replace(mark);
         self.0.sweep(now);
-        Ok(())
+        Ok(Found { epoch: held.epoch, tick_epoch: held.tick_epoch, rebuilding: held.rebuilding, refused })
     }
 }
 
@@ -204,42 +210,53 @@ impl Inner {
         &self.shards[xxh3_64(key.as_bytes()) as usize % SHARDS]
     }
 
-    fn put(&self, write: &Write, now: Instant) {
-        let entry = |content, ttl: &Duration| Some(Entry { content, expires: Some(now + *ttl) });
+    /// Whether the write was newer than what its key holds.
+    fn put(&self, write: &Write, now: Instant) -> bool {
         match write {
-            Write::Value { key, value, ttl } => {
-                self.replace(key, entry(Content::Value(Bytes::copy_from_slice(value)), ttl));
+            Write::Value { key, value, ttl, fence } => {
+                self.replace(key, *fence, now, *ttl, || Content::Value(Bytes::copy_from_slice(value)))
             }
-            // Redis has neither empty hashes nor empty sets.
-            Write::Fields { key, fields, .. } if fields.is_empty() => self.replace(key, None),
-            Write::Fields { key, fields, ttl } => self.replace(key, entry(Content::Fields(fields.clone()), ttl)),
-            Write::Ranked { key, members, .. } if members.is_empty() => self.replace(key, None),
-            Write::Ranked { key, members, ttl } => self.replace(key, entry(Content::Ranked(Ranked::list(members)), ttl)),
-            Write::Member { key, member, score, ttl } => self.put_member(key, member, *score, now, *ttl),
-            Write::Delete { key } => self.replace(key, None),
+            Write::Fields { key, fields, ttl, fence } => self.replace(key, *fence, now, *ttl, || Content::Fields(fields.clone())),
+            Write::Ranked { key, members, ttl, fence } => {
+                self.replace(key, *fence, now, *ttl, || Content::Ranked(Ranked::list(members)))
+            }
+            Write::Members { key, members, ttl, fence } => self.put_members(key, members, *fence, now, *ttl),
+            Write::Delete { key, ttl, fence, .. } => self.replace(key, *fence, now, *ttl, || Content::Nothing),
         }
     }
 
-    fn replace(&self, key: &str, entry: Option<Entry>) {
+    fn replace(&self, key: &str, fence: Fence, now: Instant, ttl: Duration, with: impl Fn() -> Content) -> bool {
         let mut shard = self.shard(key).write().expect("no panic under the lock");
-        match (entry, shard.get_mut(key)) {
-            (Some(entry), Some(old)) => *old = entry,
-            (Some(entry), None) => drop(shard.insert(key.to_string(), entry)),
-            (None, _) => drop(shard.remove(key)),
+        let entry = || Entry { content: with(), fence, expires: Some(now + ttl) };
+        match shard.get_mut(key) {
+            Some(old) if old.live(now) && old.fence >= fence => return false,
+            Some(old) => *old = entry(),
+            None => drop(shard.insert(key.to_string(), entry())),
         }
+        true
     }
 
-    fn put_member(&self, key: &str, member: &str, score: Option<f64>, now: Instant, ttl: Duration) {
+    fn show(&self, mark: Entry) {
+        let key = self.keys.meta();
+        self.shard(&key).write().expect("no panic under the lock").insert(key, mark);
+    }
+
+    fn put_members(&self, key: &str, members: &[(String, Option<f64>)], fence: Fence, now: Instant, ttl: Duration) -> bool {
         let mut shard = self.shard(key).write().expect("no panic under the lock");
-        let old = shard.remove(key).filter(|e| e.live(now));
+        let old = match shard.remove(key).filter(|e| e.live(now)) {
+            Some(old) if old.fence >= fence => {
+                shard.insert(key.to_string(), old);
+                return false;
+            }
+            old => old,
+        };
         let mut set = match old.map(|e| e.content) {
             Some(Content::Ranked(ranked)) => ranked.searchable(),
             _ => Ranked::List(Vec::new()).searchable(),
         };
-        set.place(member, score);
-        if !set.is_empty() {
-            shard.insert(key.to_string(), Entry { content: Content::Ranked(set), expires: Some(now + ttl) });
-        }
+        members.iter().for_each(|(member, score)| set.place(member, *score));
+        shard.insert(key.to_string(), Entry { content: Content::Ranked(set), fence, expires: Some(now + ttl) });
+        true
     }
 
     fn sweep(&self, now: Instant) {
@@ -259,8 +276,19 @@ impl Entry {
 }
 
 impl Content {
+    /// Whether readers see no key here; Redis, too, has neither empty hashes nor empty sets.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Content::Nothing => true,
+            Content::Value(_) => false,
+            Content::Fields(fields) => fields.is_empty(),
+            Content::Ranked(ranked) => ranked.is_empty(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
+            Content::Nothing => 0,
             Content::Value(value) => value.len(),
             Content::Fields(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
             Content::Ranked(Ranked::List(members)) => members.iter().map(|(member, _)| member.len() + 8).sum(),
@@ -355,11 +383,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn value(key: &str, value: &[u8], ttl: Duration) -> Write {
-        Write::Value { key: key.into(), value: value.to_vec(), ttl }
+        Write::Value { key: key.into(), value: value.to_vec(), ttl, fence: Fence::default() }
     }
 
-    fn member(member: &str, score: Option<f64>) -> Write {
-        Write::Member { key: "od:gone".into(), member: member.into(), score, ttl: LONG }
+    fn members(epoch: u64, members: &[(&str, Option<f64>)]) -> Write {
+        let members = members.iter().map(|(m, s)| (m.to_string(), *s)).collect();
+        Write::Members { key: "od:gone".into(), members, ttl: LONG, fence: Fence { epoch, generation: 1 } }
     }
 
     fn pairs(pairs: &[(&str, f64)]) -> Vec<(String, f64)> {
@@ -373,13 +402,14 @@ mod tests {
     #[test]
     fn ranks_as_redis_does() {
         let store = Memory::new("od:");
-        let members = pairs(&[("b", 1.0), ("z", -1.0), ("a", 1.0), ("c", 2.5)]);
-        write(&store, &[Write::Ranked { key: "od:gone".into(), members, ttl: LONG }]);
+        let all = pairs(&[("b", 1.0), ("z", -1.0), ("a", 1.0), ("c", 2.5)]);
+        write(&store, &[Write::Ranked { key: "od:gone".into(), members: all, ttl: LONG, fence: Fence::default() }]);
         assert_eq!(store.ranked("od:gone", 3), pairs(&[("c", 2.5), ("b", 1.0), ("a", 1.0)]));
-        write(&store, &[member("a", Some(9.0)), member("d", Some(1.0)), member("b", None), member("nobody", None)]);
+        write(&store, &[members(2, &[("a", Some(9.0)), ("d", Some(1.0)), ("b", None), ("nobody", None)])]);
+        write(&store, &[members(1, &[("a", None), ("b", Some(7.0))])]);
         assert_eq!(store.ranked("od:gone", 9), pairs(&[("a", 9.0), ("c", 2.5), ("d", 1.0), ("z", -1.0)]));
         assert_eq!((store.score("od:gone", "d"), store.score("od:gone", "b")), (Some(1.0), None));
-        write(&store, &["a", "c", "d", "z"].map(|m| member(m, None)));
+        write(&store, &[members(3, &["a", "c", "d", "z"].map(|m| (m, None)))]);
         assert_eq!(store.dump().into_keys().collect::<Vec<_>>(), ["od:meta"], "an empty set is no key");
     }
 

@@ -1,7 +1,8 @@
 //! Where answers go. The dataflow yields whole values; `encode` turns them into writes on keys; a store takes writes.
 //!
-//! A store keeps this promise, checked by one contract test over both: a write replaces the whole value of its key, a batch is
-//! acknowledged only when all of it is there, and the applied mark of an epoch becomes visible after its writes.
+//! A store keeps this promise, checked by one contract test over both: a write replaces the whole value of its key and only an
+//! older one, a batch is acknowledged only when all of it is there (or something newer), and the applied mark of an epoch becomes
+//! visible after its writes.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -25,19 +26,40 @@ pub mod redis;
 mod topic;
 pub mod writer;
 
+/// Which write is newer: the later epoch, and of one epoch the later run of the engine.
+///
+/// A value with an equal fence is the same value: replays yield the same bytes, and one run writes a key once per epoch. So a
+/// write takes effect only where its fence is greater. A batch that is tried again costs a look per key, a replay is silent until
+/// it has caught up, and an engine that was paused and woke up changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence {
+    pub epoch: u64,
+    /// Grows each time the engine starts.
+    pub generation: u32,
+}
+
 /// One write: the whole new value of one key. The layout is `schemas/redis.md`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
-    /// A binary string.
-    Value { key: String, value: Vec<u8>, ttl: Duration },
-    /// A hash, all fields.
-    Fields { key: String, fields: Vec<(String, String)>, ttl: Duration },
+    /// A binary string with `fence` in its header.
+    Value { key: String, value: Vec<u8>, ttl: Duration, fence: Fence },
+    /// A hash, all fields, `fence` among them.
+    Fields { key: String, fields: Vec<(String, String)>, ttl: Duration, fence: Fence },
     /// A sorted set, all members with their scores.
-    Ranked { key: String, members: Vec<(String, f64)>, ttl: Duration },
-    /// One member of a sorted set: put in with its score, or with `None` taken out.
-    Member { key: String, member: String, score: Option<f64>, ttl: Duration },
-    /// Nothing any more.
-    Delete { key: String },
+    Ranked { key: String, members: Vec<(String, f64)>, ttl: Duration, fence: Fence },
+    /// Members of a sorted set, each once: put in with its score, or with `None` taken out. They must be all that the epochs up
+    /// to the fence say of the key and that is not yet in it: older words on it are not heard any more.
+    Members { key: String, members: Vec<(String, Option<f64>)>, ttl: Duration, fence: Fence },
+    /// Nothing any more. For its lifetime, longer than any replay reaches back, nothing older comes back.
+    Delete { key: String, sort: Sort, ttl: Duration, fence: Fence },
+}
+
+/// What kind of value lies under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Value,
+    Fields,
+    Ranked,
 }
 
 impl Write {
@@ -47,8 +69,8 @@ impl Write {
             Self::Value { key, .. }
             | Self::Fields { key, .. }
             | Self::Ranked { key, .. }
-            | Self::Member { key, .. }
-            | Self::Delete { key } => key,
+            | Self::Members { key, .. }
+            | Self::Delete { key, .. } => key,
         }
     }
 }
@@ -58,6 +80,10 @@ impl Write {
 pub struct Applied {
     /// All writes of epochs up to here are in the store, but for trending and neighbours.
     pub epoch: u64,
+    /// The run of the engine that says so.
+    pub generation: u32,
+    /// The store lost what it had, and not everything is in it again.
+    pub rebuilding: bool,
     /// The last epoch with a tick: trending and neighbours contain everything up to here.
     pub tick_epoch: u64,
     pub clock_ms: i64,
@@ -70,6 +96,28 @@ pub struct Applied {
     pub tick_offsets: Positions,
 }
 
+impl Applied {
+    /// Takes what is not older, as a store does: the mark never goes back, neither of its halves.
+    pub fn advance(&mut self, to: &Applied) {
+        let mut next = if (to.epoch, to.generation) >= (self.epoch, self.generation) { to.clone() } else { self.clone() };
+        let tick = if to.tick_epoch >= self.tick_epoch { to } else { &*self };
+        next.tick_epoch = tick.tick_epoch;
+        next.tick_offsets.clone_from(&tick.tick_offsets);
+        *self = next;
+    }
+}
+
+/// What a store held when a batch came, and what it did not need of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Of the mark; 0 without one.
+    pub epoch: u64,
+    pub tick_epoch: u64,
+    pub rebuilding: bool,
+    /// Writes that were not newer than what their keys held.
+    pub refused: u64,
+}
+
 /// An epoch whose answers are complete: every worker has passed it.
 #[derive(Clone, Debug)]
 pub struct Completed {
@@ -79,6 +127,8 @@ pub struct Completed {
     pub accepted_ms: Vec<i64>,
     /// Where to leave what is not yet written once this epoch is merged, if the epoch saves.
     pub save: Option<Save>,
+    /// The changes are everything there is, told again because of this loss (see [`writer::Hooks`]).
+    pub retold: Option<u64>,
 }
 
 /// Takes what the writer keeps, at an epoch that saves.
@@ -104,8 +154,9 @@ pub enum StoreError {
 
 /// Something that holds answers.
 pub trait Store: Send {
-    /// Takes all writes, then shows `applied`. On an error nothing is promised; the caller writes the same keys again.
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<(), StoreError>;
+    /// Takes those writes that are newer than what it holds, then shows `applied` unless it shows something newer. On an error
+    /// nothing is promised; the caller writes the same keys again.
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError>;
 }
 
 /// `[store]`
@@ -122,6 +173,8 @@ pub struct Params {
     pub slate_ttl: Duration,
     #[serde(with = "span")]
     pub trending_ttl: Duration,
+    #[serde(with = "span")]
+    pub tombstone_ttl: Duration,
     pub max_dirty_keys: usize,
 }
 

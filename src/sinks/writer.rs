@@ -16,7 +16,7 @@ use super::dead_letters::DeadLetters;
 use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
-use super::{Applied, Completed, Store, StoreError, Write};
+use super::{Applied, Completed, Found, Store, StoreError, Write};
 use crate::model::changes::Account;
 use crate::model::{Binding, Change, Epoch, Part, Saved, SignalKey, UserId};
 
@@ -73,6 +73,15 @@ impl Left {
     }
 }
 
+/// Whom a writer tells.
+pub struct Hooks {
+    /// After each batch that brought the answers further.
+    pub applied: Box<dyn Fn(&Applied) + Send>,
+    /// The store lost what it had, for the nth time since the writer began: everything must be told again, as the changes of one
+    /// epoch whose [`Completed::retold`] is n. Until that is written the mark says that the store is rebuilding.
+    pub lost: Box<dyn Fn(u64) + Send>,
+}
+
 /// What a writer did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -83,6 +92,10 @@ pub struct Stats {
     pub writes: u64,
     /// Batches the store did not take.
     pub errors: u64,
+    /// Writes the store had something newer for.
+    pub refused: u64,
+    /// How often the store had lost what it had shown.
+    pub lost: u64,
     /// Rows left out because an id has no known name.
     pub skipped: u64,
     /// Dirty keys given up at the end, with a store that did not come back.
@@ -100,7 +113,6 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the thread. It ends when the sender of `rx` is dropped and everything is written (or given up after some tries).
-    /// `on_applied` is called after each batch that brought the answers further.
     pub fn spawn(
         store: Box<dyn Store>,
         encoder: Encoder,
@@ -108,10 +120,12 @@ impl Writer {
         rx: Receiver<Completed>,
         changes: Box<dyn Feed>,
         dead: DeadLetters,
-        on_applied: impl Fn(&Applied) + Send + 'static,
+        hooks: Hooks,
     ) -> std::io::Result<Self> {
         let closing = Arc::new(AtomicBool::new(false));
         let told = closing.clone();
+        let of = |applied: &Applied| Applied { generation: params.generation, ..applied.clone() };
+        let (shown, next) = (of(&params.left.shown), of(&params.left.next));
         let run = move || {
             let mut dirty = Dirty::default();
             params.left.dirty.iter().for_each(|(change, epoch)| dirty.merge(change.clone(), *epoch));
@@ -122,12 +136,13 @@ impl Writer {
                 closing: told,
                 changes,
                 dead,
-                on_applied: Box::new(on_applied),
+                hooks,
                 dirty,
                 forgotten: params.left.forgotten.iter().copied().collect(),
                 accepted: Accepted::default(),
-                shown: params.left.shown.clone(),
-                next: params.left.next.clone(),
+                shown,
+                next,
+                retold: None,
                 pause: FIRST_PAUSE,
                 away: None,
                 feed_fails: false,
@@ -163,7 +178,7 @@ struct Loop {
     closing: Arc<AtomicBool>,
     changes: Box<dyn Feed>,
     dead: DeadLetters,
-    on_applied: Box<dyn Fn(&Applied) + Send>,
+    hooks: Hooks,
     dirty: Dirty,
     /// Users whose names go, and the epoch that forgot them.
     forgotten: BTreeMap<UserId, u64>,
@@ -172,6 +187,8 @@ struct Loop {
     shown: Applied,
     /// What it will show when nothing is dirty.
     next: Applied,
+    /// The loss after which everything was told again.
+    retold: Option<u64>,
     pause: Duration,
     /// Why the last batch was not taken.
     away: Option<Class>,
@@ -256,7 +273,7 @@ impl Loop {
     }
 
     fn merge(&mut self, completed: Completed) {
-        let Completed { binding, changes, accepted_ms, save } = completed;
+        let Completed { binding, changes, accepted_ms, save, retold } = completed;
         self.advance(&binding);
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
         self.bury(binding.epoch.number, &changes);
@@ -268,6 +285,7 @@ impl Loop {
             }
             self.dirty.merge(change, binding.epoch);
         }
+        self.retold = retold.or(self.retold);
         self.stats.epochs += 1;
         self.meters.dirty.set(self.dirty.len() as f64);
         if let Some(save) = save {
@@ -333,28 +351,66 @@ impl Loop {
         let written = self.store.write(&self.batch, &mark);
         let writes = self.batch.len() as u64;
         self.batch.clear();
-        if let Err(error) = written {
-            self.dirty.put_back(taken);
-            return Err(error);
-        }
-        self.count_writes(writes);
+        let found = match written {
+            Ok(found) => found,
+            Err(error) => {
+                self.dirty.put_back(taken);
+                return Err(error);
+            }
+        };
+        self.count_writes(writes, found.refused);
         self.feed(taken);
+        let lost = self.has_lost(&found, &mark);
+        self.next.rebuilding = mark.rebuilding;
         if mark != self.shown {
             self.show(mark);
         }
+        if lost {
+            self.mourn(&found);
+        }
         Ok(())
+    }
+
+    /// Whether the store no longer has what it showed, or is still without what another run of the engine missed. (A mark ahead of
+    /// ours is another run's, whose writes we have yet to repeat.)
+    fn has_lost(&self, found: &Found, mark: &Applied) -> bool {
+        let went_back = found.epoch < self.shown.epoch || found.tick_epoch < self.shown.tick_epoch;
+        let inherited = found.rebuilding && !self.shown.rebuilding && found.epoch <= mark.epoch;
+        went_back || inherited
+    }
+
+    fn mourn(&mut self, found: &Found) {
+        self.stats.lost += 1;
+        self.meters.lost.increment(1);
+        self.next.rebuilding = true;
+        let (found, loss) = (found.epoch, self.stats.lost);
+        tracing::error!(
+            found,
+            loss,
+            "the store lost answers it had shown; everything is asked for again, `meta` says rebuilding"
+        );
+        (self.hooks.lost)(loss);
     }
 
     /// How far the answers are when everything is written that is not dirty.
     fn mark(&self) -> Applied {
         let (shown, next) = (&self.shown, &self.next);
         let epoch = if self.dirty.urgent() == 0 { next } else { shown };
-        let tick = if self.dirty.len() == 0 { next } else { shown };
-        Applied { tick_epoch: tick.tick_epoch, tick_offsets: tick.tick_offsets.clone(), ..epoch.clone() }
+        let all = self.dirty.len() == 0;
+        let tick = if all { next } else { shown };
+        let retold = all && self.retold == Some(self.stats.lost);
+        Applied {
+            tick_epoch: tick.tick_epoch,
+            tick_offsets: tick.tick_offsets.clone(),
+            rebuilding: next.rebuilding && !retold,
+            ..epoch.clone()
+        }
     }
 
-    fn count_writes(&mut self, writes: u64) {
+    fn count_writes(&mut self, writes: u64, refused: u64) {
         self.stats.writes += writes;
+        self.stats.refused += refused;
+        self.meters.fenced.increment(refused);
         self.meters.writes.increment(writes);
         self.meters.dirty.set(self.dirty.len() as f64);
     }
@@ -374,7 +430,7 @@ impl Loop {
     /// The store shows a newer mark: says so, measures, and forgets the names of who is gone.
     fn show(&mut self, mark: Applied) {
         self.shown = mark;
-        (self.on_applied)(&self.shown);
+        (self.hooks.applied)(&self.shown);
         self.meters.shown(&self.shown, &mut self.accepted);
         let skipped = self.encoder.skipped();
         self.meters.skipped.increment(skipped - std::mem::replace(&mut self.stats.skipped, skipped));
@@ -456,6 +512,8 @@ struct Meters {
     clock_ms: Gauge,
     writes: Counter,
     skipped: Counter,
+    fenced: Counter,
+    lost: Counter,
     retry: Counter,
     refused: Counter,
     refreshes: Counter,
@@ -472,6 +530,8 @@ impl Meters {
             clock_ms: gauge!("overdrive_clock_ms"),
             writes: counter!("overdrive_store_writes_total"),
             skipped: counter!("overdrive_rows_skipped_total"),
+            fenced: counter!("overdrive_store_fenced_total"),
+            lost: counter!("overdrive_store_lost_total"),
             retry: counter!("overdrive_store_errors_total", "class" => "retry"),
             refused: counter!("overdrive_store_errors_total", "class" => "refused"),
             refreshes: counter!("overdrive_refreshes_total"),

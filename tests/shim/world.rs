@@ -5,7 +5,7 @@ use overdrive::model::{Kind, Positions, Role, Signals, Source};
 use overdrive::shim::{Handle, MemoryReader, Params, Reader, Recent, State, spawn};
 use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
-use overdrive::sinks::{Applied, Store, Write};
+use overdrive::sinks::{Applied, Fence, Store, Write};
 use overdrive::sources::log::{LogAppender, LogSource};
 use overdrive::sources::{Record, Source as _};
 use std::net::SocketAddr;
@@ -112,6 +112,11 @@ impl World {
         self.handle.take().expect("stopped once").stop();
     }
 
+    /// Newer than all before.
+    pub fn fence(&self) -> Fence {
+        Fence { epoch: self.applied.epoch + 1, generation: 1 }
+    }
+
     /// A slate of these items, best first, each because of another one.
     pub fn slate(&self, user: &str, items: &[&str]) -> Write {
         self.slate_of(user, items, self.applied.epoch + 1)
@@ -125,31 +130,32 @@ impl World {
             slate.push(item, 900_000 - place as i32, Source::Neighbours, why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
         let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
-        Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL }
+        Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }
 
     /// Items a user has seen, latest first.
     pub fn seen(&self, user: &str, items: &[&str]) -> Write {
         let members = items.iter().enumerate().map(|(i, item)| (item.to_string(), (CLOCK - i as i64) as f64)).collect();
-        Write::Ranked { key: self.keys.seen(user), members, ttl: TTL }
+        Write::Ranked { key: self.keys.seen(user), members, ttl: TTL, fence: self.fence() }
     }
 
     /// An item withdrawn.
     pub fn gone(&self, item: &str) -> Write {
-        Write::Member { key: self.keys.gone(), member: item.to_string(), score: Some(CLOCK as f64), ttl: TTL }
+        let members = vec![(item.to_string(), Some(CLOCK as f64))];
+        Write::Members { key: self.keys.gone(), members, ttl: TTL, fence: self.fence() }
     }
 
     /// What is trending, best first, with scores 10, 9, ….
     pub fn trending(&self, category: Option<&str>, items: &[&str]) -> Write {
         let score = |place: usize| (10_000 - 1_000 * place as i64) as f64;
         let members = items.iter().enumerate().map(|(place, item)| (item.to_string(), score(place))).collect();
-        Write::Ranked { key: self.keys.trending(category), members, ttl: TTL }
+        Write::Ranked { key: self.keys.trending(category), members, ttl: TTL, fence: self.fence() }
     }
 
     /// What is new, newest first.
     pub fn fresh(&self, items: &[&str]) -> Write {
         let members = items.iter().enumerate().map(|(i, item)| (item.to_string(), (CLOCK - i as i64) as f64)).collect();
-        Write::Ranked { key: self.keys.fresh(), members, ttl: TTL }
+        Write::Ranked { key: self.keys.fresh(), members, ttl: TTL, fence: self.fence() }
     }
 
     /// Three views and a like in the last minute.
@@ -162,7 +168,8 @@ impl World {
             engagement: 0.125,
             weighted_milli: [3_000, 5_000, 5_000, 5_000, 5_000],
         };
-        Write::Fields { key, fields: layout::encode_features(&signals, CLOCK, self.applied.epoch + 1), ttl: TTL }
+        let fields = layout::encode_features(&signals, CLOCK, self.fence());
+        Write::Fields { key, fields, ttl: TTL, fence: self.fence() }
     }
 
     /// Jazz for days, rock since an hour.
@@ -175,7 +182,8 @@ impl World {
             long: weights(0.75),
             drift: 0.4,
         };
-        Write::Fields { key: self.keys.interests(user), fields: layout::encode_interests(&interests), ttl: TTL }
+        let fields = layout::encode_interests(&interests, 1);
+        Write::Fields { key: self.keys.interests(user), fields, ttl: TTL, fence: self.fence() }
     }
 
     /// One neighbour.
@@ -183,7 +191,8 @@ impl World {
         let neighbour = proto::Neighbour { item_id: neighbour.to_string(), similarity_micro: 410_000, users: 12 };
         let list = proto::Neighbours { item_id: item.to_string(), as_of_ms: CLOCK, neighbours: vec![neighbour] };
         let stamp = Stamp { epoch: self.applied.epoch + 1, generation: 1, model: 0 };
-        Write::Value { key: self.keys.neighbours(item), value: layout::encode_neighbours(&list, stamp), ttl: TTL }
+        let value = layout::encode_neighbours(&list, stamp);
+        Write::Value { key: self.keys.neighbours(item), value, ttl: TTL, fence: self.fence() }
     }
 }
 

@@ -111,9 +111,26 @@ fn ping(port: u16) -> bool {
     matches!(asked().as_ref().map(|a| &a[..]), Ok(b"+PONG\r\n" | b"-NOAUTH"))
 }
 
-/// Everything a server holds, as the store in memory dumps itself.
+/// What a reader of the server sees, as the store in memory dumps itself: without what stays of deleted keys, and without the fence
+/// of sorted sets (that of values and hashes is part of them).
 #[cfg(feature = "redis")]
 pub fn dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String, overdrive::sinks::memory::Dumped> {
+    use overdrive::sinks::{layout, memory::Dumped};
+    let mut all = raw_dump(redis);
+    all.retain(|_, dumped| match dumped {
+        Dumped::Value(value) => !layout::is_deleted_value(value),
+        Dumped::Fields(fields) => !layout::is_deleted_fields(fields),
+        Dumped::Ranked(members) => {
+            members.retain(|(_, score)| *score > f64::NEG_INFINITY);
+            !members.is_empty()
+        }
+    });
+    all
+}
+
+/// Everything a server holds.
+#[cfg(feature = "redis")]
+pub fn raw_dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String, overdrive::sinks::memory::Dumped> {
     use overdrive::sinks::memory::Dumped;
     let keys: Vec<String> = ask(redis, &["KEYS", "*"]);
     let dump_key = |key: &String| match ask::<String>(redis, &["TYPE", key]).as_str() {

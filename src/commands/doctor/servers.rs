@@ -48,11 +48,7 @@ fn redis(config: &Config) -> Vec<Finding> {
 #[cfg(feature = "redis")]
 #[derive(Clone, Debug)]
 struct RedisState {
-    version: String,
-    /// Bytes; 0 is no limit.
-    maxmemory: u64,
-    policy: String,
-    evicted: u64,
+    health: sinks::redis::Health,
     /// Its clock minus ours.
     ahead_ms: i64,
 }
@@ -61,40 +57,25 @@ struct RedisState {
 fn redis_state(params: &sinks::RedisParams) -> redis::RedisResult<RedisState> {
     let mut connection = redis::Client::open(params.url.as_str())?.get_connection_with_timeout(params.connect_timeout)?;
     connection.set_read_timeout(Some(params.response_timeout))?;
-    let info: redis::InfoDict = redis::cmd("INFO").query(&mut connection)?;
+    let health = sinks::redis::Health::ask(&mut connection)?;
     let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(&mut connection)?;
     let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    Ok(RedisState {
-        version: info.get("redis_version").unwrap_or_default(),
-        maxmemory: info.get("maxmemory").unwrap_or_default(),
-        policy: info.get("maxmemory_policy").unwrap_or_default(),
-        evicted: info.get("evicted_keys").unwrap_or_default(),
-        ahead_ms: seconds * 1000 + micros / 1000 - ours,
-    })
+    Ok(RedisState { health, ahead_ms: seconds * 1000 + micros / 1000 - ours })
 }
 
 #[cfg(feature = "redis")]
 fn redis_findings(state: &RedisState) -> Vec<Finding> {
-    let major: u32 = state.version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    let version = &state.health.version;
+    let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     let mut findings = vec![match major >= 7 {
-        true => Finding::good("redis", format!("version {}", state.version)),
+        true => Finding::good("redis", format!("version {version}")),
         false => Finding::bad(
             "redis",
-            format!("version {}", state.version),
+            format!("version {version}"),
             "install Redis 7 or newer: older ones let scripts pass the access list",
         ),
     }];
-    if state.maxmemory > 0 && state.policy != "noeviction" {
-        findings.push(Finding::note(
-            "redis memory",
-            format!("maxmemory-policy is {}: a full server drops answers without a word", state.policy),
-            "set maxmemory-policy noeviction and give it memory: everything expires by itself",
-        ));
-    }
-    if state.evicted > 0 {
-        let found = format!("{} keys were evicted since it started", state.evicted);
-        findings.push(Finding::note("redis memory", found, "give it more memory; feeds of those users fall back to trending"));
-    }
+    findings.extend(state.health.complaints().into_iter().map(|(found, advice)| Finding::note("redis memory", found, advice)));
     if state.ahead_ms.abs() > 1000 {
         let found = format!("its clock is {} ms {}", state.ahead_ms.abs(), if state.ahead_ms > 0 { "ahead" } else { "behind" });
         findings.push(Finding::note("redis clock", found, "keep both machines set with NTP"));
@@ -193,16 +174,18 @@ mod tests {
     #[cfg(feature = "redis")]
     #[test]
     fn an_old_redis_fails_and_a_forgetful_one_is_noted() {
-        let good = RedisState { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), evicted: 0, ahead_ms: 3 };
+        use crate::sinks::redis::Health;
+        let health = Health { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), evicted: 0 };
+        let of = |health: Health, ahead_ms| RedisState { health, ahead_ms };
         let marks = |state: &RedisState| redis_findings(state).iter().map(|f| (f.mark, f.what)).collect::<Vec<_>>();
-        assert_eq!(marks(&good), [(Mark::Good, "redis")]);
-        assert_eq!(marks(&RedisState { version: "6.2.6".into(), ..good.clone() }), [(Mark::Bad, "redis")]);
+        assert_eq!(marks(&of(health.clone(), 3)), [(Mark::Good, "redis")]);
+        assert_eq!(marks(&of(Health { version: "6.2.6".into(), ..health.clone() }, 3)), [(Mark::Bad, "redis")]);
         assert_eq!(
-            marks(&RedisState { policy: "allkeys-lru".into(), ..good.clone() }),
+            marks(&of(Health { policy: "allkeys-lru".into(), ..health.clone() }, 3)),
             [(Mark::Good, "redis")],
             "no limit, no eviction"
         );
-        let forgetful = RedisState { maxmemory: 1 << 30, policy: "allkeys-lru".into(), evicted: 7, ahead_ms: -2000, ..good };
+        let forgetful = of(Health { maxmemory: 1 << 30, policy: "allkeys-lru".into(), evicted: 7, ..health }, -2000);
         let notes =
             [(Mark::Good, "redis"), (Mark::Note, "redis memory"), (Mark::Note, "redis memory"), (Mark::Note, "redis clock")];
         assert_eq!(marks(&forgetful), notes);

@@ -24,6 +24,8 @@ struct Stats {
     watermark: i64,
     /// How far that clock is behind the time of day.
     lag_ms: i64,
+    /// Whether the store lost answers that are not all in it again.
+    rebuilding: bool,
     uptime_ms: u64,
     /// By family; `null` where counting them would cost the store a scan.
     keys: Option<Sizes>,
@@ -39,6 +41,7 @@ pub async fn stats(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
         as_of: applied.clock_ms,
         watermark: applied.watermark_ms,
         lag_ms: if applied_once(&applied) { now_ms() - applied.clock_ms } else { 0 },
+        rebuilding: applied.rebuilding,
         uptime_ms: shim.started.elapsed().as_millis() as u64,
         keys: sizes(&shim).await,
         recent_users: shim.recent.users(),

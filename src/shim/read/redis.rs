@@ -1,5 +1,6 @@
 //! Redis as a reader: one multiplexed connection, pipelines without transactions, and nothing tried twice inside a request. A
-//! lost connection is made again by whichever request comes next.
+//! lost connection is made again by whichever request comes next. What stays of a deleted key, and the fence of a sorted set, are
+//! not shown.
 
 use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -78,9 +79,14 @@ fn mark_of(meta: &Fields) -> Result<Applied, Unavailable> {
     layout::decode_applied(meta).map_err(|e| Unavailable(format!("the mark in redis cannot be read: {e}")))
 }
 
+fn present(value: Option<Vec<u8>>) -> Option<Bytes> {
+    value.filter(|value| !layout::is_deleted_value(value)).map(Bytes::from)
+}
+
 fn highest(pipeline: &mut Pipeline, key: &str, limit: usize) {
     if limit > 0 {
-        pipeline.cmd("ZREVRANGE").arg(key).arg(0).arg(limit - 1).arg("WITHSCORES");
+        // Without −∞, the score of the fence.
+        pipeline.cmd("ZREVRANGEBYSCORE").arg(key).arg("+inf").arg("(-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
     }
 }
 
@@ -94,7 +100,7 @@ impl Reader for RedisReader {
             let mut pipeline = redis::pipe();
             pipeline.cmd("GET").arg(key);
             let (value,): (Option<Vec<u8>>,) = self.ask(pipeline).await?;
-            Ok(value.map(Bytes::from))
+            Ok(present(value))
         })
     }
 
@@ -103,7 +109,7 @@ impl Reader for RedisReader {
             let mut pipeline = redis::pipe();
             pipeline.cmd("HGETALL").arg(key);
             let (fields,): (Fields,) = self.ask(pipeline).await?;
-            Ok((!fields.is_empty()).then_some(fields))
+            Ok((!fields.is_empty() && !layout::is_deleted_fields(&fields)).then_some(fields))
         })
     }
 
@@ -134,7 +140,7 @@ impl Reader for RedisReader {
             pipeline.cmd("GET").arg(slate);
             highest(&mut pipeline, seen, SEEN);
             let (meta, slate, seen): (Fields, Option<Vec<u8>>, Vec<(String, f64)>) = self.ask(pipeline).await?;
-            Ok(Parts { applied: mark_of(&meta)?, slate: slate.map(Bytes::from), seen })
+            Ok(Parts { applied: mark_of(&meta)?, slate: present(slate), seen })
         })
     }
 

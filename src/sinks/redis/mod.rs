@@ -1,20 +1,29 @@
-//! The store in Redis, with plain commands. A key changes as a whole or not at all, and `meta` changes last. No error text
-//! contains a secret of the URL.
+//! The store in Redis, written by two scripts. A key changes as a whole or not at all, only to something newer, and `meta` changes
+//! last. No error text contains a secret of the URL.
 
+mod health;
+mod script;
 mod writer;
 
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::Keys;
-use super::{Applied, RedisParams, Store, StoreError, Write};
+use super::{Applied, Found, RedisParams, Store, StoreError, Write};
+pub use health::Health;
+use health::Watch;
 use writer::Pipelines;
+
+/// How often the server is asked how it is.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// A connection that is made when it is needed and dropped after any error.
 pub struct Redis {
     client: Client,
     connection: Option<Connection>,
+    watch: Option<Watch>,
+    looked: Instant,
     keys: Keys,
     pipeline: usize,
     connect_timeout: Duration,
@@ -28,6 +37,8 @@ impl Redis {
         Ok(Self {
             client: client(params)?,
             connection: None,
+            watch: None,
+            looked: Instant::now(),
             keys: Keys::new(prefix),
             pipeline: params.pipeline,
             // A timeout of zero means "for ever" to the operating system.
@@ -36,20 +47,37 @@ impl Redis {
         })
     }
 
-    fn write_all(&mut self, writes: &[Write], applied: &Applied) -> Result<(), RedisError> {
+    fn write_all(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, RedisError> {
         let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect()?,
+            Some(connection) if self.looked.elapsed() < LOOK => connection,
+            Some(connection) => self.look(connection)?,
+            None => {
+                let connection = self.connect()?;
+                self.look(connection)?
+            }
         };
         let mut pipelines = Pipelines::new(self.pipeline);
         for write in writes {
             pipelines.add(write, &mut connection)?;
         }
-        pipelines.finish(&mut connection)?;
-        writer::write_applied(&self.keys.meta(), applied, &mut connection)?;
+        let refused = pipelines.finish(&mut connection)?;
+        let found = writer::write_applied(&self.keys.meta(), applied, &mut connection)?;
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
-        Ok(())
+        Ok(Found { refused, ..found })
+    }
+
+    /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.
+    fn look(&mut self, mut connection: Connection) -> Result<Connection, RedisError> {
+        self.looked = Instant::now();
+        match Health::ask(&mut connection) {
+            Ok(health) => self.watch.get_or_insert_with(Watch::new).look(&health),
+            Err(error) if error.clone().into_server_errors().is_some() => {
+                tracing::debug!(error = text_of(&error), "redis does not say how it is");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(connection)
     }
 
     fn connect(&self) -> Result<Connection, RedisError> {
@@ -58,12 +86,13 @@ impl Redis {
         connection.set_write_timeout(Some(self.response_timeout))?;
         // A server that wants a password says so to a small command; on a large one it hangs up.
         redis::cmd("PING").exec(&mut connection)?;
+        script::load(&mut connection)?;
         Ok(connection)
     }
 }
 
 impl Store for Redis {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<(), StoreError> {
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
         self.write_all(writes, applied).map_err(|error| store_error(&self.client, error))
     }
 }

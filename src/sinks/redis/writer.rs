@@ -1,127 +1,145 @@
-//! Writes become pipelines: a few hundred commands in one round trip. What replaces a key in more than one command stands
-//! between MULTI and EXEC, so a reader sees the old value or the new one.
+//! Writes become calls of one script, a few dozen keys in a call and a few hundred in a round trip. A script runs as a whole, so a
+//! reader sees the old value of a key or the new one.
 //!
-//! The fence belongs here: [`Pipelines::add`] is the one place that replaces values, and each of them carries its (epoch,
-//! generation), the binary ones in the header, the hashes in their fields.
+//! The fence is looked at here and nowhere else: the script reads the (epoch, generation) that lies in each value, binary ones in
+//! the header, hashes in their fields, sorted sets in the member with score −∞, and replaces only what is older.
 
-use redis::{Cmd, Connection, Pipeline, RedisError, cmd};
+use redis::{Cmd, Connection, Pipeline, RedisError};
 use std::time::Duration;
 
-use crate::sinks::layout::{Fields, encode_applied};
-use crate::sinks::{Applied, Write};
+use super::script::{self, MARK, WRITE};
+use crate::sinks::layout::{self, Fields};
+use crate::sinks::{Applied, Fence, Found, Sort, Write};
 
-/// Commands in one transaction at most: Redis serves nobody else while it runs one.
-const TRANSACTION: usize = 96;
+/// Keys in one call: enough to spread the cost of a call, and Redis serves nobody else for less than half a millisecond.
+const KEYS: usize = 32;
+/// The score of the member that holds the fence.
+const LOWEST: &str = "-inf";
 
-/// Commands under way to one connection.
-pub(super) struct Pipelines {
-    pipe: Pipeline,
+/// Calls under way to one connection.
+pub(super) struct Pipelines<'w> {
+    calls: Pipeline,
+    /// Writes of the next call.
+    open: Vec<&'w Write>,
+    /// Writes gathered since the last round trip.
+    gathered: usize,
     limit: usize,
-    /// Commands in the open transaction; `None` outside of one.
-    open: Option<usize>,
+    refused: u64,
 }
 
-impl Pipelines {
-    /// Pipelines of about `limit` commands.
+impl<'w> Pipelines<'w> {
+    /// Pipelines of about `limit` writes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { pipe: Pipeline::with_capacity(limit), limit, open: None }
+        Self { calls: Pipeline::new(), open: Vec::with_capacity(KEYS), gathered: 0, limit, refused: 0 }
     }
 
     /// Adds a write; sends what has gathered when it is enough.
-    pub(super) fn add(&mut self, write: &Write, connection: &mut Connection) -> Result<(), RedisError> {
-        match write {
-            Write::Value { key, value, ttl } => self.push(cmd("SET").arg(key).arg(value.as_slice()).arg("PX").arg(millis(*ttl))),
-            Write::Fields { key, fields, .. } if fields.is_empty() => self.delete(key),
-            Write::Fields { key, fields, ttl } => self.replace(key, hset(key, fields), *ttl),
-            Write::Ranked { key, members, .. } if members.is_empty() => self.delete(key),
-            Write::Ranked { key, members, ttl } => self.replace(key, zadd(key, members), *ttl),
-            Write::Member { key, member, score, ttl } => {
-                self.begin();
-                match score {
-                    Some(score) => self.push(cmd("ZADD").arg(key).arg(*score).arg(member)),
-                    None => self.push(cmd("ZREM").arg(key).arg(member)),
-                }
-                self.push(&mut expire(key, *ttl));
-            }
-            Write::Delete { key } => self.delete(key),
+    pub(super) fn add(&mut self, write: &'w Write, connection: &mut Connection) -> Result<(), RedisError> {
+        self.open.push(write);
+        self.gathered += 1;
+        if self.open.len() == KEYS {
+            self.close();
         }
-        if self.open.is_some_and(|commands| commands >= TRANSACTION) {
-            self.commit();
-        }
-        if self.pipe.len() >= self.limit { self.finish(connection) } else { Ok(()) }
+        if self.gathered >= self.limit { self.send(connection) } else { Ok(()) }
     }
 
-    /// Sends the rest and checks every answer.
-    pub(super) fn finish(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
-        self.commit();
-        if self.pipe.is_empty() {
+    /// Sends the rest; yields how many writes were not newer than what their keys held.
+    pub(super) fn finish(mut self, connection: &mut Connection) -> Result<u64, RedisError> {
+        self.send(connection)?;
+        Ok(self.refused)
+    }
+
+    fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
+        self.close();
+        if self.gathered == 0 {
             return Ok(());
         }
-        self.pipe.exec(connection)?;
-        self.pipe.clear();
+        let refused: Vec<u64> = script::send(&self.calls, connection)?;
+        self.refused += refused.iter().sum::<u64>();
+        self.calls.clear();
+        self.gathered = 0;
         Ok(())
     }
 
-    fn replace(&mut self, key: &str, mut with: Cmd, ttl: Duration) {
-        self.begin();
-        self.delete(key);
-        self.push(&mut with);
-        self.push(&mut expire(key, ttl));
-    }
-
-    fn delete(&mut self, key: &str) {
-        self.push(cmd("DEL").arg(key));
-    }
-
-    fn begin(&mut self) {
-        if self.open.is_none() {
-            self.pipe.cmd("MULTI");
-            self.open = Some(0);
+    fn close(&mut self) {
+        if self.open.is_empty() {
+            return;
         }
-    }
-
-    fn commit(&mut self) {
-        if self.open.take().is_some() {
-            self.pipe.cmd("EXEC");
+        let mut call = WRITE.call(self.open.len());
+        for write in &self.open {
+            call.arg(write.key());
         }
-    }
-
-    fn push(&mut self, command: &mut Cmd) {
-        self.pipe.add_command(command.take());
-        self.open = self.open.map(|commands| commands + 1);
+        self.open.drain(..).for_each(|write| push_write(&mut call, write));
+        self.calls.add_command(call);
     }
 }
 
-/// Shows how far the answers have come.
-pub(super) fn write_applied(key: &str, applied: &Applied, connection: &mut Connection) -> Result<(), RedisError> {
-    let mut pipe = redis::pipe();
-    // As a whole: a partition that is read no more must not stay in it.
-    pipe.atomic().cmd("DEL").arg(key).add_command(hset(key, &encode_applied(applied)));
-    pipe.exec(connection)
+/// The arguments of one key, as `write.lua` reads them.
+fn push_write(call: &mut Cmd, write: &Write) {
+    match write {
+        Write::Value { value, ttl, fence, .. } => push_value(call, value, *ttl, *fence),
+        Write::Fields { fields, ttl, fence, .. } => push_fields(call, fields, *ttl, *fence),
+        Write::Ranked { members, ttl, fence, .. } => push_ranked(call, members, *ttl, *fence),
+        Write::Members { members, ttl, fence, .. } => push_members(call, members, *ttl, *fence),
+        Write::Delete { sort: Sort::Value, ttl, fence, .. } => push_value(call, &layout::deleted_value(*fence), *ttl, *fence),
+        Write::Delete { sort: Sort::Fields, ttl, fence, .. } => push_fields(call, &layout::deleted_fields(*fence), *ttl, *fence),
+        Write::Delete { sort: Sort::Ranked, ttl, fence, .. } => push_ranked(call, &[], *ttl, *fence),
+    }
 }
 
-fn hset(key: &str, fields: &Fields) -> Cmd {
-    let mut command = cmd("HSET");
-    command.arg(key);
+fn push_head(call: &mut Cmd, sort: &str, fence: Fence, ttl: Duration, puts: usize, arguments: usize) {
+    call.arg(sort).arg(fence.epoch).arg(fence.generation).arg(millis(ttl)).arg(puts).arg(arguments);
+}
+
+fn push_value(call: &mut Cmd, value: &[u8], ttl: Duration, fence: Fence) {
+    push_head(call, "v", fence, ttl, 0, 1);
+    call.arg(value);
+}
+
+fn push_fields(call: &mut Cmd, fields: &Fields, ttl: Duration, fence: Fence) {
+    push_head(call, "h", fence, ttl, 0, fields.len() * 2);
+    push_pairs(call, fields);
+}
+
+fn push_pairs(call: &mut Cmd, fields: &Fields) {
     for (name, value) in fields {
-        command.arg(name).arg(value);
+        call.arg(name).arg(value);
     }
-    command
 }
 
-fn zadd(key: &str, members: &[(String, f64)]) -> Cmd {
-    let mut command = cmd("ZADD");
-    command.arg(key);
+fn push_ranked(call: &mut Cmd, members: &[(String, f64)], ttl: Duration, fence: Fence) {
+    push_head(call, "z", fence, ttl, 0, members.len() * 2 + 2);
+    call.arg(LOWEST).arg(layout::fence_member(fence));
     for (member, score) in members {
-        command.arg(*score).arg(member);
+        call.arg(*score).arg(member);
     }
-    command
 }
 
-fn expire(key: &str, ttl: Duration) -> Cmd {
-    let mut command = cmd("PEXPIRE");
-    command.arg(key).arg(millis(ttl));
-    command
+fn push_members(call: &mut Cmd, members: &[(String, Option<f64>)], ttl: Duration, fence: Fence) {
+    let put = members.iter().filter_map(|(member, score)| Some((member, (*score)?)));
+    let taken = members.iter().filter(|(_, score)| score.is_none());
+    let puts = put.clone().count();
+    push_head(call, "m", fence, ttl, puts * 2 + 2, members.len() + puts + 2);
+    call.arg(LOWEST).arg(layout::fence_member(fence));
+    for (member, score) in put {
+        call.arg(score).arg(member);
+    }
+    for (member, _) in taken {
+        call.arg(member);
+    }
+}
+
+/// Shows how far the answers have come; yields what was shown before.
+pub(super) fn write_applied(key: &str, applied: &Applied, connection: &mut Connection) -> Result<Found, RedisError> {
+    let (epoch_half, tick_half) = (layout::encode_epoch_half(applied), layout::encode_tick_half(applied));
+    let mut call = MARK.call(1);
+    call.arg(key).arg(applied.epoch).arg(applied.generation).arg(applied.tick_epoch).arg(epoch_half.len() * 2);
+    push_pairs(&mut call, &epoch_half);
+    push_pairs(&mut call, &tick_half);
+    let mut calls = redis::pipe();
+    calls.add_command(call);
+    let ((epoch, tick_epoch, rebuilding),): ((u64, u64, bool),) = script::send(&calls, connection)?;
+    Ok(Found { epoch, tick_epoch, rebuilding, refused: 0 })
 }
 
 /// Redis refuses a lifetime of nothing.

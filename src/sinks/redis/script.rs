@@ -1,0 +1,55 @@
+//! The two scripts that write, constant and called by their hash. A server forgets scripts when it restarts or is told to; what was
+//! called in vain is then sent again, which the fence makes harmless.
+
+use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, cmd};
+use std::sync::LazyLock;
+
+/// A script and its hash.
+pub(super) struct Script {
+    code: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(code: &'static str) -> Self {
+        Self { code, hash: redis::Script::new(code).get_hash().to_string() }
+    }
+
+    /// A call; keys come first, then arguments.
+    pub(super) fn call(&self, keys: usize) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(&self.hash).arg(keys);
+        call
+    }
+}
+
+/// Writes whole values under the fence.
+pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("write.lua")));
+/// Shows how far the answers have come.
+pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mark.lua")));
+
+/// Gives the server both scripts.
+pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
+    let mut pipe = redis::pipe();
+    for script in [&*WRITE, &*MARK] {
+        pipe.cmd("SCRIPT").arg("LOAD").arg(script.code);
+    }
+    pipe.exec(connection)
+}
+
+/// Sends calls; once more with the scripts when the server has forgotten them.
+pub(super) fn send<T: FromRedisValue>(calls: &Pipeline, connection: &mut Connection) -> Result<T, RedisError> {
+    match calls.query(connection) {
+        Err(error) if forgotten(&error) => {
+            load(connection)?;
+            calls.query(connection)
+        }
+        answer => answer,
+    }
+}
+
+/// Whether a call of the pipeline met a server without the script. Of the others some may have been served.
+fn forgotten(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
+}

@@ -1,0 +1,422 @@
+//! Only something newer replaces what Redis holds. A replay, an engine that hung and woke up, scripts that the server forgot: none of
+//! them takes any key back, and none brings a deleted one back. And a server that lost its data is noticed.
+
+#![cfg(feature = "redis")]
+
+mod support {
+    pub mod redis;
+}
+
+use overdrive::model::changes::{Interests, Neighbour, Scope};
+use overdrive::model::ids::TokenKind;
+use overdrive::model::{
+    Binding, Change, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, TokenId,
+    UserId,
+};
+use overdrive::sinks::dead_letters::DeadLetters;
+use overdrive::sinks::encode::Encoder;
+use overdrive::sinks::layout;
+use overdrive::sinks::memory::{Dumped, Memory};
+use overdrive::sinks::redis::Redis;
+use overdrive::sinks::writer::{self, Hooks, Stats, Writer};
+use overdrive::sinks::{Applied, Completed, Found, RedisParams, Store, StoreError, Write, changes};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::redis::{RedisServer, dump, raw_dump};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+type Dump = BTreeMap<String, Dumped>;
+
+fn defaults(section: &str) -> toml::Value {
+    toml::from_str::<toml::Table>(include_str!("../overdrive.toml")).expect("the defaults")[section].clone()
+}
+
+fn open(server: &RedisServer) -> Redis {
+    let mut params: RedisParams = defaults("redis").try_into().expect("the section of Redis");
+    params.url = server.url();
+    // Small, so that a batch takes several round trips and a dying store is given up soon.
+    params.pipeline = 40;
+    params.retry_max = Duration::from_millis(10);
+    Redis::open(&params, "od:").expect("a readable url")
+}
+
+fn connect(server: &RedisServer) -> redis::Connection {
+    redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("the server answers")
+}
+
+fn tell(redis: &mut redis::Connection, command: &[&str]) {
+    redis::cmd(command[0]).arg(&command[1..]).exec(redis).expect("the server answers");
+}
+
+/// A stream of epochs in which everything happens to a few users and items, deletions and second thoughts among them.
+struct Stream {
+    names: Arc<Names>,
+    users: Vec<UserId>,
+    items: Vec<ItemId>,
+    jazz: TokenId,
+}
+
+impl Stream {
+    fn new() -> Self {
+        let names = Arc::new(Names::default());
+        let users = (0..12).map(|i| names.user(&format!("u{i}")).expect("no collision")).collect();
+        let items = (0..20).map(|i| names.item(&format!("i{i}")).expect("no collision")).collect();
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        Self { names, users, items, jazz }
+    }
+
+    fn changes(&self, number: u64) -> Vec<Change> {
+        let pick = |what: u64, of: usize| xxh3_64_with_seed(&number.to_be_bytes(), what) as usize % of;
+        let (user, item) = (self.users[pick(1, self.users.len())], self.items[pick(2, self.items.len())]);
+        let some = pick(3, 3) > 0;
+        let row = |item: &ItemId| SlateItem {
+            item: *item,
+            score_micro: number as i32,
+            source: Source::Fresh,
+            reason: Reason::Popular,
+            terms: [pick(4, 10_000) as u16; 5],
+        };
+        let items = self.items[..pick(5, 9)].iter().map(row).collect();
+        let interests = Interests { short: vec![], long: vec![(self.jazz, 1.0)], drift: number as f64 };
+        let neighbours = vec![Neighbour { item, similarity_micro: number as i32, users: 1 }; usize::from(some)];
+        let seen = self.items[pick(6, 9)..][..pick(7, 6)].iter();
+        let scope = if pick(8, 2) == 0 { Scope::Global } else { Scope::Category(self.jazz) };
+        vec![
+            Change::Slate {
+                user,
+                surface: Surface::Home,
+                slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, items })),
+                entered: vec![],
+                left: vec![],
+            },
+            Change::Signals(SignalKey::Item(item), some.then(|| Arc::new(signals(number)))),
+            Change::Interests(user, some.then(|| Arc::new(interests))),
+            Change::Seen(user, seen.map(|i| (*i, (pick(9, 2) == 0).then_some(number as i64))).collect()),
+            Change::Catalogue(item, pick(10, 2) == 0),
+            Change::Neighbours(item, neighbours),
+            Change::Trending(scope, vec![(item, number as i64); usize::from(some)]),
+        ]
+    }
+
+    fn epoch(&self, number: u64) -> Completed {
+        completed(number, self.changes(number), None)
+    }
+}
+
+fn signals(number: u64) -> Signals {
+    let weighted_milli = [number as i64; 5];
+    Signals { counts: vec![], decayed: number as f64, velocity: 0.0, ctr: 0.1, engagement: 0.1, weighted_milli }
+}
+
+fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Completed {
+    let tick = number.is_multiple_of(5);
+    let epoch = Epoch { number, clock_ms: number as i64 * 2, watermark_ms: number as i64, tick, refreshes: None, save: false };
+    let offsets = [((Role::Events, 0), (number, number + 1))].into();
+    Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], retold }
+}
+
+/// A writer at work.
+struct Running {
+    tx: crossbeam_channel::Sender<Completed>,
+    writer: Writer,
+    shown: Arc<AtomicU64>,
+    lost: Arc<Mutex<Vec<u64>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(store: Box<dyn Store>, stream: &Stream, generation: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let kafka = defaults("kafka").try_into().expect("the section of Kafka");
+        let feed = changes::Params { kind: changes::Kind::None, max_bytes: 1 };
+        let feed = changes::open(&feed, dir.path(), &kafka, stream.names.clone()).expect("the feed opens");
+        let encoder = Encoder::new(stream.names.clone(), &defaults("store").try_into().expect("the section of the store"));
+        let retry_max = Duration::from_millis(10);
+        let params = writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, applied: Applied::default() };
+        let dead = DeadLetters::open(dir.path(), None).expect("the letters open");
+        let (shown, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (told, losses) = (shown.clone(), lost.clone());
+        let hooks = Hooks {
+            applied: Box::new(move |applied| told.store(applied.epoch, Ordering::SeqCst)),
+            lost: Box::new(move |loss| losses.lock().expect("no panic under the lock").push(loss)),
+        };
+        let (tx, rx) = crossbeam_channel::bounded(4);
+        let writer = Writer::spawn(store, encoder, params, rx, feed, dead, hooks).expect("a thread");
+        Self { tx, writer, shown, lost, _dir: dir }
+    }
+
+    fn send(&self, completed: Completed) {
+        self.tx.send(completed).expect("the writer lives");
+    }
+
+    /// Waits until the answers have come as far as `epoch`.
+    fn wait(&self, epoch: u64) {
+        while self.shown.load(Ordering::SeqCst) < epoch {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn end(self) -> (Stats, Vec<u64>) {
+        drop(self.tx);
+        let stats = self.writer.join();
+        (stats, std::mem::take(&mut *self.lost.lock().expect("no panic under the lock")))
+    }
+}
+
+/// Everything of these epochs, by a writer of this generation.
+fn run(store: Box<dyn Store>, stream: &Stream, generation: u32, epochs: std::ops::RangeInclusive<u64>) -> Stats {
+    let running = Running::start(store, stream, generation);
+    epochs.for_each(|number| running.send(stream.epoch(number)));
+    let (stats, lost) = running.end();
+    assert_eq!(lost, [0; 0], "nothing was lost");
+    stats
+}
+
+/// The epoch that lies in a value, and what else does, less the generation.
+fn split(key: &str, dumped: &Dumped) -> (u64, Dumped) {
+    match dumped {
+        Dumped::Value(value) => {
+            let (stamp, _) = layout::open(value).unwrap_or_else(|e| panic!("{key}: {e}"));
+            (stamp.epoch, Dumped::Value([&value[..12], &value[16..20], &value[24..]].concat().into()))
+        }
+        Dumped::Fields(fields) => {
+            let mut fields = fields.clone();
+            fields.remove("generation");
+            (fields["epoch"].parse().expect("a number"), Dumped::Fields(fields))
+        }
+        Dumped::Ranked(members) => {
+            let (fence, rest) = members.split_last().expect("at least the fence");
+            let epoch = fence.0.strip_prefix("\0fence:").and_then(|f| f.split(':').next()).expect("the fence is the lowest");
+            (epoch.parse().expect("a number"), Dumped::Ranked(rest.to_vec()))
+        }
+    }
+}
+
+fn without_generation(all: &Dump) -> BTreeMap<String, (u64, Dumped)> {
+    all.iter().map(|(key, dumped)| (key.clone(), split(key, dumped))).collect()
+}
+
+/// Reads everything over and over until it is told to stop: no key may vanish, go back, or say another thing of the same epoch.
+fn watch(mut redis: redis::Connection, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let (mut last, mut looks) = (BTreeMap::<String, (u64, Dumped)>::new(), 0);
+        loop {
+            let ends = stop.load(Ordering::SeqCst);
+            let now = without_generation(&raw_dump(&mut redis));
+            for (key, (epoch, content)) in &last {
+                let (newer, says) = now.get(key).unwrap_or_else(|| panic!("{key} is gone"));
+                assert!(newer >= epoch, "{key} went back from epoch {epoch} to {newer}");
+                // The mark moves its other half within one epoch.
+                assert!(newer > epoch || says == content || key == "od:meta", "{key} changed within epoch {epoch}");
+            }
+            (last, looks) = (now, looks + 1);
+            if ends {
+                return looks;
+            }
+        }
+    })
+}
+
+/// A store that dies in the middle of a batch and takes no other one as a whole.
+struct Dying {
+    store: Redis,
+    /// In the first batch that brings the answers this far.
+    dies_at: u64,
+    died: bool,
+}
+
+impl Store for Dying {
+    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
+        self.died |= applied.epoch >= self.dies_at;
+        if !self.died {
+            return self.store.write(writes, applied);
+        }
+        // What a crash leaves: some keys, no mark.
+        let half = &writes[..writes.len() / 2];
+        self.store.write(half, &Applied::default())?;
+        Err(StoreError::Retry("it died".to_string()))
+    }
+}
+
+#[test]
+fn a_replay_after_a_crash_takes_nothing_back_and_ends_where_an_undisturbed_run_does() {
+    let (stream, whole, crashed) = (Stream::new(), RedisServer::start(), RedisServer::start());
+    run(Box::new(open(&whole)), &stream, 1, 1..=300);
+    let expected = without_generation(&raw_dump(&mut connect(&whole)));
+    assert!(expected.len() > 60, "{} keys", expected.len());
+    for dies_at in [0, 1, 20, 77, 199] {
+        tell(&mut connect(&crashed), &["FLUSHALL"]);
+        let died = run(Box::new(Dying { store: open(&crashed), dies_at, died: false }), &stream, 1, 1..=200);
+        assert!(died.unwritten > 0, "it died in the middle of a batch");
+        let stop = Arc::new(AtomicBool::new(false));
+        let watching = watch(connect(&crashed), stop.clone());
+        // What an engine replays that resumes from the mark: state holds what ticks had not settled.
+        let again = run(Box::new(open(&crashed)), &stream, 2, died.applied.tick_epoch + 1..=300);
+        stop.store(true, Ordering::SeqCst);
+        assert!(watching.join().expect("the reader saw nothing wrong") > 0);
+        assert_eq!((again.applied.epoch, again.unwritten), (300, 0));
+        assert_eq!(without_generation(&raw_dump(&mut connect(&crashed))), expected, "after dying at {dies_at}");
+    }
+}
+
+#[test]
+fn a_replay_over_a_store_that_has_it_all_is_refused_but_for_the_last_word_on_each_key() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    run(Box::new(open(&server)), &stream, 1, 1..=200);
+    let before = raw_dump(&mut connect(&server));
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = watch(connect(&server), stop.clone());
+    let running = Running::start(Box::new(open(&server)), &stream, 2);
+    for number in 50..=200 {
+        running.send(stream.epoch(number));
+        running.wait(number); // so that no epoch is merged away
+    }
+    let (stats, lost) = running.end();
+    stop.store(true, Ordering::SeqCst);
+    assert!(watching.join().expect("the reader saw nothing wrong") > 0);
+    assert!(stats.refused > stats.writes / 2, "{} of {}", stats.refused, stats.writes);
+    assert_eq!(lost, [0; 0]);
+    let after = raw_dump(&mut connect(&server));
+    assert_eq!(without_generation(&after), without_generation(&before));
+    assert_ne!(after, before, "the last words are those of the new run");
+}
+
+#[test]
+fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    let (user, item) = (stream.users[0], stream.items[0]);
+    let slate = |some: bool| Change::Slate {
+        user,
+        surface: Surface::Home,
+        slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, items: vec![] })),
+        entered: vec![],
+        left: vec![],
+    };
+    let neighbour = Neighbour { item, similarity_micro: 1, users: 1 };
+    let there = vec![
+        slate(true),
+        Change::Signals(SignalKey::User(user), Some(Arc::new(signals(1)))),
+        Change::Interests(user, Some(Arc::default())),
+        Change::Seen(user, vec![(item, Some(1))]),
+        Change::Neighbours(item, vec![neighbour]),
+        Change::Trending(Scope::Global, vec![(item, 1)]),
+        Change::Catalogue(item, false),
+    ];
+    let gone = vec![
+        slate(false),
+        Change::Signals(SignalKey::User(user), None),
+        Change::Interests(user, None),
+        Change::Seen(user, vec![(item, None)]),
+        Change::Neighbours(item, vec![]),
+        Change::Trending(Scope::Global, vec![]),
+        Change::Catalogue(item, true),
+    ];
+    let keys = |server: &RedisServer| dump(&mut connect(server)).into_keys().collect::<Vec<_>>();
+    let first = Running::start(Box::new(open(&server)), &stream, 1);
+    first.send(completed(1, there.clone(), None));
+    first.wait(1);
+    assert_eq!(keys(&server).len(), 8, "seven keys and the mark");
+    first.send(completed(2, gone, None));
+    first.end();
+    assert_eq!(keys(&server), ["od:meta"]);
+    let day = Duration::from_secs(24 * 3600).as_millis() as i64;
+    let left: i64 = redis::cmd("PTTL").arg("od:user:{u0}").query(&mut connect(&server)).expect("the server answers");
+    assert!((1..=day).contains(&left), "what stays of a deleted key goes in the end: {left}");
+    let replay = Running::start(Box::new(open(&server)), &stream, 2);
+    replay.send(completed(1, there, None));
+    let (stats, _) = replay.end();
+    assert_eq!((stats.refused, keys(&server)), (7, vec!["od:meta".to_string()]));
+}
+
+/// An engine that hung while another one took over: whatever it still writes, older or equally old, changes no key of any sort.
+#[test]
+fn a_writer_that_wakes_up_late_changes_nothing() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    run(Box::new(open(&server)), &stream, 2, 1..=300);
+    let before = raw_dump(&mut connect(&server));
+    let sorts = |of: fn(&Dumped) -> bool| before.iter().filter(|(key, dumped)| *key != "od:meta" && of(dumped)).count();
+    assert!(sorts(|d| matches!(d, Dumped::Value(_))) > 10);
+    assert!(sorts(|d| matches!(d, Dumped::Fields(_))) > 10);
+    assert!(sorts(|d| matches!(d, Dumped::Ranked(_))) > 10);
+    let zombie = run(Box::new(open(&server)), &stream, 1, 1..=300);
+    assert_eq!((zombie.refused, zombie.lost), (zombie.writes, 0));
+    assert_eq!(raw_dump(&mut connect(&server)), before);
+}
+
+#[test]
+fn scripts_that_the_server_forgets_are_given_again() {
+    let (stream, server, memory) = (Stream::new(), RedisServer::start(), Memory::new("od:"));
+    let mut redis = connect(&server);
+    let running = Running::start(Box::new(open(&server)), &stream, 1);
+    for number in 1..=100 {
+        running.send(stream.epoch(number));
+        if number.is_multiple_of(10) {
+            running.wait(number);
+            tell(&mut redis, &["SCRIPT", "FLUSH"]);
+        }
+    }
+    let (stats, lost) = running.end();
+    assert_eq!((stats.errors, lost), (0, vec![]));
+    run(Box::new(memory.clone()), &stream, 1, 1..=100);
+    assert_eq!(dump(&mut redis), memory.dump());
+}
+
+#[test]
+fn a_server_that_lost_its_data_is_noticed_once_a_loss_and_marked_until_everything_is_told_again() {
+    let (stream, server, whole) = (Stream::new(), RedisServer::start(), Memory::new("od:"));
+    let mut redis = connect(&server);
+    let rebuilding = |redis: &mut redis::Connection| {
+        let says: Option<String> = redis::cmd("HGET").arg("od:meta").arg("rebuilding").query(redis).expect("it answers");
+        says.is_some()
+    };
+    let running = Running::start(Box::new(open(&server)), &stream, 1);
+    let lost = running.lost.clone();
+    let losses = || lost.lock().expect("no panic under the lock").clone();
+    (1..=100).for_each(|number| running.send(stream.epoch(number)));
+    running.wait(100);
+    tell(&mut redis, &["FLUSHALL"]);
+    (101..=120).for_each(|number| running.send(stream.epoch(number)));
+    running.wait(120);
+    running.send(completed(121, vec![], None));
+    running.wait(121);
+    assert_eq!((losses(), rebuilding(&mut redis)), (vec![1], true));
+
+    // Again, before everything was told: an answer to the first loss is none to the second.
+    tell(&mut redis, &["FLUSHALL"]);
+    running.send(completed(122, vec![], None));
+    running.wait(122);
+    running.send(completed(123, vec![], Some(1)));
+    running.wait(123);
+    running.send(completed(124, vec![], None));
+    running.wait(124);
+    assert_eq!((losses(), rebuilding(&mut redis)), (vec![1, 2], true));
+
+    // Everything, as of one epoch; each kind of change once a key, the last one.
+    let everything = (1..=120).flat_map(|number| stream.changes(number)).collect::<Vec<_>>();
+    running.send(completed(125, everything.clone(), Some(2)));
+    let (stats, lost) = running.end();
+    assert_eq!((stats.lost, lost, rebuilding(&mut redis)), (2, vec![1, 2], false));
+    let undisturbed = Running::start(Box::new(whole.clone()), &stream, 1);
+    undisturbed.send(completed(125, everything, None));
+    undisturbed.end();
+    let (mut in_redis, mut in_memory) = (dump(&mut redis), whole.dump());
+    assert_eq!((in_redis.remove("od:meta").is_some(), in_memory.remove("od:meta").is_some()), (true, true));
+    assert_eq!(in_redis, in_memory);
+}
+
+/// A new engine finds the mark of one that crashed before it had told everything again.
+#[test]
+fn a_rebuilding_that_nobody_finished_is_taken_up() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    let mark = Applied { epoch: 10, generation: 1, rebuilding: true, ..Applied::default() };
+    open(&server).write(&[], &mark).expect("the server is there");
+    let running = Running::start(Box::new(open(&server)), &stream, 2);
+    for number in 5..=12 {
+        running.send(stream.epoch(number));
+        running.wait(number);
+    }
+    let (stats, lost) = running.end();
+    assert_eq!((stats.lost, lost, stats.applied.rebuilding), (1, vec![1], true));
+}
