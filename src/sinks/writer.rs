@@ -124,7 +124,8 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let closing = Arc::new(AtomicBool::new(false));
         let told = closing.clone();
-        let of = |applied: &Applied| Applied { generation: params.generation, ..applied.clone() };
+        // whether a loss was made good is asked of the store: who asked for it to be made good is gone
+        let of = |applied: &Applied| Applied { generation: params.generation, rebuilding: false, ..applied.clone() };
         let (shown, next) = (of(&params.left.shown), of(&params.left.next));
         let run = move || {
             let mut dirty = Dirty::default();
