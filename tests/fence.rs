@@ -112,9 +112,17 @@ fn signals(number: u64) -> Signals {
 
 fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Completed {
     let tick = number.is_multiple_of(5);
-    let epoch = Epoch { number, clock_ms: number as i64 * 2, watermark_ms: number as i64, tick, refreshes: None, save: false };
+    let epoch = Epoch {
+        number,
+        clock_ms: number as i64 * 2,
+        watermark_ms: number as i64,
+        tick,
+        refreshes: None,
+        save: false,
+        retell: None,
+    };
     let offsets = [((Role::Events, 0), (number, number + 1))].into();
-    Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], retold }
+    Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], save: None, retold }
 }
 
 /// A writer at work.
@@ -134,7 +142,7 @@ impl Running {
         let feed = changes::open(&feed, dir.path(), &kafka, stream.names.clone()).expect("the feed opens");
         let encoder = Encoder::new(stream.names.clone(), &defaults("store").try_into().expect("the section of the store"));
         let retry_max = Duration::from_millis(10);
-        let params = writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, applied: Applied::default() };
+        let params = writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, left: writer::Left::default() };
         let dead = DeadLetters::open(dir.path(), None).expect("the letters open");
         let (shown, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (told, losses) = (shown.clone(), lost.clone());

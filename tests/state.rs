@@ -75,6 +75,7 @@ fn epoch(number: u64) -> Epoch {
         tick: number.is_multiple_of(7),
         refreshes: Some(9),
         save: number.is_multiple_of(10),
+        retell: None,
     }
 }
 
