@@ -148,7 +148,7 @@ impl Store for Folder {
 
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, StateError> {
         let mut files = self.entries(folder)?;
-        files.retain(|(name, _)| !name.ends_with(UNFINISHED) && !(folder.is_empty() && name == "lock"));
+        files.retain(|(name, _)| !(name.ends_with(UNFINISHED) || folder.is_empty() && name == "lock"));
         Ok(files)
     }
 
