@@ -8,7 +8,7 @@ use common::{Rng, Zipf, median};
 use overdrive::dataflows::ledger::{Touch, UserDelta};
 use overdrive::dataflows::neighbours;
 use overdrive::model::{Epoch, ItemId, Kind, UserId};
-use overdrive::operators::PerEpoch;
+use overdrive::operators::{PerEpoch, Vault};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,7 +88,7 @@ fn by_stage(epochs: &Arc<Vec<Vec<Arc<UserDelta>>>>, params: &overdrive::dataflow
         let (mut deltas, mut clock) = (InputHandle::new(), InputHandle::new());
         let probe = worker.dataflow(|scope| {
             let (deltas, clock) = (scope.input_from(&mut deltas), scope.input_from(&mut clock));
-            let out = neighbours::neighbours(deltas, clock.clone(), &params);
+            let out = neighbours::neighbours(deltas, clock.clone(), &params, &Vault::default());
             out.per_epoch(clock, Pipeline, "Drop", |_, rows, _: &mut Vec<()>| drop(std::hint::black_box(std::mem::take(rows))))
                 .probe()
                 .0

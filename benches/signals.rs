@@ -9,7 +9,7 @@ use overdrive::dataflows::signals;
 use overdrive::model::decayed::{Decayed, Share};
 use overdrive::model::time::Window;
 use overdrive::model::{Epoch, ItemId, Kind, SignalKey, Signals, UserId};
-use overdrive::operators::PerEpoch;
+use overdrive::operators::{PerEpoch, Vault};
 use overdrive::operators::window::Panes;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ fn by_stage(epochs: &Arc<Vec<Vec<Arc<UserDelta>>>>, params: &overdrive::dataflow
         let (mut deltas, mut clock) = (InputHandle::new(), InputHandle::new());
         let probe = worker.dataflow(|scope| {
             let (deltas, clock) = (scope.input_from(&mut deltas), scope.input_from(&mut clock));
-            let out = signals::signals(deltas, clock.clone(), &params);
+            let out = signals::signals(deltas, clock.clone(), &params, &Vault::default());
             out.per_epoch(clock, Pipeline, "Drop", |_, rows, _: &mut Vec<()>| drop(std::hint::black_box(std::mem::take(rows))))
                 .probe()
                 .0

@@ -74,7 +74,7 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     if source.kind == sources::Kind::Kafka && kafka.create_topics {
         sources::kafka::create_topics(kafka).map_err(|e| e.to_string())?;
     }
-    let dir = config.engine.state_dir.join("state");
+    let dir = super::snapshot::folder(&config.engine.state_dir);
     let recovery = &config.recovery;
     let found = recovery.enabled.then(|| Recovery::open(&dir, &config.recommend, recovery.snapshots_kept)).transpose()?;
     let recorded = found.as_ref().map(Recovery::positions).unwrap_or_default();
