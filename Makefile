@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit bench clean-state
+.PHONY: help demo test chaos lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -26,6 +26,12 @@ test:                           ## install the servers the tests use, then run e
 	@if [ -z "$${ORT_DYLIB_PATH:-}" ]; then library="$$(scripts/fetch-onnxruntime.sh)"; eval "$$library"; fi; \
 	echo "== tests"; \
 	cargo test --locked --no-fail-fast
+
+N ?= 200
+SEED ?= 1
+chaos:                          ## kill, stop and flush at random, N=200 times, and compare with an undisturbed run
+	@echo "== chaos: $(N) times, seed $(SEED)"
+	@CHAOS_KILLS=$(N) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture
 
 lint:                           ## formatting and clippy, with and without the features
 	@echo "== formatting"

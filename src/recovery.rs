@@ -11,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 
 use crate::dataflows;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::{Binding, Epoch, Names, Pace, Part, Positions, Saved};
 use crate::sinks::writer::Left;
 use crate::state::{EpochLog, Head, Snapshot, State};
+use crate::telemetry;
 
 /// What a run begins with.
 pub struct Recovery {
@@ -188,14 +189,14 @@ fn commit_all(state: &State, names: &Names, config: &str, workers: usize, keep: 
         let began = Instant::now();
         match state.commit(&Snapshot { head, parts }, keep) {
             Ok(committed) => {
-                histogram!("overdrive_snapshot_seconds").record(began.elapsed().as_secs_f64());
-                gauge!("overdrive_snapshot_epoch").set(epoch.number as f64);
-                gauge!("overdrive_snapshot_bytes").set(committed.bytes as f64);
+                gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());
+                gauge!(telemetry::SNAPSHOT_EPOCH).set(epoch.number as f64);
+                gauge!(telemetry::SNAPSHOT_BYTES).set(committed.bytes as f64);
                 let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
                 tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
             }
             Err(error) => {
-                counter!("overdrive_snapshot_errors_total").increment(1);
+                counter!(telemetry::SNAPSHOT_ERRORS).increment(1);
                 tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
             }
         }

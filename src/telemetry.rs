@@ -35,6 +35,14 @@ pub const STORE_EVICTS: &str = "overdrive_store_evicts";
 pub const EPOCH: &str = "overdrive_epoch";
 /// The clock of that epoch.
 pub const CLOCK: &str = "overdrive_clock_ms";
+/// The epoch of the newest snapshot.
+pub const SNAPSHOT_EPOCH: &str = "overdrive_snapshot_epoch";
+/// Its size.
+pub const SNAPSHOT_BYTES: &str = "overdrive_snapshot_bytes";
+/// How long writing it took.
+pub const SNAPSHOT_SECONDS: &str = "overdrive_snapshot_seconds";
+/// Snapshots that could not be written.
+pub const SNAPSHOT_ERRORS: &str = "overdrive_snapshot_errors_total";
 /// Requests answered by the shim.
 pub const REQUESTS: &str = "overdrive_requests_total";
 /// From the head of a request to the head of its answer, in seconds.
@@ -54,10 +62,10 @@ pub enum Sort {
 pub type Metric = (&'static str, Sort, metrics::Unit, &'static str);
 
 use Sort::{Counter, Gauge, Histogram};
-use metrics::Unit::{Count, Milliseconds, Seconds};
+use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 16] = [
+pub const METRICS: [Metric; 20] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
@@ -71,6 +79,10 @@ pub const METRICS: [Metric; 16] = [
     (STORE_EVICTS, Gauge, Count, "1 where the store's policy lets it drop keys for want of memory"),
     (EPOCH, Gauge, Count, "newest epoch whose answers are in the store"),
     (CLOCK, Gauge, Milliseconds, "clock of that epoch, since 1970"),
+    (SNAPSHOT_EPOCH, Gauge, Count, "epoch of the newest snapshot"),
+    (SNAPSHOT_BYTES, Gauge, Bytes, "size of the newest snapshot"),
+    (SNAPSHOT_SECONDS, Gauge, Seconds, "how long writing the newest snapshot took"),
+    (SNAPSHOT_ERRORS, Counter, Count, "snapshots that could not be written"),
     (REQUESTS, Counter, Count, "requests answered, by route and status"),
     (REQUEST_TIME, Histogram, Seconds, "from the head of a request to the head of its answer, by route and status"),
     (CONNECTIONS, Gauge, Count, "connections open at the shim"),

@@ -105,7 +105,7 @@ pub struct State {
 }
 
 /// A key as it is saved: its panes by kind.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Kept {
     name: SignalKey,
     counts: Vec<(Kind, Vec<Entry>)>,
@@ -122,16 +122,11 @@ impl Durable for State {
         into.shared(0, 0, &(self.panes.clocks(), self.turn, self.day));
         let by_slot = self.panes.by_slot();
         for (name, key) in &self.keys {
-            let entries = |slot| by_slot.get(slot).cloned().unwrap_or_default();
-            let kept = Kept {
-                name: *name,
-                counts: key.slots.iter().map(|(kind, slot)| (*kind, entries(slot))).collect(),
-                decayed: key.decayed.clone(),
-                dirty: key.dirty,
-                settling: self.settling[key_group(name.hash()) as usize].contains(name),
-                shown: key.shown,
-            };
-            into.own(1, name.hash(), &kept);
+            let counts: SmallVec<[(Kind, &[Entry]); 4]> =
+                key.slots.iter().map(|(kind, slot)| (*kind, by_slot.of(*slot))).collect();
+            let settling = self.settling[key_group(name.hash()) as usize].contains(name);
+            // the fields of `Kept`, without a copy
+            into.own(1, name.hash(), &(name, counts, &key.decayed, key.dirty, settling, key.shown));
         }
     }
 

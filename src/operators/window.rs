@@ -26,6 +26,20 @@ struct Ring {
 /// A count of one slot in one pane: ring, pane, count.
 pub type Entry = (u8, i64, i32);
 
+/// The entries of all slots, one slot after another.
+pub struct BySlot {
+    ends: Vec<usize>,
+    entries: Vec<Entry>,
+}
+
+impl BySlot {
+    /// Those of one slot.
+    pub fn of(&self, slot: u32) -> &[Entry] {
+        let slot = slot as usize;
+        self.ends.get(slot..slot + 2).map_or(&[], |ends| &self.entries[ends[0]..ends[1]])
+    }
+}
+
 /// Windowed counts by slot: a dense number the caller gives to each thing it counts.
 #[derive(Clone, Debug)]
 pub struct Panes {
@@ -90,14 +104,25 @@ impl Panes {
     }
 
     /// Every slot's entries.
-    pub fn by_slot(&self) -> FxHashMap<u32, Vec<Entry>> {
-        let mut slots: FxHashMap<u32, Vec<Entry>> = FxHashMap::default();
-        for (ring, of) in self.rings.iter().enumerate() {
-            for (pane, entries) in &of.panes {
-                entries.iter().for_each(|(slot, count)| slots.entry(*slot).or_default().push((ring as u8, *pane, *count)));
-            }
+    pub fn by_slot(&self) -> BySlot {
+        let all = || {
+            let rings = self.rings.iter().enumerate();
+            let panes = rings.flat_map(|(ring, of)| of.panes.iter().map(move |(pane, entries)| (ring as u8, *pane, entries)));
+            panes
+                .flat_map(|(ring, pane, entries)| entries.iter().map(move |(slot, count)| (*slot as usize, (ring, pane, *count))))
+        };
+        let mut ends = vec![0; self.totals.len() + 1];
+        all().for_each(|(slot, _)| ends[slot + 1] += 1);
+        for slot in 1..ends.len() {
+            ends[slot] += ends[slot - 1];
         }
-        slots
+        let mut next = ends.clone();
+        let mut entries = vec![Entry::default(); next[self.totals.len()]];
+        for (slot, entry) in all() {
+            entries[next[slot]] = entry;
+            next[slot] += 1;
+        }
+        BySlot { ends, entries }
     }
 
     /// Puts an entry of [`Panes::by_slot`] back.
