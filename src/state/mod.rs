@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::model::time::now_ms;
 use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved};
@@ -304,7 +305,10 @@ impl Writing<'_> {
         }
         let (segment, bytes) = segment::encode(rows).map_err(StateError::Io)?;
         (self.written, self.bytes) = (self.written + 1, self.bytes + segment.bytes);
+        let began = Instant::now();
         self.state.store.put(&segment.path, bytes.into())?;
+        // an append to the epoch log waits for what the file system has under way, and every answer waits for that append
+        std::thread::sleep(2 * began.elapsed().min(LONGEST_REST));
         if let Some(name) = segment.path.strip_prefix("segments/") {
             self.there.insert(name.to_string(), segment.bytes);
         }
@@ -316,6 +320,9 @@ impl Writing<'_> {
         segment.path.strip_prefix("segments/").and_then(|name| self.there.get(name)) == Some(&segment.bytes)
     }
 }
+
+/// What bounds the rest between two segments, where a disk is very slow.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 fn claim_path(generation: u32) -> String {
     format!("generation/{generation:010}")
