@@ -217,7 +217,7 @@ impl Feed {
             if let Some(announced) = &mut course.announced {
                 announced.retain(|place, _| !binding.offsets.contains_key(place));
             }
-            while !self.holds(&binding) {
+            while !self.holds(&binding)? {
                 let mut records = Vec::new();
                 retries.settle(
                     self.source.poll(self.engine.epoch_rows, self.engine.heartbeat, &mut records),
@@ -246,10 +246,25 @@ impl Feed {
         Ok(true)
     }
 
-    /// Whether everything of the epoch was read.
-    fn holds(&self, binding: &Binding) -> bool {
-        let positions = self.source.positions();
-        binding.offsets.iter().all(|(place, (_, to))| positions.get(place).is_some_and(|next| next >= to))
+    /// Whether everything of the epoch was read. What cannot be read any more stops the start.
+    fn holds(&self, binding: &Binding) -> Result<bool, SourceError> {
+        let (positions, ended) = (self.source.positions(), self.source.ended());
+        for ((role, partition), (_, to)) in &binding.offsets {
+            match positions.get(&(*role, *partition)) {
+                Some(next) if next >= to => {}
+                Some(_) if !ended => return Ok(false),
+                found => {
+                    return Err(SourceError::Stop(format!(
+                        "epoch {} was bound to {}/{partition} up to offset {to}, but the source has {}; give it the same input as \
+                         before ([source], [kafka]), or move the folder `state` under state_dir away to begin anew",
+                        binding.epoch.number,
+                        role.name(),
+                        found.map_or("no such partition".to_string(), |next| format!("nothing beyond {next}")),
+                    )));
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// `false`: asked to stop while there was none.

@@ -4,7 +4,7 @@
 //! every worker, the writer and the names have handed over; and a start reads again exactly the epochs that were bound after the
 //! snapshot it begins with, so that it comes, bit by bit, to where the run before was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use metrics::{counter, gauge};
 use crate::dataflows;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::{Binding, Epoch, Names, Pace, Part, Positions, Saved};
-use crate::sinks::writer::Left;
+use crate::sinks::writer::{self, Left};
 use crate::state::{EpochLog, Head, Snapshot, State};
 use crate::telemetry;
 
@@ -89,6 +89,9 @@ impl Recovery {
     /// Gives everything its share: the epochs to read again, what the writer had left, what operators keep.
     pub fn give_out(&mut self, names: &Names) -> Result<Given, String> {
         let parts = self.snapshot.as_mut().map(|s| std::mem::take(&mut s.parts)).unwrap_or_default();
+        if self.snapshot.is_some() {
+            known(&parts)?;
+        }
         let left = Left::of(&parts)?;
         load_names(&parts, names)?;
         let restored = parts.into_iter().map(|part| (part.uid, part.entries)).collect();
@@ -114,6 +117,21 @@ impl Recovery {
         let positions = self.positions();
         Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions) }))
     }
+}
+
+/// Whether the snapshot holds what this program keeps, no less and no more: a stage without its state would be wrong in silence.
+fn known(parts: &[Part]) -> Result<(), String> {
+    let expected: BTreeSet<&str> = dataflows::uids().into_iter().chain([NAMES, writer::UID]).collect();
+    let found: BTreeSet<&str> = parts.iter().map(|part| part.uid.as_str()).collect();
+    let odd: Vec<&str> = expected.symmetric_difference(&found).copied().collect();
+    if odd.is_empty() {
+        return Ok(());
+    }
+    let odd = odd.join(", ");
+    Err(format!(
+        "the snapshot was taken by another version of overdrive (it differs in {odd}); start that version, or move the folder `state` \
+         under state_dir away to build the state anew from what the log retains"
+    ))
 }
 
 /// What a start gives out.

@@ -29,6 +29,7 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Names, Part, Row, Saved};
 use crate::operators::{PerEpoch, Vault};
 use crate::recovery::{Keeper, Recovery};
+use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
@@ -200,7 +201,9 @@ fn start_writer(
 
 fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit, wishes: Arc<Wishes>) -> Feed {
     let (engine, ledger) = (config.engine.clone(), &config.recommend.ledger);
-    let cutter = Cutter::new(&engine, ledger.lateness, config.recommend.slates.busy_refreshes, 0);
+    // without a run before, epochs are numbered above any that such a run can have left in Redis: it refuses what is older
+    let first = if config.store.kind == sinks::Kind::Redis { now_ms().max(0) as u64 } else { 0 };
+    let cutter = Cutter::new(&engine, ledger.lateness, config.recommend.slates.busy_refreshes, first);
     let kafka = &config.kafka;
     let topics: Topics =
         [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into());

@@ -28,7 +28,7 @@ pub struct Parts {
 }
 
 impl Stack {
-    /// Starts the parts, the engine at the beginning of what the log retains.
+    /// Starts the parts, the engine where the run before it ended.
     pub fn start(config: &Config, parts: Parts) -> Result<Self, String> {
         telemetry::recorder()?;
         let recent = Recent::default();

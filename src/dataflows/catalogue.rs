@@ -32,7 +32,7 @@ pub fn catalogue<'scope>(
 
 /// The items of one worker that are not to be shown, withdrawn or not available: what is said once more where it was lost.
 #[derive(Default)]
-struct Withheld(BTreeMap<ItemId, Option<Arc<Item>>>);
+pub(super) struct Withheld(BTreeMap<ItemId, Option<Arc<Item>>>);
 
 impl Withheld {
     fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Said>, out: &mut Vec<Change>) {

@@ -155,6 +155,10 @@ struct Revoked {
 }
 
 impl Revoked {
+    fn contains(&self, other: &Self) -> bool {
+        self.from <= other.from && other.to <= self.to && other.accepted <= self.accepted
+    }
+
     fn covers(&self, at: Millis, accepted: Millis) -> bool {
         self.from <= at && at < self.to && accepted <= self.accepted
     }
@@ -197,7 +201,7 @@ impl Durable for Ledger {
             into.own(2, user.0, &(user, accepted));
         }
         for (user, spans) in &self.revoked {
-            into.own(3, user.0, &(user, spans));
+            into.shared(3, user.0, &(user, spans)); // an order of this kind goes to every worker
         }
     }
 
@@ -398,7 +402,11 @@ impl Ledger {
 
     fn revoke(&mut self, users: &[UserId], span: Revoked, deltas: &mut BTreeMap<UserId, UserDelta>) {
         for user in users {
-            self.revoked.entry(*user).or_default().push(span);
+            let spans = self.revoked.entry(*user).or_default();
+            spans.retain(|known| !span.contains(known));
+            if !spans.iter().any(|known| known.contains(&span)) {
+                spans.push(span);
+            }
             let Some(history) = self.users.get_mut(user) else { continue };
             let delta = delta(deltas, *user);
             while let Some(index) = history.records.iter().position(|r| span.covers(r.at, r.origin.accepted)) {

@@ -132,3 +132,19 @@ pub struct SlatesParams {
     #[serde(with = "millis")]
     pub fresh_half_life: Millis,
 }
+
+/// The uid of every stage that keeps something.
+pub fn uids() -> [&'static str; 9] {
+    use crate::operators::Durable;
+    [
+        catalogue::Withheld::UID,
+        ledger::Ledger::UID,
+        signals::State::UID,
+        interests::State::UID,
+        neighbours::Pairs::UID,
+        neighbours::Rows::UID,
+        trending::Heat::UID,
+        trending::Lists::UID,
+        slates::State::UID,
+    ]
+}

@@ -11,7 +11,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub struct $name(pub u64);
+        pub struct $name(#[serde(with = "whole")] pub u64);
 
         impl $name {
             /// The id of a name.
@@ -28,6 +28,35 @@ id!(/// An item.
     ItemId);
 id!(/// An author, or a category, or a tag: whatever describes an item in one word. The kind is part of the hashed text.
     TokenId);
+
+/// Hashes fill all their bits: as bytes they are shorter than as numbers of variable length, and quicker to write.
+mod whole {
+    use serde::de::{Deserialize, Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+    use std::fmt;
+
+    pub fn serialize<S: Serializer>(hash: &u64, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.serialize_u64(*hash) } else { to.serialize_bytes(&hash.to_le_bytes()) }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        if from.is_human_readable() { u64::deserialize(from) } else { from.deserialize_bytes(EightBytes) }
+    }
+
+    struct EightBytes;
+
+    impl Visitor<'_> for EightBytes {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("eight bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<u64, E> {
+            bytes.try_into().map(u64::from_le_bytes).map_err(|_| E::invalid_length(bytes.len(), &self))
+        }
+    }
+}
 
 impl TokenId {
     /// The id of `kind:name`, for instance `category:jazz`.

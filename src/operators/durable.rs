@@ -88,12 +88,6 @@ impl Vault {
         }
         state.loaded();
     }
-
-    fn save<S: Durable>(&self, state: &S, epoch: &Epoch, worker: u64, workers: usize) {
-        let mut saver = Saver { worker, workers, entries: Vec::new() };
-        state.save(&mut saver);
-        (self.hand_over)(epoch, Part { uid: S::UID.to_string(), entries: saver.entries });
-    }
 }
 
 /// Extension of streams whose time is the epoch.
@@ -129,11 +123,13 @@ impl<'scope, I: Clone + 'static> Keep<'scope, I> for StreamVec<'scope, u64, I> {
     {
         let (worker, workers) = (self.scope().index() as u64, self.scope().peers());
         vault.load(&mut state, worker, workers);
-        let vault = vault.clone();
+        let hand_over = vault.hand_over.clone(); // not what was restored: it is needed once
         self.per_epoch(clock, pact, S::UID, move |epoch, rows, out| {
             step(&mut state, epoch, rows, out);
             if epoch.save {
-                vault.save(&state, epoch, worker, workers);
+                let mut saver = Saver { worker, workers, entries: Vec::new() };
+                state.save(&mut saver);
+                hand_over(epoch, Part { uid: S::UID.to_string(), entries: saver.entries });
             }
         })
     }

@@ -100,8 +100,14 @@ impl Dirty {
     }
 
     /// All of it, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Dated> {
-        [&self.slates, &self.others, &self.settling].into_iter().flat_map(|table| table.values())
+    pub(super) fn all(&self) -> impl Iterator<Item = Dated> {
+        let keyed = [&self.slates, &self.others, &self.settling].into_iter().flat_map(|table| table.values().cloned());
+        let listed = self
+            .listed
+            .epochs
+            .values()
+            .flat_map(|(epoch, items)| items.iter().map(|(item, available)| (Change::Catalogue(*item, *available), *epoch)));
+        keyed.chain(listed)
     }
 
     /// Makes keys dirty again that were taken and could not be written; nothing may have been merged in between.
@@ -291,6 +297,27 @@ mod tests {
         assert_eq!(settled, [(Change::Neighbours(ItemId(1), Vec::new()), epoch(1))]);
         dirty.put_back(settled);
         assert_eq!((dirty.urgent(), dirty.settling()), (0, 1));
+    }
+
+    #[test]
+    fn all_of_it_is_everything_that_would_be_taken() {
+        let changes = [
+            slate(1, &[1], &[]),
+            Change::Signals(SignalKey::Item(ItemId(1)), None),
+            Change::Interests(UserId(1), None),
+            Change::Seen(UserId(1), vec![(ItemId(1), None)]),
+            Change::Neighbours(ItemId(1), Vec::new()),
+            Change::Trending(Scope::Global, Vec::new()),
+            Change::Catalogue(ItemId(1), false),
+        ];
+        let mut dirty = Dirty::default();
+        changes.iter().for_each(|change| dirty.merge(change.clone(), epoch(1)));
+        let text = |dated: Vec<Dated>| dated.iter().map(|d| format!("{d:?}")).collect::<BTreeSet<_>>();
+        let all = text(dirty.all().collect());
+        assert_eq!((all.len(), dirty.len()), (changes.len(), changes.len()));
+        let mut taken = dirty.take_urgent(99);
+        taken.extend(dirty.take_settling(99));
+        assert_eq!(all, text(taken));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-const UID: &str = "dirty/1";
+pub const UID: &str = "dirty/1";
 
 impl Left {
     /// As saved.
@@ -116,7 +116,7 @@ impl Writer {
     pub fn spawn(
         store: Box<dyn Store>,
         encoder: Encoder,
-        params: Params,
+        mut params: Params,
         rx: Receiver<Completed>,
         changes: Box<dyn Feed>,
         dead: DeadLetters,
@@ -129,7 +129,7 @@ impl Writer {
         let (shown, next) = (of(&params.left.shown), of(&params.left.next));
         let run = move || {
             let mut dirty = Dirty::default();
-            params.left.dirty.iter().for_each(|(change, epoch)| dirty.merge(change.clone(), *epoch));
+            std::mem::take(&mut params.left.dirty).into_iter().for_each(|(change, epoch)| dirty.merge(change, epoch));
             Loop {
                 store,
                 encoder,
@@ -303,7 +303,7 @@ impl Loop {
         };
         let forgotten: Vec<(UserId, u64)> = self.forgotten.iter().map(|(user, epoch)| (*user, *epoch)).collect();
         let marks = entry(0, postcard::to_stdvec(&(&self.shown, &self.next, forgotten)));
-        let dirty = self.dirty.iter().map(|dated| entry(1, postcard::to_stdvec(dated)));
+        let dirty = self.dirty.all().map(|dated| entry(1, postcard::to_stdvec(&dated)));
         Part { uid: UID.to_string(), entries: std::iter::once(marks).chain(dirty).collect() }
     }
 
