@@ -153,8 +153,8 @@ pub struct Feed {
     pub bound: VecDeque<Binding>,
     /// Nothing is read beyond them.
     pub ends: bool,
-    /// How often operators hand over what they keep; `None`: never.
-    pub save_every: Option<Duration>,
+    /// How often operators hand over what they keep, and whether what they handed over is still being written; `None`: never.
+    pub saves: Option<(Duration, Arc<AtomicBool>)>,
     pub wishes: Arc<Wishes>,
 }
 
@@ -351,13 +351,21 @@ impl Feed {
             offsets.entry(place).or_insert((at, at));
         }
         let mut epoch = self.cutter.close(now_ms(), &rows);
-        epoch.save = self.save_every.is_some_and(|every| last || course.saved.elapsed() >= every);
-        if epoch.save {
-            course.saved = Instant::now();
-        }
+        epoch.save = self.saves(course, last);
         let (retell, retold) = self.retell(course, epoch.tick);
         epoch.retell = retell;
         Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms, retold }
+    }
+
+    /// Whether operators hand over what they keep at this epoch: at the last, or when it is time and the snapshot before is written.
+    fn saves(&self, course: &mut Course, last: bool) -> bool {
+        let Some((every, under_way)) = &self.saves else { return false };
+        let due = last || course.saved.elapsed() >= *every && !under_way.load(Ordering::Acquire);
+        if due {
+            course.saved = Instant::now();
+            under_way.store(true, Ordering::Release);
+        }
+        due
     }
 
     /// The key groups that are said once more in this epoch, and the loss that is made good with it: by the first tick after the last

@@ -6,16 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use metrics::{counter, gauge};
 
 use crate::dataflows;
 use crate::model::ids::{TokenKind, key_group};
-use crate::model::{Binding, Epoch, Names, Pace, Part, Positions, Saved};
+use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved};
 use crate::sinks::writer::{self, Left};
 use crate::state::{EpochLog, Head, Snapshot, State};
 use crate::telemetry;
@@ -33,6 +34,8 @@ pub struct Recovery {
 
 /// The spelling of ids under which names are saved, and its version.
 const NAMES: &str = "names/1";
+/// How far the thread that writes snapshots stands back; 19 is the most, and it would never get a turn on a busy machine.
+const NICE: i32 = 10;
 
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
@@ -110,12 +113,19 @@ impl Recovery {
         let Some(state) = self.state.clone() else { return Ok(None) };
         let log = state.start_log(on_durable, on_failed).map_err(|e| e.to_string())?;
         let (sender, receiver) = unbounded();
-        let (config, keep) = (self.config.clone(), self.keep);
-        let run = move || commit_all(&state, &names, &config, workers, keep, &receiver);
+        let under_way = Arc::new(AtomicBool::new(false));
+        let (config, keep, done) = (self.config.clone(), self.keep, under_way.clone());
+        let run = move || {
+            stand_back();
+            for due in receiver {
+                commit(&state, &names, &config, workers, keep, due);
+                done.store(false, Ordering::Release);
+            }
+        };
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(run);
         let thread = thread.map_err(|e| format!("the keeper thread cannot start: {e}"))?;
         let positions = self.positions();
-        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions) }))
+        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions), under_way }))
     }
 }
 
@@ -150,10 +160,18 @@ pub struct Keeper {
     thread: JoinHandle<()>,
     /// Of everything that was bound.
     positions: Mutex<Positions>,
+    /// What was handed over is not yet a snapshot.
+    pub under_way: Arc<AtomicBool>,
 }
 
-/// A snapshot whose parts are all there but for the writer's.
-type Due = (Epoch, Pace, Positions, Vec<Part>);
+/// A snapshot to be made: what the operators handed over, and what the writer had left.
+struct Due {
+    epoch: Epoch,
+    pace: Pace,
+    positions: Positions,
+    kept: Vec<Handed>,
+    left: Part,
+}
 
 /// Leaves a snapshot's last part with the keeper.
 #[derive(Clone)]
@@ -161,8 +179,8 @@ pub struct Desk(Sender<Due>);
 
 impl Desk {
     /// Everything is there.
-    pub fn hand_over(&self, epoch: Epoch, pace: Pace, positions: Positions, parts: Vec<Part>) {
-        let _ended = self.0.send((epoch, pace, positions, parts)); // a keeper that ended has said why
+    pub fn hand_over(&self, epoch: Epoch, pace: Pace, positions: Positions, kept: Vec<Handed>, left: Part) {
+        let _ended = self.0.send(Due { epoch, pace, positions, kept, left }); // a keeper that ended has said why
     }
 }
 
@@ -199,32 +217,37 @@ impl Keeper {
     }
 }
 
-fn commit_all(state: &State, names: &Names, config: &str, workers: usize, keep: usize, due: &Receiver<Due>) {
-    for (epoch, pace, positions, mut parts) in due {
-        parts.push(save_names(names));
-        let parts = whole(parts);
-        let head = Head { epoch, pace, positions, workers, config: config.to_string() };
-        let began = Instant::now();
-        match state.commit(&Snapshot { head, parts }, keep) {
-            Ok(committed) => {
-                gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());
-                gauge!(telemetry::SNAPSHOT_EPOCH).set(epoch.number as f64);
-                gauge!(telemetry::SNAPSHOT_BYTES).set(committed.bytes as f64);
-                let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
-                tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
-            }
-            Err(error) => {
-                counter!(telemetry::SNAPSHOT_ERRORS).increment(1);
-                tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
-            }
+/// Whoever computes or answers goes before this thread.
+fn stand_back() {
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "snapshots are written at the priority of everything else");
+    }
+}
+
+fn commit(state: &State, names: &Names, config: &str, workers: usize, keep: usize, due: Due) {
+    let Due { epoch, pace, positions, kept, left } = due;
+    let began = Instant::now();
+    let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(names)]));
+    let head = Head { epoch, pace, positions, workers, config: config.to_string() };
+    match state.commit(&Snapshot { head, parts }, keep) {
+        Ok(committed) => {
+            gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());
+            gauge!(telemetry::SNAPSHOT_EPOCH).set(epoch.number as f64);
+            gauge!(telemetry::SNAPSHOT_BYTES).set(committed.bytes as f64);
+            let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
+            tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
+        }
+        Err(error) => {
+            counter!(telemetry::SNAPSHOT_ERRORS).increment(1);
+            tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
         }
     }
 }
 
 /// One part per operator, of all workers.
-fn whole(parts: Vec<Part>) -> Vec<Part> {
+fn whole(parts: impl Iterator<Item = Part>) -> Vec<Part> {
     let mut by_uid: BTreeMap<String, Vec<Saved>> = BTreeMap::new();
-    parts.into_iter().for_each(|part| by_uid.entry(part.uid).or_default().extend(part.entries));
+    parts.for_each(|part| by_uid.entry(part.uid).or_default().extend(part.entries));
     by_uid.into_iter().map(|(uid, entries)| Part { uid, entries }).collect()
 }
 

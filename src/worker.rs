@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::dataflows::{self, Probes, recommend};
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Change, Epoch, Names, Part, Row, Saved};
+use crate::model::{Binding, Change, Epoch, Handed, Names, Row, Saved};
 use crate::operators::{PerEpoch, Vault};
 use crate::recovery::{Keeper, Recovery};
 use crate::sinks;
@@ -62,7 +62,7 @@ enum Said {
     /// A worker passed an epoch, with what it changed.
     Part(u64, Vec<Change>),
     /// An operator handed over what it keeps at an epoch.
-    Kept(u64, Part),
+    Kept(u64, Handed),
     /// Bindings up to this epoch are durable.
     Durable(u64),
 }
@@ -108,7 +108,7 @@ impl Engine {
         let writer = start_writer(config, names.clone(), store, takes, generation, given.left, wishes.clone())?;
         let (desk, workers) = start_workers(config, said.clone(), given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
-        feed.save_every = keeper.as_ref().map(|_| config.recovery.snapshot_every);
+        feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
         last.iter().for_each(|last| feed.cutter.follow(last));
         feed.bound = given.bound.into();
@@ -208,7 +208,7 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
     let topics: Topics =
         [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into());
     let (decoder, bound) = (Decoder::new(names, Limits::PUBLISHED), VecDeque::new());
-    Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, save_every: None, wishes }
+    Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes }
 }
 
 fn start_workers(
@@ -228,7 +228,7 @@ fn start_workers(
         threads[index].set(std::thread::current()).expect("set once, by its worker");
         let hand_over = {
             let said = said.clone();
-            move |epoch: &Epoch, part| said.send(Said::Kept(epoch.number, part)).expect("the collector outlives the workers")
+            move |epoch: &Epoch, kept| said.send(Said::Kept(epoch.number, kept)).expect("the collector outlives the workers")
         };
         work(worker, &mine, said.clone(), &params, &Vault::new(restored.clone(), hand_over));
     })
@@ -326,7 +326,7 @@ struct Gathering {
     cut: Option<(Binding, Accepted)>,
     parts: usize,
     changes: Vec<Change>,
-    kept: Vec<Part>,
+    kept: Vec<Handed>,
 }
 
 impl<F: FnMut(&Completed)> Collector<F> {
@@ -359,7 +359,7 @@ impl<F: FnMut(&Completed)> Collector<F> {
                 gathering.parts += 1;
                 gathering.changes.extend(changes);
             }
-            Said::Kept(epoch, part) => self.epochs.entry(epoch).or_default().kept.push(part),
+            Said::Kept(epoch, kept) => self.epochs.entry(epoch).or_default().kept.push(kept),
             Said::Durable(epoch) => self.durable = self.durable.max(Some(epoch)),
         }
     }
@@ -378,15 +378,14 @@ impl<F: FnMut(&Completed)> Collector<F> {
 }
 
 /// What the writer does with its part of a snapshot, at an epoch that saves.
-fn save(keeper: &Keeper, binding: &Binding, kept: Vec<Part>) -> Option<Save> {
+fn save(keeper: &Keeper, binding: &Binding, kept: Vec<Handed>) -> Option<Save> {
     let positions = keeper.advance(binding);
     let (epoch, pace, desk) = (binding.epoch, binding.pace, keeper.desk());
     epoch.save.then(|| {
         let kept = Mutex::new(kept);
         Save(Arc::new(move |left| {
-            let mut parts = std::mem::take(&mut *kept.lock().expect("no panic under the lock"));
-            parts.push(left);
-            desk.hand_over(epoch, pace, positions.clone(), parts);
+            let kept = std::mem::take(&mut *kept.lock().expect("no panic under the lock"));
+            desk.hand_over(epoch, pace, positions.clone(), kept, left);
         }))
     })
 }

@@ -93,7 +93,7 @@ proptest! {
         let before = run(&log.until(cut), Run { workers: 4, one_by_one: true });
         prop_assert_eq!(before.range(..cut).collect::<Vec<_>>(), whole.range(..cut).collect::<Vec<_>>());
         let kept = |from: &Kept, log: &Log, workers| resume(&log.saved_at_the_end(), from, Run { workers, one_by_one: false });
-        let (_, at_cut) = kept(&Kept::new(), &log.until(cut), 4);
+        let (_, at_cut) = resume(&log.saved_after(cut as usize), &Kept::new(), Run { workers: 4, one_by_one: false });
         let (resumed, at_end) = kept(&at_cut, &log.since(cut), 2);
         prop_assert_eq!(resumed.range(cut..).collect::<Vec<_>>(), whole.range(cut..).collect::<Vec<_>>());
         let (_, plainly) = kept(&Kept::new(), &log, 1);

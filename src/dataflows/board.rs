@@ -90,8 +90,12 @@ impl Board {
 
     /// Hands over every card and list. The board is the same on every worker.
     pub fn save(&self, cards: u8, lists: u8, into: &mut Saver) {
-        self.items.iter().for_each(|(item, card)| into.shared(cards, item.0, &(item, card)));
-        self.lists.iter().for_each(|(list, best)| into.shared(lists, list.hash(), &(list, best)));
+        for (item, card) in self.items.clone() {
+            into.shared(cards, item.0, move || (item, card));
+        }
+        for (list, best) in self.lists.clone() {
+            into.shared(lists, list.hash(), move || (list, best));
+        }
     }
 
     /// Takes a card back.

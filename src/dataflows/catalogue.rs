@@ -55,7 +55,9 @@ impl Durable for Withheld {
     const UID: &'static str = "catalogue/1";
 
     fn save(&self, into: &mut Saver) {
-        self.0.iter().for_each(|(item, facts)| into.own(0, item.0, &(item, facts)));
+        for (item, facts) in self.0.clone() {
+            into.own(0, item.0, move || (item, facts));
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {

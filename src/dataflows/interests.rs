@@ -106,7 +106,9 @@ impl Durable for State {
     const UID: &'static str = "interests/1";
 
     fn save(&self, into: &mut Saver) {
-        self.users.iter().for_each(|(user, of)| into.own(0, user.0, &(user, of)));
+        for (user, of) in self.users.clone() {
+            into.own(0, user.0, move || (user, of));
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {

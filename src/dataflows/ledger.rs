@@ -139,8 +139,9 @@ struct History {
 pub struct Ledger {
     params: LedgerParams,
     weights: Weights,
-    users: FxHashMap<UserId, History>,
-    items: FxHashMap<ItemId, Arc<Item>>,
+    /// Shared with a snapshot that is being written; then copied before it changes. So are the items.
+    users: FxHashMap<UserId, Arc<History>>,
+    items: Arc<FxHashMap<ItemId, Arc<Item>>>,
     /// What was taken back, for records that were accepted before and are read after: topics have no common order.
     forgotten: FxHashMap<UserId, Millis>,
     revoked: FxHashMap<UserId, Vec<Revoked>>,
@@ -176,6 +177,18 @@ struct Row {
     facts: Facts,
 }
 
+impl Row {
+    fn of(record: &Record, items: &FxHashMap<ItemId, Arc<Item>>) -> Self {
+        let facts = match (&record.facts, items.get(&record.item)) {
+            (None, _) => Facts::None,
+            (Some(facts), Some(current)) if Arc::ptr_eq(facts, current) => Facts::Current,
+            (Some(facts), _) => Facts::Own(facts.clone()),
+        };
+        let Record { at, origin, id, item, kind, value_milli, .. } = *record;
+        Self { at, origin, id, item, kind, value_milli, facts }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 enum Facts {
     None,
@@ -187,21 +200,21 @@ impl Durable for Ledger {
     const UID: &'static str = "ledger/1";
 
     fn save(&self, into: &mut Saver) {
-        for (item, facts) in &self.items {
-            into.shared(0, item.0, &(item, facts));
+        for (item, facts) in self.items.iter().map(|(item, facts)| (*item, facts.clone())) {
+            into.shared(0, item.0, move || (item, facts));
         }
-        for (user, history) in &self.users {
-            let rows: Vec<Row> = history.records.iter().map(|record| self.row(record)).collect();
-            let records: FxHashSet<u64> = history.records.iter().map(|r| r.id).collect();
-            let mut others: Vec<u64> = history.ids.iter().copied().filter(|id| !records.contains(id)).collect();
-            others.sort_unstable();
-            into.own(1, user.0, &(user, rows, others, &history.past_ids));
+        for (user, history) in self.users.clone() {
+            let items = self.items.clone();
+            into.own(1, user.0, move || {
+                let rows: Vec<Row> = history.records.iter().map(|record| Row::of(record, &items)).collect();
+                (user, rows, history.other_ids(), history.past_ids.clone())
+            });
         }
-        for (user, accepted) in &self.forgotten {
-            into.own(2, user.0, &(user, accepted));
+        for (user, accepted) in self.forgotten.clone() {
+            into.own(2, user.0, move || (user, accepted));
         }
-        for (user, spans) in &self.revoked {
-            into.shared(3, user.0, &(user, spans)); // an order of this kind goes to every worker
+        for (user, spans) in self.revoked.clone() {
+            into.shared(3, user.0, move || (user, spans)); // an order of this kind goes to every worker
         }
     }
 
@@ -209,13 +222,13 @@ impl Durable for Ledger {
         match tag {
             0 => {
                 let (item, facts) = postcard::from_bytes(body)?;
-                self.items.insert(item, facts);
+                Arc::make_mut(&mut self.items).insert(item, facts);
             }
             1 => {
                 let (user, rows, others, past_ids): (UserId, Vec<Row>, Vec<u64>, VecDeque<u64>) = postcard::from_bytes(body)?;
                 let ids = rows.iter().map(|row| row.id).chain(others).collect();
                 let records = rows.into_iter().map(|row| self.record(row)).collect();
-                self.users.insert(user, History { records, ids, past_ids });
+                self.users.insert(user, Arc::new(History { records, ids, past_ids }));
             }
             2 => {
                 let (user, accepted) = postcard::from_bytes(body)?;
@@ -248,7 +261,7 @@ impl Ledger {
             params,
             weights,
             users: FxHashMap::default(),
-            items: FxHashMap::default(),
+            items: Arc::default(),
             forgotten: FxHashMap::default(),
             revoked: FxHashMap::default(),
         }
@@ -261,8 +274,8 @@ impl Ledger {
         let mut deltas: BTreeMap<UserId, UserDelta> = BTreeMap::new();
         for entry in entries.drain(..) {
             match entry {
-                Entry::Item(item, Some(facts)) => drop(self.items.insert(item, facts)),
-                Entry::Item(item, None) => drop(self.items.remove(&item)),
+                Entry::Item(item, Some(facts)) => drop(Arc::make_mut(&mut self.items).insert(item, facts)),
+                Entry::Item(item, None) => drop(Arc::make_mut(&mut self.items).remove(&item)),
                 Entry::User(origin, user, _) if self.is_forgotten(user, origin) => {}
                 Entry::User(_, user, profile) => delta(&mut deltas, user).profile = Some(profile),
                 Entry::Event(origin, event) => self.judge(epoch, origin, event, &mut deltas, &mut account),
@@ -279,16 +292,6 @@ impl Ledger {
         if account != Account::default() {
             out.push(Output::Account(account));
         }
-    }
-
-    fn row(&self, record: &Record) -> Row {
-        let facts = match (&record.facts, self.items.get(&record.item)) {
-            (None, _) => Facts::None,
-            (Some(facts), Some(current)) if Arc::ptr_eq(facts, current) => Facts::Current,
-            (Some(facts), _) => Facts::Own(facts.clone()),
-        };
-        let Record { at, origin, id, item, kind, value_milli, .. } = *record;
-        Row { at, origin, id, item, kind, value_milli, facts }
     }
 
     fn record(&self, Row { at, origin, id, item, kind, value_milli, facts }: Row) -> Record {
@@ -330,7 +333,7 @@ impl Ledger {
     }
 
     fn add(&mut self, epoch: &Epoch, origin: Origin, event: Event, delta: &mut UserDelta) -> Outcome {
-        let history = self.users.entry(event.user).or_default();
+        let history = Arc::make_mut(self.users.entry(event.user).or_default());
         if history.ids.contains(&event.id) {
             return Outcome::Duplicate;
         }
@@ -370,7 +373,7 @@ impl Ledger {
     /// Takes back the record with the event's id, or else the latest of the same item and kind. An id that is known and has no
     /// record any more means that there is nothing left to take back.
     fn undo(&mut self, event: &Event, delta: &mut UserDelta) -> Outcome {
-        let Some(history) = self.users.get_mut(&event.user) else { return Outcome::Filtered };
+        let Some(history) = self.users.get_mut(&event.user).map(Arc::make_mut) else { return Outcome::Filtered };
         if !history.remember(event.id ^ UNDO_SALT, self.params.dedup_ids_per_user) {
             return Outcome::Duplicate;
         }
@@ -390,13 +393,19 @@ impl Ledger {
     fn forget(&mut self, user: UserId, accepted: Millis, delta: &mut UserDelta) {
         let known = self.forgotten.entry(user).or_insert(accepted);
         *known = accepted.max(*known);
-        let (gone, kept): (VecDeque<Record>, _) =
-            self.users.remove(&user).unwrap_or_default().records.into_iter().partition(|r| r.origin.accepted <= accepted);
+        let (gone, kept): (VecDeque<Record>, _) = self
+            .users
+            .remove(&user)
+            .map(Arc::unwrap_or_clone)
+            .unwrap_or_default()
+            .records
+            .into_iter()
+            .partition(|r| r.origin.accepted <= accepted);
         delta.updates.extend(gone.iter().map(|r| r.update(-1)));
         delta.profile = Some(None);
         delta.forgotten = kept.is_empty();
         for record in kept {
-            self.users.entry(user).or_default().insert(record);
+            Arc::make_mut(self.users.entry(user).or_default()).insert(record);
         }
     }
 
@@ -407,7 +416,7 @@ impl Ledger {
             if !spans.iter().any(|known| known.contains(&span)) {
                 spans.push(span);
             }
-            let Some(history) = self.users.get_mut(user) else { continue };
+            let Some(history) = self.users.get_mut(user).map(Arc::make_mut) else { continue };
             let delta = delta(deltas, *user);
             while let Some(index) = history.records.iter().position(|r| span.covers(r.at, r.origin.accepted)) {
                 delta.updates.push(history.remove(index, self.params.dedup_ids_per_user).update(-1));
@@ -466,6 +475,14 @@ impl History {
             self.past_ids.pop_front().map(|old| self.ids.remove(&old));
         }
         new
+    }
+
+    /// The ids that are known beside those of the records.
+    fn other_ids(&self) -> Vec<u64> {
+        let records: FxHashSet<u64> = self.records.iter().map(|r| r.id).collect();
+        let mut others: Vec<u64> = self.ids.iter().copied().filter(|id| !records.contains(id)).collect();
+        others.sort_unstable();
+        others
     }
 
     fn touch(&self, item: ItemId, weights: &Weights) -> Option<Touch> {

@@ -223,7 +223,9 @@ impl Durable for Pairs {
     const UID: &'static str = "pairs/1";
 
     fn save(&self, into: &mut Saver) {
-        self.users.iter().for_each(|(user, history)| into.own(0, user.0, &(user, history)));
+        for (user, history) in self.users.clone() {
+            into.own(0, user.0, move || (user, history));
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
@@ -237,7 +239,9 @@ impl Durable for Rows {
     const UID: &'static str = "neighbours/1";
 
     fn save(&self, into: &mut Saver) {
-        self.rows.iter().for_each(|(item, row)| into.own(0, item.0, &(item, row)));
+        for (item, row) in self.rows.clone() {
+            into.own(0, item.0, move || (item, row));
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {

@@ -105,7 +105,7 @@ pub struct State {
 }
 
 /// A key as it is saved: its panes by kind.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Kept {
     name: SignalKey,
     counts: Vec<(Kind, Vec<Entry>)>,
@@ -119,14 +119,16 @@ impl Durable for State {
     const UID: &'static str = "signals/1";
 
     fn save(&self, into: &mut Saver) {
-        into.shared(0, 0, &(self.panes.clocks(), self.turn, self.day));
-        let by_slot = self.panes.by_slot();
-        for (name, key) in &self.keys {
-            let counts: SmallVec<[(Kind, &[Entry]); 4]> =
-                key.slots.iter().map(|(kind, slot)| (*kind, by_slot.of(*slot))).collect();
-            let settling = self.settling[key_group(name.hash()) as usize].contains(name);
-            // the fields of `Kept`, without a copy
-            into.own(1, name.hash(), &(name, counts, &key.decayed, key.dirty, settling, key.shown));
+        let clocks = (self.panes.clocks(), self.turn, self.day);
+        into.shared(0, 0, move || clocks);
+        let by_slot = Arc::new(self.panes.by_slot());
+        for (name, Key { slots, decayed, dirty, shown }) in self.keys.clone() {
+            let by_slot = by_slot.clone();
+            let settling = self.settling[key_group(name.hash()) as usize].contains(&name);
+            into.own(1, name.hash(), move || {
+                let counts = slots.iter().map(|(kind, slot)| (*kind, by_slot.of(*slot).to_vec())).collect();
+                Kept { name, counts, decayed, dirty, settling, shown }
+            });
         }
     }
 

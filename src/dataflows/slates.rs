@@ -92,7 +92,8 @@ pub struct State {
     blend: Blend,
     candidates: Candidates,
     board: Board,
-    users: FxHashMap<UserId, OfUser>,
+    /// Shared with a snapshot that is being written; then copied before it changes.
+    users: FxHashMap<UserId, Arc<OfUser>>,
     queues: Vec<Queue>,
 }
 
@@ -117,7 +118,7 @@ impl State {
         for row in rows.drain(..) {
             match row {
                 Row::Post(post) => self.board.post(post),
-                Row::Interests((user, interests)) => self.users.entry(user).or_default().profile.interests = interests,
+                Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
                 Row::Delta(delta) => self.take(epoch, &delta, out),
             }
         }
@@ -137,6 +138,10 @@ impl State {
         }
     }
 
+    fn user(&mut self, user: UserId) -> &mut OfUser {
+        Arc::make_mut(self.users.entry(user).or_default())
+    }
+
     fn retold(&self, epoch: &Epoch) -> BTreeSet<UserId> {
         if epoch.retell.is_none() {
             return BTreeSet::new();
@@ -146,7 +151,7 @@ impl State {
 
     /// A slate made anew, because nobody keeps the old one whole, and all that was seen.
     fn tell_again(&mut self, epoch: &Epoch, user: UserId, out: &mut Vec<Change>) {
-        let of = self.users.get_mut(&user).expect("a known user is told again");
+        let of = self.users.get_mut(&user).map(Arc::make_mut).expect("a known user is told again");
         of.digest = !of.digest;
         if let Some(weight) = of.pending {
             self.queues[key_group(user.0) as usize].pending.remove(&(Reverse(weight), user));
@@ -157,7 +162,7 @@ impl State {
     }
 
     fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
-        let of = self.users.entry(delta.user).or_default();
+        let of = Arc::make_mut(self.users.entry(delta.user).or_default());
         let seen = of.profile.take(delta);
         if !seen.is_empty() {
             out.push(Change::Seen(delta.user, seen));
@@ -182,7 +187,7 @@ impl State {
 
     /// A user of whom nothing is left has no slate.
     fn leave(&mut self, user: UserId, out: &mut Vec<Change>) {
-        let of = self.users.remove(&user).unwrap_or_default();
+        let of = self.users.remove(&user).map(Arc::unwrap_or_clone).unwrap_or_default();
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));
         of.due.map(|due| queue.due.remove(&(due, user)));
@@ -216,7 +221,7 @@ impl State {
     }
 
     fn refresh(&mut self, epoch: &Epoch, user: UserId, out: &mut Vec<Change>) {
-        let Some(of) = self.users.get_mut(&user) else { return };
+        let Some(of) = self.users.get_mut(&user).map(Arc::make_mut) else { return };
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending = None;
         of.due.take().map(|due| queue.due.remove(&(due, user)));
@@ -243,9 +248,12 @@ impl Durable for State {
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);
-        self.users.iter().for_each(|(user, of)| into.own(2, user.0, &(user, of)));
-        let credits = self.queues.iter().enumerate().filter(|(_, queue)| queue.credit > 0);
-        credits.for_each(|(group, queue)| into.own(3, group as u64, &(group, queue.credit)));
+        for (user, of) in self.users.clone() {
+            into.own(2, user.0, move || (user, of));
+        }
+        for (group, credit) in self.queues.iter().map(|queue| queue.credit).enumerate().filter(|(_, credit)| *credit > 0) {
+            into.own(3, group as u64, move || (group, credit));
+        }
     }
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
@@ -257,7 +265,7 @@ impl Durable for State {
                 let queue = &mut self.queues[key_group(user.0) as usize];
                 queue.pending.extend(of.pending.map(|weight| (Reverse(weight), user)));
                 queue.due.extend(of.due.map(|due| (due, user)));
-                self.users.insert(user, of);
+                self.users.insert(user, Arc::new(of));
             }
             _ => {
                 let (group, credit): (usize, u32) = postcard::from_bytes(body)?;

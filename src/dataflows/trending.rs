@@ -234,7 +234,10 @@ impl Durable for Heat {
     const UID: &'static str = "heat/1";
 
     fn save(&self, into: &mut Saver) {
-        self.items.iter().for_each(|(item, of)| into.own(0, item.0, &(item, of, self.dirty.contains(item))));
+        for (item, of) in self.items.clone() {
+            let dirty = self.dirty.contains(&item);
+            into.own(0, item.0, move || (item, of, dirty));
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
@@ -249,7 +252,9 @@ impl Durable for Lists {
     const UID: &'static str = "lists/1";
 
     fn save(&self, into: &mut Saver) {
-        self.top.members().for_each(|member| into.own(0, member.0.hash(), &member));
+        for member in self.top.members() {
+            into.own(0, member.0.hash(), move || member);
+        }
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {

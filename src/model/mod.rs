@@ -22,6 +22,6 @@ pub use ids::{ItemId, TokenId, UserId, key_group};
 pub use interaction::{Control, Dead, Event, Input, Op, Origin, Role, Row};
 pub use kind::Kind;
 pub use names::Names;
-pub use saved::{Part, Saved};
+pub use saved::{Handed, Part, Saved};
 pub use signals::{SignalKey, Signals};
 pub use slate::{Reason, Slate, SlateItem, Source, Surface};

@@ -15,7 +15,7 @@ use timely::dataflow::channels::pact::ParallelizationContract;
 use super::PerEpoch;
 use super::route::owner;
 use crate::model::ids::key_group;
-use crate::model::{Epoch, Part, Saved};
+use crate::model::{Epoch, Handed, Saved};
 
 /// An operator's state that outlives the process.
 pub trait Durable {
@@ -32,29 +32,32 @@ pub trait Durable {
     fn loaded(&mut self) {}
 }
 
-/// Where `save` puts entries.
+/// Where `save` puts entries. What an entry says is asked for later, on another thread: an entry takes its values with it, as
+/// copies or as pointers to what is copied before it changes.
 pub struct Saver {
     worker: u64,
     workers: usize,
-    entries: Vec<Saved>,
+    entries: Vec<Box<dyn FnOnce() -> Saved + Send>>,
 }
 
 impl Saver {
     /// An entry of the key with this hash, which this worker owns.
-    pub fn own(&mut self, tag: u8, hash: u64, value: &impl Serialize) {
+    pub fn own<T: Serialize>(&mut self, tag: u8, hash: u64, value: impl FnOnce() -> T + Send + 'static) {
         self.put(tag, hash, false, value);
     }
 
     /// An entry every worker keeps alike: the owner of its hash saves it, all load it.
-    pub fn shared(&mut self, tag: u8, hash: u64, value: &impl Serialize) {
+    pub fn shared<T: Serialize>(&mut self, tag: u8, hash: u64, value: impl FnOnce() -> T + Send + 'static) {
         if owner(hash, self.workers) == self.worker {
             self.put(tag, hash, true, value);
         }
     }
 
-    fn put(&mut self, tag: u8, hash: u64, shared: bool, value: &impl Serialize) {
-        let payload = postcard::to_extend(value, vec![tag]).expect("plain data has a form in bytes");
-        self.entries.push(Saved { group: key_group(hash), shared, payload });
+    fn put<T: Serialize>(&mut self, tag: u8, hash: u64, shared: bool, value: impl FnOnce() -> T + Send + 'static) {
+        self.entries.push(Box::new(move || {
+            let payload = postcard::to_extend(&value(), vec![tag]).expect("plain data has a form in bytes");
+            Saved { group: key_group(hash), shared, payload }
+        }));
     }
 }
 
@@ -62,7 +65,7 @@ impl Saver {
 #[derive(Clone)]
 pub struct Vault {
     restored: Arc<BTreeMap<String, Vec<Saved>>>,
-    hand_over: Rc<dyn Fn(&Epoch, Part)>,
+    hand_over: Rc<dyn Fn(&Epoch, Handed)>,
 }
 
 impl Default for Vault {
@@ -73,7 +76,7 @@ impl Default for Vault {
 
 impl Vault {
     /// What was restored, by uid, and who takes what is saved.
-    pub fn new(restored: Arc<BTreeMap<String, Vec<Saved>>>, hand_over: impl Fn(&Epoch, Part) + 'static) -> Self {
+    pub fn new(restored: Arc<BTreeMap<String, Vec<Saved>>>, hand_over: impl Fn(&Epoch, Handed) + 'static) -> Self {
         Self { restored, hand_over: Rc::new(hand_over) }
     }
 
@@ -129,7 +132,7 @@ impl<'scope, I: Clone + 'static> Keep<'scope, I> for StreamVec<'scope, u64, I> {
             if epoch.save {
                 let mut saver = Saver { worker, workers, entries: Vec::new() };
                 state.save(&mut saver);
-                hand_over(epoch, Part { uid: S::UID.to_string(), entries: saver.entries });
+                hand_over(epoch, Handed { uid: S::UID.to_string(), entries: saver.entries });
             }
         })
     }

@@ -48,8 +48,8 @@ impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
     }
 
     /// Every member with its score.
-    pub fn members(&self) -> impl Iterator<Item = (&G, M, i64)> + '_ {
-        self.groups.iter().flat_map(|(group, of)| of.order.iter().map(move |(score, member)| (group, *member, score.0)))
+    pub fn members(&self) -> impl Iterator<Item = (G, M, i64)> + '_ {
+        self.groups.iter().flat_map(|(group, of)| of.order.iter().map(move |(score, member)| (group.clone(), *member, score.0)))
     }
 
     /// The groups for which `again` says so change, whatever was told.

@@ -5,7 +5,7 @@ use overdrive::dataflows::recommend::{Probes, recommend};
 use overdrive::model::catalogue::Item;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
-use overdrive::model::{Change, Epoch, Event, Input, ItemId, Kind, Op, Origin, Part, Role, Row, Saved, TokenId, UserId};
+use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, UserId};
 use overdrive::operators::{PerEpoch, Vault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -116,11 +116,16 @@ impl Log {
         log
     }
 
+    /// With everything saved after its first `epochs` epochs.
+    pub fn saved_after(&self, epochs: usize) -> Self {
+        let mut log = self.clone();
+        log.epochs.iter_mut().take(epochs).last().into_iter().for_each(|(epoch, _)| epoch.save = true);
+        log
+    }
+
     /// With everything saved at its last epoch.
     pub fn saved_at_the_end(&self) -> Self {
-        let mut log = self.clone();
-        log.epochs.last_mut().into_iter().for_each(|(epoch, _)| epoch.save = true);
-        log
+        self.saved_after(self.epochs.len())
     }
 
     pub fn without_user(&self, user: UserId) -> Self {
@@ -201,16 +206,14 @@ pub type Kept = BTreeMap<String, Vec<Saved>>;
 
 /// Runs the dataflow from what was kept; records go to workers by partition, as the feed sends them. Yields what was saved by the way.
 pub fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
-    let (changes, saved): (Arc<Mutex<Changes>>, Arc<Mutex<Kept>>) = Default::default();
+    let (changes, saved): (Arc<Mutex<Changes>>, Arc<Mutex<Vec<Handed>>>) = Default::default();
     let (out, hand_over, restored) = (changes.clone(), saved.clone(), Arc::new(kept.clone()));
     let epochs = log.epochs.clone();
     let config = if how.workers == 1 { timely::Config::thread() } else { timely::Config::process(how.workers) };
     let guards = timely::execute(config, move |worker| {
         let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
         let (out, hand_over) = (out.clone(), hand_over.clone());
-        let vault = Vault::new(restored.clone(), move |_, part: Part| {
-            hand_over.lock().expect("no panic").entry(part.uid).or_default().extend(part.entries);
-        });
+        let vault = Vault::new(restored.clone(), move |_, kept: Handed| hand_over.lock().expect("no panic").push(kept));
         let probe = worker.dataflow(|scope| {
             let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
             let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
@@ -241,8 +244,11 @@ pub fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
     }
     let mut changes = Arc::try_unwrap(changes).expect("the workers are gone").into_inner().expect("no panic");
     changes.values_mut().for_each(|of_epoch| of_epoch.sort_by_cached_key(|change| format!("{change:?}")));
-    let saved = Arc::try_unwrap(saved).expect("the workers are gone").into_inner().expect("no panic");
-    (changes, saved)
+    // only now, as in the engine: epochs have gone by since it was handed over
+    let saved = Arc::try_unwrap(saved).ok().expect("the workers are gone").into_inner().expect("no panic");
+    let mut kept = Kept::new();
+    saved.into_iter().map(Handed::write).for_each(|part| kept.entry(part.uid).or_default().extend(part.entries));
+    (changes, kept)
 }
 
 /// The last word on every key, as a reader would find it: what was taken away is not there. Slates without their scores, which
