@@ -13,7 +13,7 @@ use overdrive::model::{Names, Positions, Role};
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::redis::Redis;
 use overdrive::sinks::writer::Stats;
-use overdrive::sinks::{Applied, Found, Store, StoreError, Write};
+use overdrive::sinks::{Applied, Found, Known, Store, StoreError, Write};
 use overdrive::sources::synthetic::{Params, World};
 use overdrive::sources::{self, Appender, Source};
 use overdrive::worker::Engine;
@@ -28,9 +28,9 @@ use support::redis::RedisServer;
 struct Both(Memory, Redis);
 
 impl Store for Both {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
-        self.1.write(writes, applied)?;
-        self.0.write(writes, applied)
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
+        self.1.write(writes, applied, known)?;
+        self.0.write(writes, applied, known)
     }
 }
 

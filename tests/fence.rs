@@ -19,7 +19,7 @@ use overdrive::sinks::layout;
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::redis::Redis;
 use overdrive::sinks::writer::{self, Hooks, Stats, Writer};
-use overdrive::sinks::{Applied, Completed, Found, RedisParams, Store, StoreError, Write, changes};
+use overdrive::sinks::{Applied, Completed, Fence, Found, Known, RedisParams, Store, StoreError, Write, changes};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -236,14 +236,14 @@ struct Dying {
 }
 
 impl Store for Dying {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
         self.died |= applied.epoch >= self.dies_at;
         if !self.died {
-            return self.store.write(writes, applied);
+            return self.store.write(writes, applied, known);
         }
         // What a crash leaves: some keys, no mark.
         let half = &writes[..writes.len() / 2];
-        self.store.write(half, &Applied::default())?;
+        self.store.write(half, &Applied::default(), known)?;
         Err(StoreError::Retry("it died".to_string()))
     }
 }
@@ -414,12 +414,72 @@ fn a_server_that_lost_its_data_is_noticed_once_a_loss_and_marked_until_everythin
     assert_eq!(in_redis, in_memory);
 }
 
+/// A store whose answer to the first batch after a loss never arrives.
+struct Unheard {
+    store: Redis,
+    unheard: bool,
+}
+
+impl Store for Unheard {
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
+        let found = self.store.write(writes, applied, known)?;
+        if found.epoch < known.epoch && !std::mem::replace(&mut self.unheard, true) {
+            return Err(StoreError::Retry("the answer is lost on the way".to_string()));
+        }
+        Ok(found)
+    }
+}
+
+#[test]
+fn a_loss_is_noticed_when_the_answer_that_told_of_it_was_lost_too() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    let running = Running::start(Box::new(Unheard { store: open(&server), unheard: false }), &stream, 1);
+    (1..=50).for_each(|number| running.send(stream.epoch(number)));
+    running.wait(50);
+    tell(&mut connect(&server), &["FLUSHALL"]);
+    running.send(stream.epoch(51));
+    running.wait(51);
+    let (stats, lost) = running.end();
+    assert_eq!((stats.errors, stats.lost, lost), (1, 1, vec![1]));
+    let says: Option<String> =
+        redis::cmd("HGET").arg("od:meta").arg("rebuilding").query(&mut connect(&server)).expect("it answers");
+    assert_eq!(says.as_deref(), Some("1"), "nothing was told again yet");
+}
+
+/// The mark comes on the heels of the writes it speaks of, in one round trip.
+#[test]
+fn the_mark_does_not_pass_a_write_that_is_missing() {
+    let server = RedisServer::start();
+    let mut redis = connect(&server);
+    let code = [include_str!("../src/sinks/redis/fence.lua"), include_str!("../src/sinks/redis/mark.lua")].concat();
+    let script = redis::Script::new(&code);
+    let mut mark = |epoch: u64| {
+        let mut call = script.prepare_invoke();
+        call.key("od:meta").key("od:item:1").arg(epoch).arg(1).arg(0).arg(0).arg(0).arg(0).arg(4).arg("h").arg(7).arg(1);
+        call.arg("epoch").arg(epoch).arg("generation").arg(1).arg("tick_epoch").arg(0);
+        call.invoke::<(u64, u64, bool)>(&mut redis)
+    };
+    let refused = mark(7).expect_err("nothing was written");
+    assert_eq!((refused.code(), refused.to_string().contains("od:item:1")), (Some("MISSING"), true), "{refused}");
+    let fields = |epoch: &str| vec![("epoch".to_string(), epoch.to_string()), ("generation".to_string(), "1".to_string())];
+    let write = |epoch: u64| Write::Fields {
+        key: "od:item:1".to_string(),
+        fields: fields(&epoch.to_string()),
+        ttl: Duration::from_secs(60),
+        fence: Fence { epoch, generation: 1 },
+    };
+    open(&server).write(&[write(6)], &Applied::default(), Known::default()).expect("the server is there");
+    mark(7).expect_err("what is there is older");
+    open(&server).write(&[write(8)], &Applied::default(), Known::default()).expect("the server is there");
+    assert_eq!(mark(9), Ok((0, 0, false)), "what is there is newer");
+}
+
 /// A new engine finds the mark of one that crashed before it had told everything again.
 #[test]
 fn a_rebuilding_that_nobody_finished_is_taken_up() {
     let (stream, server) = (Stream::new(), RedisServer::start());
     let mark = Applied { epoch: 10, generation: 1, rebuilding: true, ..Applied::default() };
-    open(&server).write(&[], &mark).expect("the server is there");
+    open(&server).write(&[], &mark, Known::default()).expect("the server is there");
     let running = Running::start(Box::new(open(&server)), &stream, 2);
     for number in 5..=12 {
         running.send(stream.epoch(number));

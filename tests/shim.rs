@@ -487,7 +487,7 @@ fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
         w.applied.epoch = 10;
         let slate = w.slate("u1", &["back"]);
         w.applied.clock_ms = CLOCK;
-        let written = w.store.write(&[slate], &w.applied).is_ok();
+        let written = w.store.write(&[slate], &w.applied, overdrive::sinks::Known::default()).is_ok();
         std::thread::sleep(Duration::from_millis(20));
         written && get(w.addr, "/readyz").status == 200
     });

@@ -177,7 +177,9 @@ fn every_store_keeps_the_contract() {
 
         if store.appends() {
             store.append("segments/a", 0, b"one").and_then(|()| store.append("segments/a", 3, b"two")).expect("appended");
-            assert_eq!(store.read("segments/a", 9), Ok(Some(Bytes::from_static(b"onetwo"))), "{name}");
+            let read = store.read("segments/a", 1 << 20).expect("readable").expect("there");
+            let (written, room) = read.split_at(6);
+            assert!(written == b"onetwo" && room.iter().all(|byte| *byte == 0), "{name}");
             assert!(store.append("segments/a", 3, b"!").is_err(), "{name}: somebody else appended");
         }
         assert!(store.append("segments/none", 0, b"!").is_err(), "{name}");
@@ -386,7 +388,7 @@ fn a_torn_group_is_left_out_and_a_damaged_one_is_not() {
     let home = homes().remove(0);
     append(&home.state(), bindings(0..=8));
     let path = home._dir.path().join("state/epochs/0000000001-00000000000000000000.log");
-    let whole = std::fs::read(&path).expect("a log");
+    let whole = without_room(&path);
     std::fs::write(&path, &whole[..whole.len() - 3]).expect("torn");
     let state = home.state();
     let left = state.bindings(None).expect("a torn end is no damage");
@@ -492,6 +494,14 @@ fn another_format_stops_instead_of_falling_back() {
     assert!(what.contains("has format 2, this version of Overdrive reads 1"), "{what}");
 }
 
+/// Cuts the room for more off a log: no byte of what is left may change unnoticed.
+fn without_room(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).expect("a log");
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    std::fs::write(path, &bytes).expect("writable");
+    bytes
+}
+
 /// A state folder with three snapshots and a log of two generations.
 struct Victim {
     dir: TempDir,
@@ -517,6 +527,9 @@ impl Victim {
         state.commit(&snapshot(30), 3).expect("committed");
         drop(state);
         let store = Folder::look(dir.path());
+        for (log, _) in store.list("epochs").expect("listed") {
+            without_room(&dir.path().join("epochs").join(log));
+        }
         let named = |name: Name| {
             let segments: Vec<String> = manifest(&store, name).segments().map(|segment| segment.path.clone()).collect();
             (name.epoch, segments.into_iter().chain([name.to_string()]).collect())

@@ -198,7 +198,7 @@ mod contract {
     use overdrive::sinks::memory::{Dumped, Memory};
     use overdrive::sinks::redis::Redis;
     use overdrive::sinks::writer::{self, Hooks, Writer};
-    use overdrive::sinks::{Applied, Completed, Fence, RedisParams, Sort, Store, StoreError, Write, changes};
+    use overdrive::sinks::{Applied, Completed, Fence, Known, RedisParams, Sort, Store, StoreError, Write, changes};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -309,8 +309,8 @@ mod contract {
 
     /// Writes to both; both must then hold the same.
     fn same(memory: &mut Memory, redis: &mut Redis, seen: &mut redis::Connection, writes: &[Write], applied: &Applied) -> Dump {
-        let in_memory = memory.write(writes, applied).expect("memory is always there");
-        let in_redis = redis.write(writes, applied).expect("the server is there");
+        let in_memory = memory.write(writes, applied, Known::default()).expect("memory is always there");
+        let in_redis = redis.write(writes, applied, Known::default()).expect("the server is there");
         assert_eq!(in_memory, in_redis);
         let dump = Memory::dump(memory);
         assert_eq!(seen.dump(), dump);
@@ -428,8 +428,8 @@ mod contract {
             assert!(if stays { left == -1 } else { (1..=LONG.as_millis() as i64).contains(&left) }, "{key}: {left}");
         }
         let short = each_sort(Duration::from_millis(20), at(2));
-        memory.write(&short, &Applied::default()).expect("memory is always there");
-        redis.write(&short, &Applied::default()).expect("the server is there");
+        memory.write(&short, &Applied::default(), Known::default()).expect("memory is always there");
+        redis.write(&short, &Applied::default(), Known::default()).expect("the server is there");
         let all_gone = |dump: Dump| dump.into_keys().eq(["od:meta".to_string()]);
         while !all_gone(Memory::dump(&memory)) || !all_gone(seen.dump()) {
             std::thread::sleep(Duration::from_millis(5));
@@ -453,7 +453,7 @@ mod contract {
         });
         for epoch in 1..=200u64 {
             let writes: Vec<Write> = keys.iter().map(|key| value(key, "", LONG, at(epoch))).collect();
-            store.write(&writes, &Applied { epoch, ..Default::default() }).expect("the store is there");
+            store.write(&writes, &Applied { epoch, ..Default::default() }, Known::default()).expect("the store is there");
         }
         done.store(true, Ordering::Relaxed);
         assert_eq!(reading.join().expect("the reader saw nothing wrong"), 200);
@@ -471,7 +471,9 @@ mod contract {
         let locked = RedisServer::start_with(&["--requirepass", "right-hunter2"]);
         let maimed = RedisServer::start_with(&["--rename-command", "EVALSHA", ""]);
         let full = RedisServer::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]);
-        let told = |url: String| open(&url).write(&each_sort(LONG, at(1)), &Applied::default()).expect_err("it must not work");
+        let told = |url: String| {
+            open(&url).write(&each_sort(LONG, at(1)), &Applied::default(), Known::default()).expect_err("it must not work")
+        };
         let with = |password: &str| format!("redis://:{password}@127.0.0.1:{}/0", locked.port());
         for (url, says) in [(with("wrong-hunter2"), "WRONGPASS"), (locked.url(), "NOAUTH"), (maimed.url(), "unknown command")] {
             let error = told(url);
@@ -482,7 +484,9 @@ mod contract {
         }
         let error = told(full.url());
         assert!(matches!(&error, StoreError::Retry(text) if text.contains("OOM")), "{error}");
-        open(&with("right-hunter2")).write(&each_sort(LONG, at(1)), &Applied::default()).expect("the right password opens it");
+        open(&with("right-hunter2"))
+            .write(&each_sort(LONG, at(1)), &Applied::default(), Known::default())
+            .expect("the right password opens it");
     }
 
     /// A stream of epochs in which everything happens to a few users and items.

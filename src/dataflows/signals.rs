@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -121,7 +121,8 @@ impl Durable for State {
     fn save(&self, into: &mut Saver) {
         let clocks = (self.panes.clocks(), self.turn, self.day);
         into.shared(0, 0, move || clocks);
-        let by_slot = Arc::new(self.panes.by_slot());
+        let panes = self.panes.clone();
+        let by_slot = Arc::new(LazyLock::new(move || panes.by_slot()));
         for (name, Key { slots, decayed, dirty, shown }) in self.keys.clone() {
             let by_slot = by_slot.clone();
             let settling = self.settling[key_group(name.hash()) as usize].contains(&name);

@@ -7,6 +7,7 @@
 
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::time::{Millis, Window};
 
@@ -18,7 +19,8 @@ struct Ring {
     resolution: Millis,
     /// Index in [`Window::ALL`] and width in panes, ascending.
     windows: Vec<(usize, i64)>,
-    panes: BTreeMap<i64, FxHashMap<u32, i32>>,
+    /// Shared with copies of the whole; then copied before they change.
+    panes: BTreeMap<i64, Arc<FxHashMap<u32, i32>>>,
     /// The pane of the clock; nothing counts before the first clock.
     now: i64,
 }
@@ -40,7 +42,7 @@ impl BySlot {
     }
 }
 
-/// Windowed counts by slot: a dense number the caller gives to each thing it counts.
+/// Windowed counts by slot: a dense number the caller gives to each thing it counts. A copy shares the panes until they change.
 #[derive(Clone, Debug)]
 pub struct Panes {
     rings: Vec<Ring>,
@@ -155,7 +157,7 @@ impl Ring {
         if pane <= self.now - self.longest() {
             return;
         }
-        let entries = self.panes.entry(pane).or_default();
+        let entries = Arc::make_mut(self.panes.entry(pane).or_default());
         let count = entries.entry(slot).or_insert(0);
         *count += diff;
         if *count == 0 {
@@ -175,7 +177,7 @@ impl Ring {
             let leaving = self.panes.range(self.now - width + 1..=(now - width).min(self.now)).map(|p| (p, -1));
             let entering = self.panes.range((self.now + 1).max(now - width + 1)..=now).map(|p| (p, 1));
             for ((_, entries), sign) in leaving.chain(entering) {
-                for (slot, count) in entries {
+                for (slot, count) in entries.iter() {
                     let total = &mut totals[*slot as usize][*window];
                     *total = total.wrapping_add_signed(sign * count);
                     changed(*slot);

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{Keys, encode_applied};
-use super::{Applied, Fence, Found, Store, StoreError, Write};
+use super::{Applied, Fence, Found, Known, Store, StoreError, Write};
 
 const SHARDS: usize = 64;
 /// One shard is swept of expired keys this often, so all of them within two seconds; reads look at the time themselves.
@@ -191,12 +191,14 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
         let now = Instant::now();
         let refused = writes.iter().filter(|write| !self.0.put(write, now)).count() as u64;
         let held = self.applied();
         let mut mark = held.clone();
         mark.advance(applied);
+        let lost = held.epoch < known.epoch || held.tick_epoch < known.tick_epoch;
+        mark.rebuilding |= lost || held.rebuilding && !known.rebuilding;
         let fence = Fence { epoch: mark.epoch, generation: mark.generation };
         self.0.show(Entry { content: Content::Fields(encode_applied(&mark)), fence, expires: None });
         self.0.applied.send_replace(mark);
@@ -396,7 +398,7 @@ mod tests {
     }
 
     fn write(store: &Memory, writes: &[Write]) {
-        store.clone().write(writes, &Applied::default()).expect("memory is always there");
+        store.clone().write(writes, &Applied::default(), Known::default()).expect("memory is always there");
     }
 
     #[test]
@@ -433,7 +435,7 @@ mod tests {
         let store = Memory::new("od:");
         let mut told = store.subscribe();
         let applied = Applied { epoch: 3, ..Default::default() };
-        store.clone().write(&[value("od:item:1", b"x", LONG)], &applied).expect("memory is always there");
+        store.clone().write(&[value("od:item:1", b"x", LONG)], &applied, Known::default()).expect("memory is always there");
         assert!(told.has_changed().expect("the store lives"));
         assert_eq!(*told.borrow_and_update(), applied);
         assert_eq!(store.value("od:item:1").as_deref(), Some(&b"x"[..]));

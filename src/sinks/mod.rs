@@ -73,6 +73,17 @@ impl Write {
             | Self::Delete { key, .. } => key,
         }
     }
+
+    /// What it must be newer than.
+    pub fn fence(&self) -> Fence {
+        match self {
+            Self::Value { fence, .. }
+            | Self::Fields { fence, .. }
+            | Self::Ranked { fence, .. }
+            | Self::Members { fence, .. }
+            | Self::Delete { fence, .. } => *fence,
+        }
+    }
 }
 
 /// How far the answers have come: stored as the hash `<prefix>meta`.
@@ -118,6 +129,15 @@ pub struct Found {
     pub refused: u64,
 }
 
+/// What the writer knows of the mark a store shows. One that shows less has lost something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    pub epoch: u64,
+    pub tick_epoch: u64,
+    /// It may say so: what was lost is being told again.
+    pub rebuilding: bool,
+}
+
 /// An epoch whose answers are complete: every worker has passed it.
 #[derive(Clone, Debug)]
 pub struct Completed {
@@ -154,9 +174,9 @@ pub enum StoreError {
 
 /// Something that holds answers.
 pub trait Store: Send {
-    /// Takes those writes that are newer than what it holds, then shows `applied` unless it shows something newer. On an error
-    /// nothing is promised; the caller writes the same keys again.
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError>;
+    /// Takes those writes that are newer than what it holds, then shows `applied` unless it shows something newer, and that it is
+    /// rebuilding when it shows less than what is `known`. On an error nothing is promised; the caller writes the same keys again.
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError>;
 }
 
 /// `[store]`

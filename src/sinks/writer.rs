@@ -16,7 +16,7 @@ use super::dead_letters::DeadLetters;
 use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
-use super::{Applied, Completed, Found, Store, StoreError, Write};
+use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
 use crate::model::changes::Account;
 use crate::model::{Binding, Change, Epoch, Part, Saved, SignalKey, UserId};
 
@@ -349,7 +349,8 @@ impl Loop {
             self.encoder.writes(change, epoch, self.params.generation, &mut self.batch);
         }
         let mark = self.mark();
-        let written = self.store.write(&self.batch, &mark);
+        let known = Known { epoch: self.shown.epoch, tick_epoch: self.shown.tick_epoch, rebuilding: self.next.rebuilding };
+        let written = self.store.write(&self.batch, &mark, known);
         let writes = self.batch.len() as u64;
         self.batch.clear();
         let found = match written {
@@ -376,7 +377,7 @@ impl Loop {
     /// ours is another run's, whose writes we have yet to repeat.)
     fn has_lost(&self, found: &Found, mark: &Applied) -> bool {
         let went_back = found.epoch < self.shown.epoch || found.tick_epoch < self.shown.tick_epoch;
-        let inherited = found.rebuilding && !self.shown.rebuilding && found.epoch <= mark.epoch;
+        let inherited = found.rebuilding && !self.next.rebuilding && found.epoch <= mark.epoch;
         went_back || inherited
     }
 

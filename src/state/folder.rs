@@ -13,6 +13,9 @@ use super::store::{Store, too_large};
 const FOLDERS: [&str; 3] = ["epochs", "generation", "segments"];
 /// How the names of files end that are being written. No reader sees them.
 const UNFINISHED: &str = ".unfinished";
+/// A file that is appended to grows by so many bytes, zeros ahead of what comes: an append within them changes nothing that the file
+/// system keeps of the file, so its sync waits neither for the journal nor for what others have in it.
+const ROOM: usize = 512 << 10;
 
 /// A folder, with its lock while it is written.
 pub struct Folder {
@@ -124,12 +127,22 @@ impl Store for Folder {
 
     fn append(&self, path: &str, at: u64, bytes: &[u8]) -> Result<(), StateError> {
         let append = || {
-            let mut file = OpenOptions::new().write(true).open(self.dir.join(path))?;
-            let length = file.seek(SeekFrom::End(0))?;
-            if length != at {
+            let mut file = OpenOptions::new().read(true).write(true).open(self.dir.join(path))?;
+            let (length, end) = (file.seek(SeekFrom::End(0))?, at + bytes.len() as u64);
+            if length < at {
                 return Err(io::Error::other(format!("it has {length} bytes where this process wrote {at}")));
             }
+            let mut there = vec![0; (length.min(end) - at) as usize];
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut there)?;
+            if there.iter().any(|byte| *byte != 0) {
+                return Err(io::Error::other(format!("there is something after the {at} bytes that this process wrote")));
+            }
+            file.seek(SeekFrom::Start(at))?;
             file.write_all(bytes)?;
+            if length < end {
+                file.write_all(&vec![0; ROOM - end as usize % ROOM])?;
+            }
             file.sync_data()
         };
         append().map_err(|e| self.failed("append to", path, &e))

@@ -2,7 +2,7 @@
 //! integers are little endian.
 //!
 //! A frame is written when the one before is durable. So only the last can be cut by a crash, and that one was promised to nobody;
-//! anything else that is wrong is damage, and said to be.
+//! anything else that is wrong is damage, and said to be. Zeros after the last frame are room for the next.
 
 use crate::model::Binding;
 
@@ -90,7 +90,7 @@ pub struct Contents {
 pub fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let header = Header::decode(bytes)?;
     let (mut at, mut bindings) = (HEADER, Vec::new());
-    while at < bytes.len() {
+    while bytes[at..].iter().any(|byte| *byte != 0) {
         let Some(body) = frame_at(bytes, at) else {
             return match frame_after(bytes, at + 1) {
                 Some(next) => Err(format!("is damaged from byte {at} to byte {next}")),
@@ -194,6 +194,13 @@ mod tests {
     }
 
     #[test]
+    fn room_for_more_is_no_torn_end() {
+        let (bytes, _) = file();
+        let contents = decode(&[&bytes[..], &[0; 1000]].concat()).expect("sound");
+        assert_eq!((epochs(&contents), contents.torn), ((10..16).collect(), 0));
+    }
+
+    #[test]
     fn an_epoch_out_of_order_is_damage() {
         let bytes = [&HEAD.encode()[..], &encode(&[binding(10), binding(12)])].concat();
         assert_eq!(decode(&bytes), Err("holds epoch 12 out of order at byte 24".to_string()));
@@ -204,7 +211,8 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..300), body in vec(any::<u8>(), 0..100)) {
             prop_assert!(decode(&bytes).is_err());
             let contents = decode(&[&HEAD.encode()[..], &bytes].concat()).expect("a torn end");
-            prop_assert_eq!(contents, Contents { header: HEAD, bindings: Vec::new(), torn: bytes.len() });
+            let torn = if bytes.iter().any(|byte| *byte != 0) { bytes.len() } else { 0 };
+            prop_assert_eq!(contents, Contents { header: HEAD, bindings: Vec::new(), torn });
             // A whole frame of anything.
             let length = (body.len() as u32).to_le_bytes();
             let crc = checksum(&length, &body).to_le_bytes();

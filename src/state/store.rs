@@ -25,7 +25,7 @@ pub trait Store: Send + Sync {
     /// Whether [`Store::append`] works. Where it does not, the epoch log is a file per group.
     fn appends(&self) -> bool;
 
-    /// Adds to the end of a file that is `at` bytes long. Durable on return; a crash may leave a part of `bytes`.
+    /// Adds to a file of which `at` bytes are written. Durable on return; a crash may leave a part of `bytes`, and zeros may follow.
     fn append(&self, path: &str, at: u64, bytes: &[u8]) -> Result<(), StateError>;
 
     /// The whole file, or `None` when there is none. A file of more than `most` bytes is damaged, and not read.

@@ -5,7 +5,7 @@ use overdrive::model::{Kind, Positions, Role, Signals, Source};
 use overdrive::shim::{Handle, MemoryReader, Params, Reader, Recent, State, spawn};
 use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
-use overdrive::sinks::{Applied, Fence, Store, Write};
+use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::{LogAppender, LogSource};
 use overdrive::sources::{Record, Source as _};
 use std::net::SocketAddr;
@@ -69,7 +69,7 @@ impl World {
         self.applied.epoch += 1;
         self.applied.tick_epoch = self.applied.epoch;
         (self.applied.clock_ms, self.applied.watermark_ms) = (CLOCK, CLOCK - 5);
-        self.store.write(writes, &self.applied).expect("the store takes it");
+        self.store.write(writes, &self.applied, Known::default()).expect("the store takes it");
     }
 
     /// Says that everything in the log has been read, at both cadences or only at that of epochs.

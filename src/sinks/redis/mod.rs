@@ -10,7 +10,7 @@ use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError};
 use std::time::{Duration, Instant};
 
 use super::layout::Keys;
-use super::{Applied, Found, RedisParams, Store, StoreError, Write};
+use super::{Applied, Found, Known, RedisParams, Store, StoreError, Write};
 pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
@@ -47,7 +47,7 @@ impl Redis {
         })
     }
 
-    fn write_all(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, RedisError> {
+    fn write_all(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, RedisError> {
         let mut connection = match self.connection.take() {
             Some(connection) if self.looked.elapsed() < LOOK => connection,
             Some(connection) => self.look(connection)?,
@@ -60,11 +60,10 @@ impl Redis {
         for write in writes {
             pipelines.add(write, &mut connection)?;
         }
-        let refused = pipelines.finish(&mut connection)?;
-        let found = writer::write_applied(&self.keys.meta(), applied, &mut connection)?;
+        let found = pipelines.finish(&self.keys.meta(), applied, known, &mut connection)?;
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
-        Ok(Found { refused, ..found })
+        Ok(found)
     }
 
     /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.
@@ -92,8 +91,8 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn write(&mut self, writes: &[Write], applied: &Applied) -> Result<Found, StoreError> {
-        self.write_all(writes, applied).map_err(|error| store_error(&self.client, error))
+    fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
+        self.write_all(writes, applied, known).map_err(|error| store_error(&self.client, error))
     }
 }
 
@@ -168,7 +167,9 @@ mod tests {
     fn an_absent_server_is_tried_again() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
         let mut redis = Redis::open(&params(&format!("redis://:hunter2@{free}/3")), "od:").expect("a readable url");
-        let Err(StoreError::Retry(text)) = redis.write(&[], &Applied::default()) else { panic!("nobody is there") };
+        let Err(StoreError::Retry(text)) = redis.write(&[], &Applied::default(), Known::default()) else {
+            panic!("nobody is there")
+        };
         assert!(text.contains(&format!("redis at {free}/3")) && !text.contains("hunter2"), "{text}");
     }
 }

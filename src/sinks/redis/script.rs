@@ -6,13 +6,15 @@ use std::sync::LazyLock;
 
 /// A script and its hash.
 pub(super) struct Script {
-    code: &'static str,
+    code: String,
     hash: String,
 }
 
 impl Script {
-    fn new(code: &'static str) -> Self {
-        Self { code, hash: redis::Script::new(code).get_hash().to_string() }
+    fn new(code: &str) -> Self {
+        let code = [include_str!("fence.lua"), code].concat();
+        let hash = redis::Script::new(&code).get_hash().to_string();
+        Self { code, hash }
     }
 
     /// A call; keys come first, then arguments.
@@ -32,7 +34,7 @@ pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
     let mut pipe = redis::pipe();
     for script in [&*WRITE, &*MARK] {
-        pipe.cmd("SCRIPT").arg("LOAD").arg(script.code);
+        pipe.cmd("SCRIPT").arg("LOAD").arg(&script.code);
     }
     pipe.exec(connection)
 }

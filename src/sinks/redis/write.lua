@@ -8,32 +8,8 @@
 --   m   score, member, …, member, …       of a sorted set, what changes: the number says how many arguments put members in
 --                                         (the fence among them), the rest take members out
 
-local call, pcall, tonumber, type = redis.call, redis.pcall, tonumber, type
-local sub, match, whole = string.sub, string.match, struct.unpack
 -- A call takes a few thousand arguments at most; this many fit, in pairs.
 local ROOM = 4000
-
--- What a key holds of another sort has no fence and is replaced: an error of `pcall` is a table without numbers in it.
-local held = {}
-
-function held.v(key)
-  local head = pcall('GETRANGE', key, 0, 15)
-  if type(head) == 'string' and #head == 16 and sub(head, 1, 2) == 'OD' then return whole('>I8I4', head, 5) end
-end
-
-function held.h(key)
-  local fields = pcall('HMGET', key, 'epoch', 'generation')
-  return tonumber(fields[1]), tonumber(fields[2])
-end
-
-function held.z(key)
-  local lowest = pcall('ZRANGE', key, 0, 0)[1]
-  if not lowest then return end
-  local epoch, generation = match(lowest, '^%zfence:(%d+):(%d+)$')
-  return tonumber(epoch), tonumber(generation), lowest
-end
-
-held.m = held.z
 
 local function in_parts(command, key, from, to)
   for i = from, to, ROOM do
@@ -75,8 +51,8 @@ for i = 1, #KEYS do
   local key, sort, epoch, generation = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local from = at + 6
   local to = from + tonumber(ARGV[at + 5]) - 1
-  local its_epoch, its_generation, fence = held[sort](key)
-  if its_epoch and (its_epoch > epoch or its_epoch == epoch and (its_generation or 0) >= generation) then
+  local newer, fence = has(sort, key, epoch, generation)
+  if newer then
     refused = refused + 1
   else
     put[sort](key, ARGV[at + 3], tonumber(ARGV[at + 4]), from, to, fence)

@@ -4,12 +4,12 @@
 //! The fence is looked at here and nowhere else: the script reads the (epoch, generation) that lies in each value, binary ones in
 //! the header, hashes in their fields, sorted sets in the member with score −∞, and replaces only what is older.
 
-use redis::{Cmd, Connection, Pipeline, RedisError};
+use redis::{Cmd, Connection, Pipeline, RedisError, Value};
 use std::time::Duration;
 
 use super::script::{self, MARK, WRITE};
 use crate::sinks::layout::{self, Fields};
-use crate::sinks::{Applied, Fence, Found, Sort, Write};
+use crate::sinks::{Applied, Fence, Found, Known, Sort, Write};
 
 /// Keys in one call: enough to spread the cost of a call, and Redis serves nobody else for less than half a millisecond.
 const KEYS: usize = 32;
@@ -19,6 +19,8 @@ const LOWEST: &str = "-inf";
 /// Calls under way to one connection.
 pub(super) struct Pipelines<'w> {
     calls: Pipeline,
+    /// The last write of each of them.
+    last: Vec<&'w Write>,
     /// Writes of the next call.
     open: Vec<&'w Write>,
     /// Writes gathered since the last round trip.
@@ -30,7 +32,7 @@ pub(super) struct Pipelines<'w> {
 impl<'w> Pipelines<'w> {
     /// Pipelines of about `limit` writes.
     pub(super) fn new(limit: usize) -> Self {
-        Self { calls: Pipeline::new(), open: Vec::with_capacity(KEYS), gathered: 0, limit, refused: 0 }
+        Self { calls: Pipeline::new(), last: Vec::new(), open: Vec::with_capacity(KEYS), gathered: 0, limit, refused: 0 }
     }
 
     /// Adds a write; sends what has gathered when it is enough.
@@ -43,21 +45,36 @@ impl<'w> Pipelines<'w> {
         if self.gathered >= self.limit { self.send(connection) } else { Ok(()) }
     }
 
-    /// Sends the rest; yields how many writes were not newer than what their keys held.
-    pub(super) fn finish(mut self, connection: &mut Connection) -> Result<u64, RedisError> {
-        self.send(connection)?;
-        Ok(self.refused)
+    /// Sends the rest, and on its heels how far the answers have come: one round trip. Yields what was shown before, and how many
+    /// writes were not newer than what their keys held.
+    pub(super) fn finish(
+        mut self,
+        mark: &str,
+        applied: &Applied,
+        known: Known,
+        connection: &mut Connection,
+    ) -> Result<Found, RedisError> {
+        self.close();
+        self.calls.add_command(show(mark, &self.last, applied, known));
+        let mut answers: Vec<Value> = script::send(&self.calls, connection)?;
+        let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(answers.pop().unwrap_or(Value::Nil))?;
+        self.count(answers)?;
+        Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused })
     }
 
     fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
         self.close();
-        if self.gathered == 0 {
-            return Ok(());
-        }
-        let refused: Vec<u64> = script::send(&self.calls, connection)?;
-        self.refused += refused.iter().sum::<u64>();
+        let answers = script::send(&self.calls, connection)?;
+        self.count(answers)?;
         self.calls.clear();
+        self.last.clear();
         self.gathered = 0;
+        Ok(())
+    }
+
+    fn count(&mut self, answers: Vec<Value>) -> Result<(), RedisError> {
+        let refused = answers.into_iter().map(redis::from_redis_value::<u64>).sum::<Result<u64, _>>()?;
+        self.refused += refused;
         Ok(())
     }
 
@@ -69,6 +86,7 @@ impl<'w> Pipelines<'w> {
         for write in &self.open {
             call.arg(write.key());
         }
+        self.last.extend(self.open.last());
         self.open.drain(..).for_each(|write| push_write(&mut call, write));
         self.calls.add_command(call);
     }
@@ -129,17 +147,33 @@ fn push_members(call: &mut Cmd, members: &[(String, Option<f64>)], ttl: Duration
     }
 }
 
-/// Shows how far the answers have come; yields what was shown before.
-pub(super) fn write_applied(key: &str, applied: &Applied, connection: &mut Connection) -> Result<Found, RedisError> {
+/// Shows how far the answers have come, if the writes that came before it are there.
+fn show(key: &str, last: &[&Write], applied: &Applied, known: Known) -> Cmd {
     let (epoch_half, tick_half) = (layout::encode_epoch_half(applied), layout::encode_tick_half(applied));
-    let mut call = MARK.call(1);
-    call.arg(key).arg(applied.epoch).arg(applied.generation).arg(applied.tick_epoch).arg(epoch_half.len() * 2);
+    let mut call = MARK.call(1 + last.len());
+    call.arg(key);
+    for write in last {
+        call.arg(write.key());
+    }
+    call.arg(applied.epoch).arg(applied.generation).arg(applied.tick_epoch);
+    call.arg(known.epoch).arg(known.tick_epoch).arg(u8::from(known.rebuilding)).arg(epoch_half.len() * 2);
+    for write in last {
+        let fence = write.fence();
+        call.arg(sort(write)).arg(fence.epoch).arg(fence.generation);
+    }
     push_pairs(&mut call, &epoch_half);
     push_pairs(&mut call, &tick_half);
-    let mut calls = redis::pipe();
-    calls.add_command(call);
-    let ((epoch, tick_epoch, rebuilding),): ((u64, u64, bool),) = script::send(&calls, connection)?;
-    Ok(Found { epoch, tick_epoch, rebuilding, refused: 0 })
+    call
+}
+
+/// The sort of a write, as the scripts call it.
+fn sort(write: &Write) -> &'static str {
+    match write {
+        Write::Value { .. } | Write::Delete { sort: Sort::Value, .. } => "v",
+        Write::Fields { .. } | Write::Delete { sort: Sort::Fields, .. } => "h",
+        Write::Ranked { .. } | Write::Delete { sort: Sort::Ranked, .. } => "z",
+        Write::Members { .. } => "m",
+    }
 }
 
 /// Redis refuses a lifetime of nothing.
