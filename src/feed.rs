@@ -166,7 +166,8 @@ struct Course {
     saved: Instant,
     /// The loss that is being made good, and the next key group to be said once more.
     retold: (u64, u16),
-    /// Every partition's position at the start: bound with the first epoch, so that no partition is ever begun anew.
+    /// Every partition's position at the start: bound with the first epoch, so that no partition is ever begun anew. (What is gained
+    /// later is bound with the next epoch.)
     announced: Option<Positions>,
     /// Read for a bound epoch, and not part of it.
     left_over: VecDeque<Record>,
@@ -347,7 +348,7 @@ impl Feed {
             accepted_ms.extend(accepted);
             rows.push(row);
         }
-        for (place, at) in course.announced.take().into_iter().flatten() {
+        for (place, at) in course.announced.take().into_iter().flatten().chain(self.source.gained()) {
             offsets.entry(place).or_insert((at, at));
         }
         let mut epoch = self.cutter.close(now_ms(), &rows);

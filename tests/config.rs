@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 59] = [
+const OUT_OF_RANGE: [(&str, &str); 60] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -184,6 +184,7 @@ const OUT_OF_RANGE: [(&str, &str); 59] = [
     ("kafka.events_topic = 'overdrive.items'", "different topics"),
     ("kafka.partitions = 0", "must be 1 to"),
     ("kafka.replication = 0", "must be 1 to"),
+    ("kafka.topics_every = '50ms'", "100ms or more"),
     ("kafka.queued_max_kbytes = 0", "must be 1 to"),
     ("kafka.fetch_wait_max = '6m'", "5m or less"),
     ("store.prefix = 'a{b'", "without braces"),

@@ -499,7 +499,7 @@ mod kafka {
     use overdrive::sources::KafkaParams;
     use overdrive::sources::kafka::{KafkaAppender, KafkaSource, create_topics, ends};
     use rdkafka::ClientConfig;
-    use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+    use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, ResourceSpecifier};
     use rdkafka::client::DefaultClientContext;
     use rdkafka::{Offset, TopicPartitionList};
 
@@ -592,6 +592,45 @@ mod kafka {
                 assert_eq!(control, (35..35 + control.len() as u64).collect::<Vec<_>>(), "nothing is skipped before it stops");
             }
         }
+    }
+
+    #[test]
+    fn partitions_that_a_topic_gains_are_read_from_their_first_record_and_a_topic_that_goes_stops() {
+        let mut case = KafkaCase::new("gained");
+        case.params.topics_every = Duration::from_millis(100);
+        create_topics(&case.params).expect("creates");
+        case.append(Role::Events, events(0..90));
+        let mut source = case.open(Positions::new()).expect("opens");
+        let mut records = read(&mut *source, 50, 10);
+        let more = [NewPartitions::new(&case.params.events_topic, 5)];
+        let made = case.runtime.block_on(case.admin().create_partitions(&more, &AdminOptions::new())).expect("answers");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+        // By an appender that knows of them: there they are before the source does.
+        let appender = KafkaAppender::open(&case.params).expect("opens");
+        let places = case.runtime.block_on(appender.append(Role::Events, events(90..300))).expect("appends");
+        assert!(places.iter().any(|(partition, _)| *partition >= 3), "{places:?}");
+        records.extend(read(&mut *source, 250, 100));
+        assert_dense(&records, &Positions::new());
+        // A key whose partition changed has no order over both.
+        let sorted = |mut payloads: Vec<Option<Bytes>>| {
+            payloads.sort();
+            payloads
+        };
+        let got = sorted(records.into_iter().map(|record| record.payload).collect());
+        assert!(got == sorted(events(0..300).into_iter().map(|(_, payload)| payload).collect()), "each once");
+        assert_eq!(source.gained(), Positions::from([((Role::Events, 3), 0), ((Role::Events, 4), 0)]));
+        assert_eq!(source.gained(), Positions::new(), "told once");
+
+        let gone = case.runtime.block_on(case.admin().delete_topics(&[&case.params.control_topic], &AdminOptions::new()));
+        assert!(gone.expect("answers").iter().all(Result::is_ok));
+        let until = Instant::now() + PATIENCE;
+        let message = loop {
+            match source.poll(10, Duration::from_millis(50), &mut Vec::new()) {
+                Ok(()) | Err(SourceError::Retry(_)) => assert!(Instant::now() < until, "nobody notices"),
+                Err(SourceError::Stop(message)) => break message,
+            }
+        };
+        assert!(message.contains(&case.params.control_topic), "{message}");
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn inputs(check: &mut Check, config: &Config) {
     }
     check.within("kafka.partitions", kafka.partitions as usize, 1..=4_096);
     check.within("kafka.replication", kafka.replication as usize, 1..=32_767);
+    check.rule(&["kafka.topics_every"], kafka.topics_every >= Duration::from_millis(100), "must be 100ms or more");
     check.within("kafka.queued_max_kbytes", kafka.queued_max_kbytes as usize, 1..=2_097_151);
     let held = kafka.fetch_wait_max <= Duration::from_secs(300);
     check.rule(&["kafka.fetch_wait_max"], held, "must be 5m or less: the client refuses more");

@@ -111,6 +111,7 @@ mod tests {
             create_topics: false,
             partitions: 1,
             replication: 1,
+            topics_every: Duration::from_secs(30),
             queued_max_kbytes: 1024,
             fetch_wait_max: Duration::from_millis(5),
             message_timeout: Duration::from_secs(20),

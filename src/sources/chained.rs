@@ -27,6 +27,10 @@ impl Source for Chained {
         self.first.ended() && self.then.ended()
     }
 
+    fn gained(&mut self) -> Positions {
+        self.then.gained() // a file gains none
+    }
+
     fn positions(&self) -> Positions {
         let mut positions = self.first.positions();
         positions.extend(self.then.positions());

@@ -56,6 +56,11 @@ pub trait Source: Send {
     /// Appends what is there to `into`, at most `max` records; waits up to `wait` for the first.
     fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError>;
 
+    /// Partitions that were found since the last time this was asked, and where they begin.
+    fn gained(&mut self) -> Positions {
+        Positions::new()
+    }
+
     /// Whether there will never be another record (files end, logs do not).
     fn ended(&self) -> bool {
         false
@@ -192,6 +197,8 @@ pub struct KafkaParams {
     pub create_topics: bool,
     pub partitions: u32,
     pub replication: u32,
+    #[serde(with = "span")]
+    pub topics_every: Duration,
     pub queued_max_kbytes: u32,
     #[serde(with = "span")]
     pub fetch_wait_max: Duration,

@@ -21,8 +21,9 @@ impl Start {
         ends: impl FnOnce() -> Result<Positions, SourceError>,
     ) -> Result<Positions, SourceError> {
         let mut from = match self {
-            Start::Earliest => Positions::new(),
-            Start::Latest => ends()?,
+            // With something recorded, a partition that is not in it is newer, and all of it is new.
+            Start::Latest if recorded.is_empty() => ends()?,
+            Start::Earliest | Start::Latest => Positions::new(),
             Start::At(positions) => positions,
         };
         from.extend(recorded);
@@ -88,8 +89,11 @@ mod tests {
     #[test]
     fn what_is_recorded_wins_over_where_to_start() {
         let recorded = Positions::from([((Role::Events, 0), 7)]);
-        let ends = || Ok(Positions::from([((Role::Events, 0), 100), ((Role::Events, 1), 50)]));
-        let from = Start::Latest.with(recorded, ends).expect("ends are known");
-        assert_eq!(from, Positions::from([((Role::Events, 0), 7), ((Role::Events, 1), 50)]));
+        let all = Positions::from([((Role::Events, 0), 100), ((Role::Events, 1), 50)]);
+        let from = |start: Start, recorded: &Positions| start.with(recorded.clone(), || Ok(all.clone())).expect("ends are known");
+        assert_eq!(from(Start::Latest, &recorded), recorded, "the other was gained since: it is read from its first record");
+        assert_eq!(from(Start::Latest, &Positions::new()), all);
+        let named = Positions::from([((Role::Events, 0), 3), ((Role::Events, 1), 4)]);
+        assert_eq!(from(Start::At(named), &recorded), Positions::from([((Role::Events, 0), 7), ((Role::Events, 1), 4)]));
     }
 }

@@ -92,8 +92,13 @@ fn consumer(params: &KafkaParams) -> Result<BaseConsumer<Context>, KafkaError> {
 }
 
 /// How many partitions a topic has; `None` when there is no such topic.
-fn partitions(consumer: &BaseConsumer<Context>, params: &KafkaParams, topic: &str) -> Result<Option<u32>, SourceError> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(|e| unreachable(params, &e))?;
+fn partitions(
+    consumer: &BaseConsumer<Context>,
+    params: &KafkaParams,
+    topic: &str,
+    patience: Duration,
+) -> Result<Option<u32>, SourceError> {
+    let metadata = consumer.fetch_metadata(Some(topic), patience).map_err(|e| unreachable(params, &e))?;
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(None) };
     let led = found.partitions().iter().all(|p| p.leader() >= 0);
     match found.error().map(RDKafkaErrorCode::from) {
@@ -109,7 +114,7 @@ fn partitions(consumer: &BaseConsumer<Context>, params: &KafkaParams, topic: &st
 fn partitions_of(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: Role) -> Result<u32, SourceError> {
     let (topic, until) = (topic(params, role), Instant::now() + ANSWER);
     loop {
-        match partitions(consumer, params, topic) {
+        match partitions(consumer, params, topic, ANSWER) {
             Ok(Some(count)) if count > 0 => return Ok(count),
             Ok(_) if !params.create_topics => {
                 return Err(SourceError::Stop(format!(
@@ -146,7 +151,7 @@ pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
     ];
     let mut missing = Vec::new();
     for topic in &wanted {
-        if partitions(&consumer, params, topic.name)?.is_none() {
+        if partitions(&consumer, params, topic.name, ANSWER)?.is_none() {
             missing.push(topic);
         }
     }

@@ -5,18 +5,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Context, Ranges, prepared, range, ranges, topic};
+use super::{Context, Ranges, partitions, prepared, range, ranges, topic};
 use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
 
-/// Reads every partition of the topics of all roles. Partitions that a topic gains are seen when it is opened again.
+/// How long a question about partitions may hold the reading up.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Reads every partition of the topics of all roles, also those that a topic gains.
 pub struct KafkaSource {
     params: KafkaParams,
     consumer: BaseConsumer<Context>,
     next: Positions,
     /// An error met after records had been handed out: told by the next poll.
     held: Option<SourceError>,
+    gained: Positions,
+    /// When a topic was last asked for its partitions, and which role's is next.
+    looked: (Instant, usize),
 }
 
 impl KafkaSource {
@@ -28,7 +34,8 @@ impl KafkaSource {
         refuse_unknown(&start, |place| ranges.contains_key(place), &format!("kafka at {}", params.brokers))?;
         let next = positions(params, &ranges, &start)?;
         consumer.assign(&assignment(params, &next)?).map_err(|e| SourceError::Stop(format!("cannot assign partitions: {e}")))?;
-        Ok(Self { params: params.clone(), consumer, next, held: None })
+        let looked = (Instant::now(), 0);
+        Ok(Self { params: params.clone(), consumer, next, held: None, gained: Positions::new(), looked })
     }
 
     fn take(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
@@ -47,6 +54,41 @@ impl KafkaSource {
             wait = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// Now and then asks one topic whether it has gained partitions; all of them within `topics_every`.
+    fn look(&mut self) -> Result<(), SourceError> {
+        let (last, turn) = self.looked;
+        if last.elapsed() < self.params.topics_every / Role::ALL.len() as u32 {
+            return Ok(());
+        }
+        self.looked = (Instant::now(), (turn + 1) % Role::ALL.len());
+        let role = Role::ALL[turn];
+        let known = self.next.keys().filter(|(of, _)| *of == role).count() as u32;
+        match partitions(&self.consumer, &self.params, topic(&self.params, role), GLANCE) {
+            Ok(Some(count)) if count > known => self.gain(role, known..count),
+            Ok(Some(count)) if count == known => Ok(()),
+            Ok(found) => Err(SourceError::Stop(format!(
+                "topic {} had {known} partitions and has {} now: it was deleted or created anew; what was read of it and what it holds \
+                 do not belong together. Give it back, or move the folder `state` under state_dir away to begin anew",
+                topic(&self.params, role),
+                found.unwrap_or(0)
+            ))),
+            Err(SourceError::Retry(_)) => Ok(()), // a broker that is away is told of by what is read
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// New partitions are read from their first record, whenever they were found.
+    fn gain(&mut self, role: Role, new: std::ops::Range<u32>) -> Result<(), SourceError> {
+        let topic = topic(&self.params, role);
+        tracing::info!(topic, partitions = new.end, "the topic has gained partitions; they are read from offset 0");
+        self.gained.extend(new.map(|partition| ((role, partition), 0)));
+        self.next.extend(&self.gained);
+        let all = assignment(&self.params, &self.next)?;
+        self.consumer
+            .assign(&all)
+            .map_err(|e| SourceError::Stop(format!("cannot assign the partitions that {topic} gained: {e}")))
     }
 
     fn explain(&self, error: &KafkaError) -> SourceError {
@@ -86,11 +128,17 @@ fn outside(offset: u64, (first, end): (u64, u64)) -> bool {
 }
 
 fn out_of_range(params: &KafkaParams, (role, partition): (Role, u32), offset: u64, (first, end): (u64, u64)) -> SourceError {
+    let (missing, why) = match offset < first {
+        true => (offset..first, "retention took them before they were read"),
+        false => (end..offset, "the topic was emptied or created anew"),
+    };
     SourceError::Stop(format!(
-        "{}/{partition}: offset {offset} is not in topic {}, which holds {first}..{end}; records are missing, was it emptied or \
-         created anew? start at one of these",
+        "{}/{partition}: offset {offset} is not in topic {}, which holds {first}..{end}: records {}..{} are gone ({why}?). Bring them \
+         back, or give up what was kept: move the folder `state` under state_dir away, and everything is built anew from what is there",
         role.name(),
-        topic(params, role)
+        topic(params, role),
+        missing.start,
+        missing.end,
     ))
 }
 
@@ -131,12 +179,16 @@ impl Source for KafkaSource {
             return Err(error);
         }
         let before = into.len();
-        let taken = self.take(max, wait, into);
+        let taken = self.look().and_then(|()| self.take(max, wait, into));
         if into.len() > before {
             self.held = taken.err();
             return Ok(());
         }
         taken
+    }
+
+    fn gained(&mut self) -> Positions {
+        std::mem::take(&mut self.gained)
     }
 
     fn positions(&self) -> Positions {
