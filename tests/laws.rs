@@ -11,6 +11,7 @@ mod dataflow;
 mod oracle;
 
 use dataflow::{Kept, Log, Run, accumulated, differences, params, resume, run};
+use overdrive::model::catalogue::User;
 use overdrive::model::time::{HOUR, MINUTE, SECOND};
 use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, UserId};
 use proptest::prelude::*;
@@ -177,6 +178,29 @@ proptest! {
         let (with, without) = (with.with_common_end(&actors), without.with_common_end(&actors));
         prop_assert_eq!(differences(&of_others(&with, user), &of_others(&without, user)), Vec::<String>::new());
     }
+}
+
+/// Somebody who is forgotten and signs up again, all within one epoch.
+#[test]
+fn a_profile_that_came_after_the_forget_stays() {
+    let mut log = Log::with_catalogue();
+    let (user, clock) = (dataflow::user(1), log.advance(SECOND));
+    let profile = |blocked| User { blocked_items: vec![dataflow::item(blocked)], ..User::default() };
+    log.epoch(vec![Input::Control(Control::Forget { user }), Input::User(user, Some(profile(2).into()))]);
+    let (_, rows) = log.epochs.last_mut().expect("there is one");
+    let accepted = |row: &Row| row.origin.accepted;
+    assert!(accepted(&rows[0]) <= accepted(&rows[1]));
+    rows[1].origin.accepted = accepted(&rows[0]) + 1;
+    let view = Event { id: 9, user, item: dataflow::item(1), kind: Kind::Like, op: Op::Add, at: clock, value_milli: None };
+    log.advance(SECOND);
+    log.epoch(vec![Input::Event(view)]);
+    let changes = run(&log, Run::plain());
+    let slates = changes.values().flatten().filter_map(|change| match change {
+        Change::Slate { user: of, slate: Some(slate), .. } if *of == user => Some(slate.clone()),
+        _ => None,
+    });
+    let last = slates.last().expect("who likes something has a slate");
+    assert!(!last.items.is_empty() && last.items.iter().all(|shown| shown.item != dataflow::item(2)), "{last:?}");
 }
 
 #[test]

@@ -272,14 +272,21 @@ impl Ledger {
         entries.sort_by_key(Entry::place);
         let mut account = Account::default();
         let mut deltas: BTreeMap<UserId, UserDelta> = BTreeMap::new();
+        let mut profiled: BTreeMap<UserId, Millis> = BTreeMap::new();
         for entry in entries.drain(..) {
             match entry {
                 Entry::Item(item, Some(facts)) => drop(Arc::make_mut(&mut self.items).insert(item, facts)),
                 Entry::Item(item, None) => drop(Arc::make_mut(&mut self.items).remove(&item)),
                 Entry::User(origin, user, _) if self.is_forgotten(user, origin) => {}
-                Entry::User(_, user, profile) => delta(&mut deltas, user).profile = Some(profile),
+                Entry::User(origin, user, profile) => {
+                    delta(&mut deltas, user).profile = Some(profile);
+                    profiled.insert(user, origin.accepted);
+                }
                 Entry::Event(origin, event) => self.judge(epoch, origin, event, &mut deltas, &mut account),
-                Entry::Control(origin, Control::Forget { user }) => self.forget(user, origin.accepted, delta(&mut deltas, user)),
+                Entry::Control(origin, Control::Forget { user }) => {
+                    let newer = profiled.get(&user).is_some_and(|accepted| *accepted > origin.accepted);
+                    self.forget(user, origin.accepted, newer, delta(&mut deltas, user));
+                }
                 Entry::Control(origin, Control::Revoke { users, from, to }) => {
                     self.revoke(&users, Revoked { from, to, accepted: origin.accepted }, &mut deltas);
                 }
@@ -313,16 +320,14 @@ impl Ledger {
     ) {
         account.consumed += 1;
         let delta = delta(deltas, event.user);
+        if event.op == Op::Add && event.at > epoch.clock_ms + self.params.ahead {
+            event.at = epoch.clock_ms; // before it is held against what was revoked: that goes by the time it counts at
+            account.clamped += 1;
+        }
         let outcome = match event.op {
             _ if self.is_forgotten(event.user, origin) || self.is_revoked(&event, origin) => Outcome::Filtered,
             Op::Undo => self.undo(&event, delta),
-            Op::Add => {
-                if event.at > epoch.clock_ms + self.params.ahead {
-                    event.at = epoch.clock_ms;
-                    account.clamped += 1;
-                }
-                self.add(epoch, origin, event, delta)
-            }
+            Op::Add => self.add(epoch, origin, event, delta),
         };
         match outcome {
             Outcome::Applied => account.applied += 1,
@@ -390,7 +395,8 @@ impl Ledger {
         }
     }
 
-    fn forget(&mut self, user: UserId, accepted: Millis, delta: &mut UserDelta) {
+    /// Takes back what was accepted up to `accepted`; the profile in `delta` stays where it is newer.
+    fn forget(&mut self, user: UserId, accepted: Millis, newer: bool, delta: &mut UserDelta) {
         let known = self.forgotten.entry(user).or_insert(accepted);
         *known = accepted.max(*known);
         let (gone, kept): (VecDeque<Record>, _) = self
@@ -402,8 +408,10 @@ impl Ledger {
             .into_iter()
             .partition(|r| r.origin.accepted <= accepted);
         delta.updates.extend(gone.iter().map(|r| r.update(-1)));
-        delta.profile = Some(None);
-        delta.forgotten = kept.is_empty();
+        if !newer {
+            delta.profile = Some(None);
+        }
+        delta.forgotten = kept.is_empty() && !newer;
         for record in kept {
             Arc::make_mut(self.users.entry(user).or_default()).insert(record);
         }
