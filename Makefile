@@ -28,10 +28,11 @@ test:                           ## install the servers the tests use, then run e
 	cargo test --locked --no-fail-fast
 
 N ?= 200
+CYCLES ?= 20
 SEED ?= 1
-chaos:                          ## kill, stop and flush at random, N=200 times, and compare with an undisturbed run
-	@echo "== chaos: $(N) times, seed $(SEED)"
-	@CHAOS_KILLS=$(N) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture
+chaos:                          ## kill, stop and flush at random, N=200 times, rescale CYCLES=20 times, and compare with an undisturbed run
+	@echo "== chaos: $(N) kills, $(CYCLES) cycles, seed $(SEED)"
+	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture --test-threads=1
 
 lint:                           ## formatting and clippy, with and without the features
 	@echo "== formatting"

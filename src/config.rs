@@ -23,6 +23,8 @@ pub const DEFAULTS: &str = include_str!("../overdrive.toml");
 pub struct Config {
     pub engine: Engine,
     pub recovery: crate::recovery::Params,
+    pub supervisor: crate::supervisor::Params,
+    pub cluster: crate::cluster::Params,
     pub source: crate::sources::Params,
     pub log: crate::sources::log::Params,
     pub kafka: crate::sources::KafkaParams,
@@ -132,6 +134,9 @@ impl Config {
     fn table(&self) -> toml::Table {
         let mut shown = self.clone();
         shown.redis.url = redacted(&self.redis.url);
+        if !self.cluster.secret.is_empty() {
+            shown.cluster.secret = "***".into();
+        }
         toml::Table::try_from(&shown).expect("every setting has a TOML type")
     }
 }

@@ -1,6 +1,7 @@
 //! Overdrive: a streaming dataflow recommender. Modules in the order an event meets them.
 
 pub mod align;
+pub mod cluster;
 pub mod codec;
 pub mod commands;
 pub mod config;
@@ -14,5 +15,7 @@ pub mod shim;
 pub mod sinks;
 pub mod sources;
 pub mod state;
+pub mod supervisor;
 pub mod telemetry;
+pub mod watch;
 pub mod worker;

@@ -1,4 +1,5 @@
-//! Arguments to `Config` to a command; nothing else. Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong.
+//! Arguments to `Config` to a command; nothing else. Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong,
+//! 78 somebody must repair or change something before another try can help.
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
     let Cli { config: file, command } = Cli::parse();
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-    let layers = Layers::read(file.as_deref(), env);
+    let layers = Layers::read(file.as_deref(), env).and_then(|layers| layers.lay_flags(command.settings()));
     let (config, notes) = match layers.and_then(|layers| Ok((layers.config()?, layers.notes))) {
         Ok(read) => read,
         Err(refused) => return failed(&refused.to_string(), 2),
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     notes.iter().for_each(|note| eprintln!("overdrive: note: {note}"));
     match commands::run(command, &config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => failed(&reason, 1),
+        Err(commands::Failed { code, reason }) => failed(&reason, code),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::dataflows;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved};
 use crate::sinks::writer::{self, Left};
-use crate::state::{EpochLog, Head, Snapshot, State};
+use crate::state::{EpochLog, Head, Snapshot, State, StateError};
 use crate::telemetry;
 
 /// What a run begins with.
@@ -32,6 +32,26 @@ pub struct Recovery {
     keep: usize,
 }
 
+/// Why a start does not go on from what is there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoveryError {
+    /// Another start may help.
+    #[error("{0}")]
+    Retry(String),
+    /// Somebody must repair or change something.
+    #[error("{0}")]
+    Stop(String),
+}
+
+impl From<StateError> for RecoveryError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Damaged(_) => Self::Stop(error.to_string()),
+            StateError::Busy(_) | StateError::Io(_) | StateError::Fenced(_) => Self::Retry(error.to_string()),
+        }
+    }
+}
+
 /// The spelling of ids under which names are saved, and its version.
 const NAMES: &str = "names/1";
 /// How far the thread that writes snapshots stands back; 19 is the most, and it would never get a turn on a busy machine.
@@ -39,20 +59,21 @@ const NICE: i32 = 10;
 
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
-    pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, String> {
+    pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
         let began = Instant::now();
-        let state = State::open(dir).map_err(|e| e.to_string())?;
-        let snapshot = state.restore().map_err(|e| e.to_string())?;
-        let bound = state.bindings(snapshot.as_ref().map(|s| s.head.epoch.number)).map_err(|e| e.to_string())?;
+        let state = State::open(dir)?;
+        let snapshot = state.restore()?;
+        let bound = state.bindings(snapshot.as_ref().map(|s| s.head.epoch.number))?;
         let config = digest(params);
         if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
-            return Err(format!(
+            return Err(RecoveryError::Stop(format!(
                 "the state in {} was kept under other [ledger], [weights], [signals], [interests] or [neighbours] settings (digest \
                  {saved}, now {config}); set them back, or move the folder away to build the state anew from what the log retains",
                 dir.display()
-            ));
+            )));
         }
-        if let Some(Snapshot { head, .. }) = &snapshot {
+        if let Some(Snapshot { head, parts }) = &snapshot {
+            known(parts).map_err(RecoveryError::Stop)?;
             let (epoch, took) = (head.epoch.number, began.elapsed().as_secs_f64());
             tracing::info!(epoch, replays = bound.len(), seconds = took, "going on from a snapshot");
         }
@@ -92,9 +113,6 @@ impl Recovery {
     /// Gives everything its share: the epochs to read again, what the writer had left, what operators keep.
     pub fn give_out(&mut self, names: &Names) -> Result<Given, String> {
         let parts = self.snapshot.as_mut().map(|s| std::mem::take(&mut s.parts)).unwrap_or_default();
-        if self.snapshot.is_some() {
-            known(&parts)?;
-        }
         let left = Left::of(&parts)?;
         load_names(&parts, names)?;
         let restored = parts.into_iter().map(|part| (part.uid, part.entries)).collect();
@@ -297,4 +315,6 @@ pub struct Params {
     #[serde(with = "crate::model::time::span")]
     pub snapshot_every: Duration,
     pub snapshots_kept: usize,
+    #[serde(with = "crate::model::time::span")]
+    pub stalled_after: Duration,
 }

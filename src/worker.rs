@@ -7,28 +7,24 @@
 //!            └──────────────── credit ◀──────────────┘
 //! ```
 //! The facts that must stay true: an epoch is completed when every worker has passed it, in order; credit goes back only when the
-//! epoch is queued for the writer, a bounded queue, so a store that is away holds the input back in the end; and a worker that panics takes the process
-//! with it, because its peers would wait for it for ever.
+//! epoch is queued for the writer, a bounded queue, so a store that is away holds the input back in the end; and a thread that panics
+//! takes the process with it (`failstop`).
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, Instant};
-use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Input as _;
-use timely::worker::Worker;
+use timely::communication::WorkerGuards;
 
+use crate::cluster::ClusterError;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
-use crate::dataflows::{self, Probes, recommend};
+use crate::dataflows::Probes;
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Change, Epoch, Handed, Names, Row, Saved};
-use crate::operators::{PerEpoch, Vault};
-use crate::recovery::{Keeper, Recovery};
+use crate::model::{Binding, Change, Epoch, Handed, Names, Row};
+use crate::recovery::{Keeper, Recovery, RecoveryError};
 use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
@@ -36,20 +32,23 @@ use crate::sinks::encode::Encoder;
 use crate::sinks::writer::{self, Hooks, Left, Stats, Writer};
 use crate::sinks::{Completed, Save, Store};
 use crate::sources::{Kind, Source, SourceError};
-use crate::telemetry;
+use crate::watch::{self, Progress};
+
+mod crew;
+mod failstop;
+mod peers;
+
+use crew::{Common, Led, Told};
+pub use peers::Follower;
 
 /// Completed epochs that may wait for the writer.
 const WAITING: usize = 64;
-/// How long a worker sleeps when nobody wakes it.
-const NAP: Duration = Duration::from_millis(100);
-/// How often a worker tells how far its stages are.
-const TELL: Duration = Duration::from_millis(500);
 
 /// A running engine.
 pub struct Engine {
     wishes: Arc<Wishes>,
     feed: JoinHandle<Result<(), SourceError>>,
-    workers: timely::communication::WorkerGuards<()>,
+    workers: WorkerGuards<()>,
     collector: JoinHandle<()>,
     writer: Writer,
     keeper: Option<Arc<Keeper>>,
@@ -59,10 +58,8 @@ pub struct Engine {
 enum Said {
     /// The feed cut an epoch.
     Cut(Binding, Accepted),
-    /// A worker passed an epoch, with what it changed.
-    Part(u64, Vec<Change>),
-    /// An operator handed over what it keeps at an epoch.
-    Kept(u64, Handed),
+    /// A worker passed an epoch, with what changed there, and what operators handed over.
+    Part(u64, Vec<Change>, Vec<Handed>),
     /// Bindings up to this epoch are durable.
     Durable(u64),
 }
@@ -78,6 +75,65 @@ type Slice = (Epoch, Vec<Row>);
 struct Desk {
     slices: Vec<Sender<Slice>>,
     threads: Arc<Vec<OnceLock<Thread>>>,
+    progress: Arc<Progress>,
+}
+
+impl Said {
+    /// What a worker says of an epoch it has passed: what it was told, and what its own operators handed over.
+    fn of(epoch: u64, told: &mut Vec<Told>, mut kept: Vec<Handed>) -> Self {
+        let mut changes = Vec::with_capacity(told.len());
+        for told in told.drain(..) {
+            match told {
+                Told::Changed(change) => changes.push(change),
+                Told::Kept(part) => kept.push(part.into()),
+            }
+        }
+        Said::Part(epoch, changes, kept)
+    }
+}
+
+/// Why an engine does not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// Another start may help.
+    #[error("{0}")]
+    Retry(String),
+    /// Somebody must change something.
+    #[error("{0}")]
+    Stop(String),
+}
+
+impl From<String> for StartError {
+    fn from(reason: String) -> Self {
+        Self::Retry(reason)
+    }
+}
+
+impl From<SourceError> for StartError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Retry(reason) => Self::Retry(reason),
+            SourceError::Stop(reason) => Self::Stop(reason),
+        }
+    }
+}
+
+impl From<RecoveryError> for StartError {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::Retry(reason) => Self::Retry(reason),
+            RecoveryError::Stop(reason) => Self::Stop(reason),
+        }
+    }
+}
+
+impl From<ClusterError> for StartError {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Retry(reason) => Self::Retry(reason),
+            ClusterError::Stop(reason) => Self::Stop(reason),
+        }
+    }
 }
 
 impl Engine {
@@ -90,8 +146,8 @@ impl Engine {
         store: Box<dyn Store>,
         mut recovery: Option<Recovery>,
         heard: impl FnMut(&Completed) + Send + 'static,
-    ) -> Result<Self, String> {
-        abort_when_a_worker_panics();
+    ) -> Result<Self, StartError> {
+        failstop::arm();
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
         let credit = Credit::new(config.engine.epochs_in_flight);
@@ -106,7 +162,7 @@ impl Engine {
             .flatten()
             .map(Arc::new);
         let writer = start_writer(config, names.clone(), store, takes, generation, given.left, wishes.clone())?;
-        let (desk, workers) = start_workers(config, said.clone(), given.restored)?;
+        let (desk, workers) = start_workers(config, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
@@ -171,7 +227,7 @@ fn keeper(config: &Config, found: &Recovery, names: Arc<Names>, said: Sender<Sai
         tracing::error!(reason, "the epoch log cannot be written: nothing more is answered");
         std::process::abort();
     };
-    found.keeper(names, config.engine.workers, on_durable, on_failed)
+    found.keeper(names, config.cluster.processes * config.engine.workers, on_durable, on_failed)
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
@@ -211,75 +267,23 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
     Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes }
 }
 
+/// Starts the workers and says how to reach them; waits for the other processes of a cluster first.
 fn start_workers(
     config: &Config,
     said: Sender<Said>,
-    restored: Arc<BTreeMap<String, Vec<Saved>>>,
-) -> Result<(Desk, timely::communication::WorkerGuards<()>), String> {
-    let count = config.engine.workers;
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| unbounded()).unzip();
-    let desk = Desk { slices: senders, threads: Arc::new((0..count).map(|_| OnceLock::new()).collect()) };
-    let receivers: Vec<_> = receivers.into_iter().map(|r| Mutex::new(Some(r))).collect();
-    let (threads, params) = (desk.threads.clone(), config.recommend.clone());
-    let timely = if count == 1 { timely::Config::thread() } else { timely::Config::process(count) };
-    let workers = timely::execute(timely, move |worker| {
-        let index = worker.index();
-        let mine = receivers[index].lock().expect("no panic under the lock").take().expect("taken once, by its worker");
-        threads[index].set(std::thread::current()).expect("set once, by its worker");
-        let hand_over = {
-            let said = said.clone();
-            move |epoch: &Epoch, kept| said.send(Said::Kept(epoch.number, kept)).expect("the collector outlives the workers")
-        };
-        work(worker, &mine, said.clone(), &params, &Vault::new(restored.clone(), hand_over));
-    })
-    .map_err(|e| format!("the workers cannot start: {e}"))?;
-    Ok((desk, workers))
-}
-
-/// One worker: takes its slices, steps, parks.
-fn work(worker: &mut Worker, slices: &Receiver<Slice>, said: Sender<Said>, params: &dataflows::Params, vault: &Vault) {
-    let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-    let probes = Probes::default();
-    worker.dataflow(|scope| {
-        let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
-        recommend(rows, clock.clone(), params, vault, &probes).per_epoch(
-            clock,
-            Pipeline,
-            "Out",
-            move |epoch, changes, _: &mut Vec<()>| {
-                let part = Said::Part(epoch.number, std::mem::take(changes));
-                said.send(part).expect("the collector outlives the workers");
-            },
-        );
-    });
-    let mut told = Instant::now();
-    loop {
-        match slices.try_recv() {
-            Ok((epoch, mut batch)) => {
-                rows.send_batch(&mut batch);
-                clock.send(epoch);
-                rows.advance_to(epoch.number + 1);
-                clock.advance_to(epoch.number + 1);
-                worker.step();
-            }
-            Err(TryRecvError::Empty) => drop(worker.step_or_park(Some(NAP))),
-            Err(TryRecvError::Disconnected) => return, // timely steps on until the dataflow is complete
-        }
-        if told.elapsed() > TELL {
-            told = Instant::now();
-            tell(&probes, *clock.time(), worker.index());
-        }
-    }
-}
-
-/// How many epochs each stage is behind what this worker was given.
-fn tell(probes: &Probes, given: u64, worker: usize) {
-    if worker == 0 {
-        for (stage, probe) in probes.stages() {
-            let behind = probe.with_frontier(|frontier| frontier.first().map_or(0, |passed| given.saturating_sub(*passed)));
-            metrics::gauge!(telemetry::FRONTIER_LAG, "stage" => stage).set(behind as f64);
-        }
-    }
+    generation: u32,
+    restored: Arc<peers::Restored>,
+) -> Result<(Desk, WorkerGuards<()>), StartError> {
+    let sockets = peers::lead(config, generation, &restored)?;
+    let workers = config.engine.workers;
+    let (senders, slices): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
+    let threads: Arc<Vec<OnceLock<Thread>>> = Arc::new((0..workers).map(|_| OnceLock::new()).collect());
+    let progress = Arc::new(Progress::new(workers, Probes::default().stages().map(|(stage, _)| stage)));
+    let stalled = watch::start(&progress, config.recovery.stalled_after);
+    stalled.map_err(|e| format!("the watch cannot start: {e}"))?;
+    let common = Common { params: config.recommend.clone(), workers, progress: progress.clone() };
+    let led = Led { slices, threads: threads.clone(), said };
+    Ok((Desk { slices: senders, threads, progress }, crew::start(common, restored, sockets, Some(led))?))
 }
 
 impl Desk {
@@ -290,6 +294,7 @@ impl Desk {
         for row in cut.rows {
             slices[row.origin.partition as usize % self.slices.len()].push(row);
         }
+        self.progress.give(epoch.number);
         let mut taken = said.send(Said::Cut(cut.binding, (cut.accepted_ms, cut.retold))).is_ok();
         for (slice, (sender, thread)) in slices.into_iter().zip(self.slices.iter().zip(self.threads.iter())) {
             taken &= sender.send((epoch, slice)).is_ok();
@@ -354,12 +359,12 @@ impl<F: FnMut(&Completed)> Collector<F> {
                 let gathering = self.epochs.entry(binding.epoch.number).or_default();
                 gathering.cut = Some((binding, accepted));
             }
-            Said::Part(epoch, changes) => {
+            Said::Part(epoch, changes, kept) => {
                 let gathering = self.epochs.entry(epoch).or_default();
                 gathering.parts += 1;
                 gathering.changes.extend(changes);
+                gathering.kept.extend(kept);
             }
-            Said::Kept(epoch, kept) => self.epochs.entry(epoch).or_default().kept.push(kept),
             Said::Durable(epoch) => self.durable = self.durable.max(Some(epoch)),
         }
     }
@@ -401,18 +406,4 @@ fn balance(completed: &Completed) {
             debug_assert!(account.balances(), "conservation in epoch {epoch}: {account:?}");
         }
     }
-}
-
-/// Peers of a worker that panicked would park for ever.
-fn abort_when_a_worker_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            before(panic);
-            if std::thread::current().name().is_some_and(|name| name.starts_with("timely:work")) {
-                std::process::abort();
-            }
-        }));
-    });
 }

@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 60] = [
+const OUT_OF_RANGE: [(&str, &str); 67] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -175,6 +175,13 @@ const OUT_OF_RANGE: [(&str, &str); 60] = [
     ("engine.epoch_rows = 0", "must be 1 to"),
     ("engine.epochs_in_flight = 0", "must be 1 to"),
     ("engine.state_dir = ''", "must name a folder"),
+    ("recovery.stalled_after = '999ms'", "must be 1s or more"),
+    ("supervisor.first_pause = '31s'", "must not be longer"),
+    ("cluster.processes = 0", "must be 1 to 256"),
+    ("cluster.processes = 257", "must be 1 to 256"),
+    ("cluster.processes = 2", "hosts must name a file"),
+    ("cluster.process = 1", "process must be 0 to processes - 1"),
+    ("cluster.secret = 'hunter2'", "16 characters or more"),
     ("log.partitions = 0", "must be 1 to 1024"),
     ("log.segment_bytes = 10", "must be 1024 or more"),
     ("kafka.brokers = ''", "host:port"),
@@ -257,7 +264,11 @@ fn no_password_is_ever_shown() {
     assert_eq!(config.redis.url, "redis://app:hunter2@h", "kept for the connection");
     let shown = format!("{config:?} {config:#?} {:?} {:?}", config.settings(), config.changed());
     assert!(!shown.contains(secret) && shown.contains("redis://app:***@h"), "{shown}");
+    let config = load("cluster.secret = 'hunter2 and hunter3'", &[]).expect("allowed");
+    let shown = format!("{config:?} {:?} {:?} {:?}", config.cluster, config.settings(), config.changed());
+    assert!(!shown.contains(secret) && shown.contains("***"), "{shown}");
     for text in [
+        "cluster.secret = 'hunter2'",
         "redis.url = 'http://app:hunter2@h'",
         "redis.url = 'redis://app:hunter2@h' junk",
         "redis.url = \"redis://app:hunter2@h\nx",
@@ -315,6 +326,9 @@ fn the_binary_answers_with_the_right_exit_code() {
     assert_eq!(wrong.status.code(), Some(2), "a wrong setting");
     assert!(text(&wrong.stderr).starts_with("overdrive: `engine.workers` = 0 (the environment variable"), "{wrong:?}");
     assert_eq!(run(&["fly"], &[]).status.code(), Some(2), "a wrong command line");
+    let flag = run(&["run", "--workers", "0"], &[("OVERDRIVE_ENGINE__WORKERS", "2")]);
+    assert_eq!(flag.status.code(), Some(2), "a flag is a setting");
+    assert!(text(&flag.stderr).starts_with("overdrive: `engine.workers` = 0 (the flag --workers)"), "{flag:?}");
     let note = run(&["config", "check"], &[("OVERDRIVE_CLIENT_BASE_URL", "x")]);
     assert!(note.status.success() && text(&note.stderr).contains("note: ") && text(&note.stderr).contains("CLIENT_BASE_URL"));
 

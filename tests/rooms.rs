@@ -14,7 +14,7 @@ struct Sentence {
     never: &'static [&'static str],
 }
 
-const SENTENCES: [Sentence; 8] = [
+const SENTENCES: [Sentence; 10] = [
     Sentence {
         says: "operators and dataflows never see config, codec, a source, a sink, the shim, tokio or a socket",
         rooms: &["operators", "dataflows"],
@@ -102,6 +102,36 @@ const SENTENCES: [Sentence; 8] = [
             "crate::worker",
         ],
     },
+    Sentence {
+        says: "cluster knows the model and itself: no settings, no dataflow, nothing else that talks",
+        rooms: &["cluster"],
+        but: &[],
+        never: &[
+            "timely",
+            "differential_dataflow",
+            "crate::codec",
+            "crate::commands",
+            "crate::config",
+            "crate::dataflows",
+            "crate::feed",
+            "crate::operators",
+            "crate::recovery",
+            "crate::scoring",
+            "crate::shim",
+            "crate::sinks",
+            "crate::sources",
+            "crate::state",
+            "crate::supervisor",
+            "crate::telemetry",
+            "crate::worker",
+        ],
+    },
+    Sentence {
+        says: "supervisor and watch know the model and nobody else: whatever breaks elsewhere, they must not break with it",
+        rooms: &["supervisor", "watch"],
+        but: &[],
+        never: &["crate"],
+    },
 ];
 
 #[test]
@@ -142,6 +172,8 @@ fn a_planted_violation_is_found() {
         ("codec/json.rs", "use crate::sources::Record;", 6),
         ("state/log.rs", "use crate::sources::Record;", 7),
         ("state/mod.rs", "fn f(now: timely::progress::Antichain<u64>) {}", 7),
+        ("cluster/share.rs", "use crate::operators::route::owner;", 8),
+        ("watch.rs", "use crate::worker::Engine;", 9),
     ] {
         let found = broken(path, text);
         assert!(found.iter().any(|line| line.contains(SENTENCES[sentence].says)), "{path}: `{text}` gave {found:?}");

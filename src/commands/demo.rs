@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::stack::{Parts, Stack, stop_signal};
+use super::signals;
+use super::stack::{Parts, Stack};
 use crate::codec::json::{self, WireItem};
 use crate::config::{ClockKind, Config};
 use crate::model::Role;
@@ -49,8 +50,8 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     telemetry::init(&config.logging)?;
     let world = Arc::new(World::new(params(&args))?);
     let log = LogAppender::open(&folder(&config.engine.state_dir), &config.log)?;
-    let stack = Stack::start(&config, Parts { engine: true, shim: true })?;
-    let stop = stop_signal()?;
+    let stack = Stack::start(&config, Parts { engine: true, shim: true }).map_err(|e| e.to_string())?;
+    let stop = signals::stop()?;
     let player = play(world, log, args.history, args.rate, stop.clone())?;
     let addr = stack.addr().ok_or("the shim did not start")?;
     eprint!("{}", welcome(&format!("http://{addr}"), &config.engine.state_dir));
@@ -60,7 +61,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     }
     stop.store(true, Ordering::Release);
     player.join().map_err(|_| "the demo's stream panicked".to_string())??;
-    let stats = stack.stop()?.ok_or("the demo runs an engine")?;
+    let stats = stack.stop().map_err(|e| e.to_string())?.ok_or("the demo runs an engine")?;
     let account = stats.account;
     eprintln!(
         "stopped: {} events consumed = {} applied + {} duplicate + {} late + {} filtered + {} dead",
@@ -77,6 +78,7 @@ fn demo_config(config: &Config) -> Result<(Config, File), String> {
     config.source.start = "earliest".into();
     config.store.kind = sinks::Kind::Memory;
     config.engine.clock = ClockKind::Wall;
+    config.cluster.processes = 1;
     config.recovery.enabled = false; // every demo begins anew
     let (dir, lock) = own_folder(&config.engine.state_dir)?;
     config.engine.state_dir = dir;

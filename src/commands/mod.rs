@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::worker::StartError;
 
 pub mod config;
 pub mod demo;
@@ -13,6 +14,7 @@ pub mod generate;
 pub mod replay;
 pub mod run;
 pub mod serve;
+mod signals;
 pub mod snapshot;
 mod stack;
 
@@ -35,6 +37,37 @@ Start here:
 
 Every setting is also an environment variable: OVERDRIVE_ENGINE__WORKERS=4 overdrive run";
 
+/// Why a command did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// The exit code: 1 where another try may help, 78 where somebody must repair or change something first.
+    pub code: u8,
+    /// One or more lines for the person at the terminal; empty when they were told already.
+    pub reason: String,
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self { code: 1, reason }
+    }
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Retry(reason) => Self { code: 1, reason },
+            StartError::Stop(reason) => Self { code: 78, reason },
+        }
+    }
+}
+
+impl Command {
+    /// The flags that are settings: flag, key, value.
+    pub fn settings(&self) -> Vec<(&'static str, &'static str, String)> {
+        if let Command::Run(args) = self { args.settings() } else { Vec::new() }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -43,7 +76,7 @@ pub enum Command {
     Demo(demo::Args),
     /// Run the engine: read events, keep everything up to date, write the answers
     #[command(
-        after_help = "Example, with real servers:\n  OVERDRIVE_SOURCE__KIND=kafka OVERDRIVE_STORE__KIND=redis \\\n  OVERDRIVE_KAFKA_BROKERS=kafka:9092 OVERDRIVE_REDIS_URL=redis://redis:6379/0 overdrive run"
+        after_help = "Example, with real servers:\n  OVERDRIVE_SOURCE__KIND=kafka OVERDRIVE_STORE__KIND=redis \\\n  OVERDRIVE_KAFKA_BROKERS=kafka:9092 OVERDRIVE_REDIS_URL=redis://redis:6379/0 overdrive run\n\nTwo processes with two workers each; each line on its machine, hosts with a line host:port for each:\n  overdrive run --processes 2 --process 0 --hosts hosts --workers 2\n  overdrive run --processes 2 --process 1 --hosts hosts --workers 2"
     )]
     Run(run::Args),
     /// Serve feeds over HTTP from the answers in Redis; start as many as the traffic needs
@@ -72,18 +105,19 @@ pub enum Command {
     Doctor(doctor::Args),
 }
 
-/// Does it. An error is one or more lines for the person at the terminal; empty when the command told them already.
-pub fn run(command: Command, config: &Config) -> Result<(), String> {
-    match command {
+/// Does it.
+pub fn run(command: Command, config: &Config) -> Result<(), Failed> {
+    let done = match command {
         Command::Demo(args) => demo::run(args, config),
-        Command::Run(args) => run::run(args, config),
-        Command::Serve(args) => serve::run(args, config),
+        Command::Run(args) => return run::run(args, config),
+        Command::Serve(args) => return serve::run(args, config),
         Command::Replay(args) => replay::run(args, config),
         Command::Generate(args) => generate::run(args, config),
         Command::Config(args) => config::run(args, config),
         Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),
-    }
+    };
+    Ok(done?)
 }
 
 /// Writes to the standard output. A reader that has seen enough (`| head`) is no failure.

@@ -1,9 +1,10 @@
 //! What `run`, `serve` and `demo` are put together from: names, log, store, engine, shim.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use super::signals;
 use crate::config::Config;
 use crate::model::{Change, Names};
 use crate::recovery::Recovery;
@@ -11,14 +12,23 @@ use crate::shim::{self, MemoryReader, Reader, Recent};
 use crate::sinks::memory::Memory;
 use crate::sinks::writer::Stats;
 use crate::sinks::{Completed, Kind, Store};
-use crate::worker::Engine;
+use crate::worker::{Engine, Follower, StartError};
 use crate::{sources, telemetry};
 
 /// What runs in this process.
 pub struct Stack {
-    engine: Option<Engine>,
+    engine: Option<Runs>,
     shim: Option<shim::Handle>,
 }
+
+/// What computes in this process.
+enum Runs {
+    Engine(Engine),
+    Follower(Follower),
+}
+
+/// How long a process that is not the first goes on when it is told to stop: process 0, which is told as well, stops the cluster.
+const FOLLOWS: Duration = Duration::from_secs(20);
 
 /// What a process is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +39,11 @@ pub struct Parts {
 
 impl Stack {
     /// Starts the parts, the engine where the run before it ended.
-    pub fn start(config: &Config, parts: Parts) -> Result<Self, String> {
+    pub fn start(config: &Config, parts: Parts) -> Result<Self, StartError> {
         telemetry::recorder()?;
         let recent = Recent::default();
         let (store, reader) = store(config)?;
-        let engine = parts.engine.then(|| engine(config, store, recent.clone())).transpose()?;
+        let engine = parts.engine.then(|| runs(config, store, recent.clone())).transpose()?;
         let shim = parts.shim.then(|| serve(config, reader, recent)).transpose()?;
         Ok(Self { engine, shim })
     }
@@ -45,30 +55,71 @@ impl Stack {
 
     /// Waits for Ctrl-C or SIGTERM (or for a source that fails for good), then stops everything in order. Yields what the engine
     /// did.
-    pub fn wait(self) -> Result<Option<Stats>, String> {
-        let asked = stop_signal()?;
-        while !asked.load(Ordering::Acquire) && !self.engine.as_ref().is_some_and(Engine::has_ended) {
-            std::thread::sleep(Duration::from_millis(50));
+    pub fn wait(self) -> Result<Option<Stats>, StartError> {
+        let asked = signals::stop()?;
+        while !asked.load(Ordering::Acquire) && !self.engine.as_ref().is_some_and(Runs::has_ended) {
+            std::thread::sleep(LOOK);
         }
         self.stop()
     }
 
     /// Stops everything in order: reads end, what was read is completed and written, then the answers end.
-    pub fn stop(self) -> Result<Option<Stats>, String> {
+    pub fn stop(self) -> Result<Option<Stats>, StartError> {
         tracing::info!("stopping");
-        let stopped = self.engine.map(Engine::stop);
+        let stopped = self.engine.map(Runs::stop);
         if let Some(shim) = self.shim {
             shim.stop();
         }
-        match stopped {
-            None => Ok(None),
-            Some((stats, Ok(()))) => Ok(Some(stats)),
-            Some((_, Err(failed))) => Err(format!("the source failed: {failed}")),
+        stopped.unwrap_or(Ok(None))
+    }
+}
+
+/// How often it is looked whether there is an end.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Runs {
+    fn has_ended(&self) -> bool {
+        match self {
+            Runs::Engine(engine) => engine.has_ended(),
+            Runs::Follower(follower) => follower.has_ended(),
+        }
+    }
+
+    fn stop(self) -> Result<Option<Stats>, StartError> {
+        match self {
+            Runs::Engine(engine) => match engine.stop() {
+                (stats, Ok(())) => Ok(Some(stats)),
+                (_, Err(failed)) => Err(failed.into()),
+            },
+            Runs::Follower(follower) => follow_to_the_end(follower).map(|()| None),
         }
     }
 }
 
-fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engine, String> {
+/// Goes on computing what process 0 has begun.
+fn follow_to_the_end(follower: Follower) -> Result<(), StartError> {
+    let until = Instant::now() + FOLLOWS;
+    while !follower.has_ended() {
+        if Instant::now() > until {
+            let waited = humantime::format_duration(FOLLOWS);
+            return Err(StartError::Retry(format!(
+                "process 0 did not stop the cluster within {waited}; this process ends, and process 0 waits for it to come back"
+            )));
+        }
+        std::thread::sleep(LOOK);
+    }
+    follower.join();
+    Ok(())
+}
+
+fn runs(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Runs, StartError> {
+    if config.cluster.process > 0 {
+        return Follower::start(config).map(Runs::Follower);
+    }
+    engine(config, store, recent).map(Runs::Engine)
+}
+
+fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engine, StartError> {
     let (source, log, kafka) = (&config.source, &config.log, &config.kafka);
     #[cfg(feature = "kafka")]
     if source.kind == sources::Kind::Kafka && kafka.create_topics {
@@ -78,7 +129,7 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     let recovery = &config.recovery;
     let found = recovery.enabled.then(|| Recovery::open(&dir, &config.recommend, recovery.snapshots_kept)).transpose()?;
     let recorded = found.as_ref().map(Recovery::positions).unwrap_or_default();
-    let opened = sources::open(source, log, kafka, &config.engine.state_dir, &recorded).map_err(|e| e.to_string())?;
+    let opened = sources::open(source, log, kafka, &config.engine.state_dir, &recorded)?;
     let names = Arc::new(Names::default());
     let known = names.clone();
     Engine::start(config, names, opened, store, found, move |completed| note(completed, &known, &recent))
@@ -127,38 +178,4 @@ fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shi
     let log = sources::appender(&config.source, &config.log, &config.kafka, &config.engine.state_dir)?;
     let state = shim::State::new(&config.service, &config.store.prefix, reader, log, recent);
     shim::spawn(&config.service, state)
-}
-
-/// For whoever asks twice: nothing is flushed, and nothing is lost, because the log has it.
-#[allow(clippy::disallowed_methods, reason = "an error cannot reach main while the engine is still stopping")]
-fn end_at_once() -> ! {
-    std::process::exit(130)
-}
-
-/// Becomes true at the first Ctrl-C or SIGTERM; the second one ends the process.
-pub fn stop_signal() -> Result<Arc<AtomicBool>, String> {
-    let asked = Arc::new(AtomicBool::new(false));
-    let told = asked.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("signals cannot be heard: {e}"))?;
-    let hear = move || {
-        runtime.block_on(async {
-            let mut term =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM can be heard");
-            for again in [false, true] {
-                tokio::select! {
-                    _ = tokio::signal::ctrl_c() => {},
-                    _ = term.recv() => {},
-                }
-                if again {
-                    end_at_once();
-                }
-                told.store(true, Ordering::Release);
-            }
-        });
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(hear).map_err(|e| format!("signals cannot be heard: {e}"))?;
-    Ok(asked)
 }

@@ -13,6 +13,7 @@ pub enum Origin {
     Default,
     File { path: PathBuf, line: usize },
     Variable(String),
+    Flag(String),
 }
 
 impl fmt::Display for Origin {
@@ -21,6 +22,7 @@ impl fmt::Display for Origin {
             Origin::Default => f.write_str("the default"),
             Origin::File { path, line } => write!(f, "{} line {line}", path.display()),
             Origin::Variable(name) => write!(f, "the environment variable {name}"),
+            Origin::Flag(name) => write!(f, "the flag {name}"),
         }
     }
 }
@@ -80,6 +82,15 @@ impl Layers {
         }
         layers.lay_environment(&env, &mut problems);
         if problems.is_empty() { Ok(layers) } else { Err(ConfigError { problems }) }
+    }
+
+    /// With what the command line says of settings: flag, key and value of each.
+    pub fn lay_flags(mut self, flags: Vec<(&'static str, &'static str, String)>) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        for (flag, key, text) in flags {
+            self.lay_text(Origin::Flag(flag.to_string()), key, &text, &mut problems);
+        }
+        if problems.is_empty() { Ok(self) } else { Err(ConfigError { problems }) }
     }
 
     /// The settings as the rooms take them. Fails with every value that is not allowed.
@@ -162,14 +173,19 @@ impl Layers {
     }
 
     fn lay_variable(&mut self, name: &str, key: &str, text: &str, problems: &mut Vec<String>) {
-        let origin = Origin::Variable(name.to_string());
+        if !self.settings.contains_key(key) {
+            return problems.push(self.unknown_variable(name));
+        }
+        self.lay_text(Origin::Variable(name.to_string()), key, text, problems);
+    }
+
+    fn lay_text(&mut self, origin: Origin, key: &str, text: &str, problems: &mut Vec<String>) {
         // The default's type decides what the text means; what does not fit stays text and is refused as such.
         let value = match self.settings.get(key) {
             Some((Value::Integer(_), _)) => text.trim().parse().map(Value::Integer).ok(),
             Some((Value::Float(_), _)) => text.trim().parse().map(Value::Float).ok(),
             Some((Value::Boolean(_), _)) => text.trim().parse().map(Value::Boolean).ok(),
-            Some(_) => None,
-            None => return problems.push(self.unknown_variable(name)),
+            _ => None,
         };
         self.lay(key, value.unwrap_or_else(|| Value::String(text.to_string())), origin, problems);
     }
@@ -298,6 +314,7 @@ fn type_name(default: &Value) -> &'static str {
 fn spelt(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) if key == "redis.url" => format!("\"{}\"", redacted(text)),
+        Value::String(text) if key == "cluster.secret" && !text.is_empty() => "\"***\"".to_string(),
         value => value.to_string(),
     }
 }

@@ -18,6 +18,8 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     durations(&mut check, layers);
     engine(&mut check, config);
     recovery(&mut check, config);
+    supervisor(&mut check, config);
+    cluster(&mut check, config);
     inputs(&mut check, config);
     stores(&mut check, config);
     stages(&mut check, config);
@@ -57,6 +59,29 @@ fn recovery(check: &mut Check, config: &Config) {
     check.within("recovery.snapshots_kept", config.recovery.snapshots_kept, 2..=100);
     let every = config.recovery.snapshot_every;
     check.rule(&["recovery.snapshot_every"], every >= Duration::from_secs(1), "must be 1s or more");
+    let stalled = config.recovery.stalled_after;
+    check.rule(&["recovery.stalled_after"], stalled >= Duration::from_secs(1), "must be 1s or more");
+}
+
+fn supervisor(check: &mut Check, config: &Config) {
+    let supervisor = &config.supervisor;
+    let ordered = supervisor.first_pause <= supervisor.longest_pause;
+    check.rule(
+        &["supervisor.first_pause", "supervisor.longest_pause"],
+        ordered,
+        "the first pause must not be longer than the longest",
+    );
+}
+
+fn cluster(check: &mut Check, config: &Config) {
+    let cluster = &config.cluster;
+    check.within("cluster.processes", cluster.processes, 1..=256);
+    let known = cluster.process < cluster.processes.max(1);
+    check.rule(&["cluster.process", "cluster.processes"], known, "process must be 0 to processes - 1");
+    let named = !(2..=256).contains(&cluster.processes) || !cluster.hosts.as_os_str().is_empty();
+    check.rule(&["cluster.hosts", "cluster.processes"], named, "hosts must name a file with host:port for each process");
+    let guessed = cluster.secret.is_empty() || cluster.secret.len() >= 16;
+    check.rule(&["cluster.secret"], guessed, "must be 16 characters or more, or it can be guessed");
 }
 
 /// Whatever a default spells as a duration is one.

@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+#[cfg(feature = "redis")]
+pub mod engines;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod redis;

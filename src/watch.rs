@@ -1,0 +1,133 @@
+//! Whether the dataflow moves. An epoch that the workers were given and do not pass ends the process: somewhere a worker, or a whole
+//! process of the cluster, hangs, and only a start can help.
+//!
+//! The facts that must stay true: only computing is judged, so that a store that is away or a quiet input alarms nobody; and time in
+//! which this process itself was held does not count, because the watch was held with it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Looks within the time an epoch may take.
+const LOOKS: u32 = 30;
+/// The first epoch waits for the workers to load their state: this many times as long.
+const FIRST: u32 = 10;
+
+/// How far the workers of this process are. Numbers are of the next epoch: 0 before the first.
+pub struct Progress {
+    given: AtomicU64,
+    passed: Vec<AtomicU64>,
+    stages: Vec<(&'static str, AtomicU64)>,
+}
+
+impl Progress {
+    /// Of so many workers, and these stages.
+    pub fn new(workers: usize, stages: impl IntoIterator<Item = &'static str>) -> Self {
+        Self {
+            given: AtomicU64::new(0),
+            passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            stages: stages.into_iter().map(|stage| (stage, AtomicU64::new(0))).collect(),
+        }
+    }
+
+    /// The workers were given this epoch.
+    pub fn give(&self, epoch: u64) {
+        self.given.store(epoch + 1, Ordering::Release);
+    }
+
+    /// A worker has passed this epoch.
+    pub fn pass(&self, worker: usize, epoch: u64) {
+        self.passed[worker].store(epoch + 1, Ordering::Release);
+    }
+
+    /// A stage's frontier, as a worker sees it.
+    pub fn tell(&self, stage: &str, frontier: u64) {
+        let told = self.stages.iter().find(|(name, _)| *name == stage);
+        told.iter().for_each(|(_, at)| at.store(frontier, Ordering::Release));
+    }
+
+    fn given(&self) -> u64 {
+        self.given.load(Ordering::Acquire)
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed.iter().map(|passed| passed.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// `ledger 812, signals 812, …`
+    fn frontiers(&self) -> String {
+        let each = self.stages.iter().map(|(stage, at)| format!("{stage} {}", at.load(Ordering::Acquire)));
+        each.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// For how many looks nothing has moved.
+#[derive(Default)]
+struct Stall {
+    passed: u64,
+    looks: u32,
+}
+
+impl Stall {
+    /// One look; `true`: it has stood for too long.
+    fn look(&mut self, given: u64, passed: u64) -> bool {
+        let stands = passed < given && passed == self.passed;
+        (self.passed, self.looks) = (passed, if stands { self.looks + 1 } else { 0 });
+        self.looks >= if passed == 0 { LOOKS * FIRST } else { LOOKS }
+    }
+}
+
+/// Watches until nobody else holds `progress`; ends the process when it stands for longer than `stalled_after`.
+pub fn start(progress: &Arc<Progress>, stalled_after: Duration) -> std::io::Result<()> {
+    let watched = Arc::downgrade(progress);
+    std::thread::Builder::new().name("watch".into()).spawn(move || watch(&watched, stalled_after)).map(drop)
+}
+
+fn watch(watched: &Weak<Progress>, stalled_after: Duration) {
+    let mut stall = Stall::default();
+    loop {
+        std::thread::sleep(stalled_after / LOOKS);
+        let Some(progress) = watched.upgrade() else { return };
+        let (given, passed) = (progress.given(), progress.passed());
+        if stall.look(given, passed) {
+            let (newest, frontiers) = (given - 1, progress.frontiers());
+            tracing::error!(
+                epoch = passed,
+                newest,
+                frontiers,
+                "an epoch is not completed: the process ends, to be started again"
+            );
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks_until_stalled(given: u64, passed: u64) -> Option<u32> {
+        let mut stall = Stall::default();
+        (1..=1000).find(|_| stall.look(given, passed))
+    }
+
+    #[test]
+    fn only_an_epoch_that_stands_is_a_stall() {
+        assert_eq!(looks_until_stalled(8, 8), None, "everything is passed: the input is quiet, or the store is away");
+        assert_eq!(looks_until_stalled(9, 8), Some(LOOKS + 1), "one look more, to have seen it stand");
+        assert_eq!(looks_until_stalled(9, 0), Some(LOOKS * FIRST), "state is being loaded");
+        let mut stall = Stall::default();
+        assert!((1..1000).all(|n| !stall.look(n + 4, n)), "slow is not stalled");
+    }
+
+    #[test]
+    fn the_slowest_worker_counts_and_frontiers_are_named() {
+        let progress = Progress::new(2, ["ledger", "slates"]);
+        progress.give(7);
+        progress.pass(0, 7);
+        assert_eq!((progress.given(), progress.passed()), (8, 0));
+        progress.pass(1, 6);
+        progress.tell("slates", 7);
+        assert_eq!((progress.passed(), progress.frontiers().as_str()), (7, "ledger 0, slates 7"));
+    }
+}

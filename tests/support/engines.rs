@@ -1,0 +1,425 @@
+//! Engines as real processes under their supervisors, alone or several as one, and what a test does to them: load, kills, readers,
+//! and the comparison with a run that nothing disturbed.
+
+use bytes::Bytes;
+use overdrive::codec::json;
+use overdrive::config::Config;
+use overdrive::model::{Binding, Names, Positions, Role};
+use overdrive::recovery::Recovery;
+use overdrive::sinks::memory::{Dumped, Memory};
+use overdrive::sinks::writer::Stats;
+use overdrive::sources::log::{LogAppender, LogSource, ends, folder};
+use overdrive::sources::synthetic::{Params, World};
+use overdrive::state::State;
+use overdrive::worker::Engine;
+use rustix::process::{Pid, Signal};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::free_port;
+use super::redis::RedisServer;
+
+/// How long anything may take before a test is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A number from the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Draws; the same seed draws the same.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// Workers of each process, and processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape(pub usize, pub usize);
+
+/// A running `overdrive run`: a supervisor, whose child is an engine. Killed when dropped, and the engine with it.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts one, with further arguments and settings.
+    pub fn start(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&str, &str)]) -> Self {
+        Self(command(dir, redis, args, settings).spawn().expect("the binary starts"))
+    }
+
+    /// The engine's process id; waits until there is one.
+    pub fn engine(&self) -> Pid {
+        until("the supervisor starts an engine", || child_of(self.0.id()))
+    }
+
+    /// Tells the supervisor or the engine.
+    pub fn tell(&self, pid: Pid, signal: Signal) {
+        rustix::process::kill_process(pid, signal).expect("it can be told");
+    }
+
+    pub fn supervisor(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// `kill -9` of the engine; yields when another one has taken its place.
+    pub fn kill_engine(&self) {
+        let engine = self.engine();
+        self.tell(engine, Signal::KILL);
+        self.replaced(engine);
+    }
+
+    /// Waits until the supervisor has started another engine than this.
+    pub fn replaced(&self, engine: Pid) {
+        until("another engine is started", || child_of(self.0.id()).filter(|child| *child != engine));
+    }
+
+    /// `kill -9` of the supervisor; yields when its engine has gone too.
+    pub fn kill(mut self) {
+        let engine = child_of(self.0.id());
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it ends");
+        engine.into_iter().for_each(|engine| until("the engine goes with its supervisor", || (!is_there(engine)).then_some(())));
+    }
+
+    pub fn terminate(&self) {
+        self.tell(self.supervisor(), Signal::TERM);
+    }
+
+    /// How it ended; waits for it.
+    pub fn ended(mut self) -> ExitStatus {
+        until("it ends", || self.0.try_wait().expect("it can be asked"))
+    }
+
+    pub fn lives(&mut self) -> bool {
+        self.0.try_wait().expect("it can be asked").is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `overdrive run` with settings that make tests quick.
+pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+    command.arg("run").args(args).env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_REDIS_URL", redis.url());
+    command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0").env("OVERDRIVE_CHANGES__KIND", "none");
+    command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error".into()));
+    command.env("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s").env("OVERDRIVE_ENGINE__EPOCH_ROWS", "200");
+    command.env("OVERDRIVE_SUPERVISOR__RESTARTS", "1000").env("OVERDRIVE_SUPERVISOR__FIRST_PAUSE", "50ms");
+    command.env("OVERDRIVE_SUPERVISOR__LONGEST_PAUSE", "1s");
+    command.envs(settings.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+/// The arguments of each process of a shape. The hosts file lies in `dir`.
+pub fn arguments(dir: &Path, Shape(workers, processes): Shape) -> Vec<Vec<String>> {
+    let mut common = vec!["--workers".to_string(), workers.to_string()];
+    if processes > 1 {
+        let hosts: String = (0..processes).map(|_| format!("127.0.0.1:{}\n", free_port())).collect();
+        let file = dir.join("hosts");
+        std::fs::write(&file, hosts).expect("the folder can be written to");
+        let processes = ["--processes".to_string(), processes.to_string(), "--hosts".to_string()];
+        common.extend(processes.into_iter().chain([file.display().to_string()]));
+    }
+    let of = |process: usize| [&common[..], &["--process".to_string(), process.to_string()]].concat();
+    (0..processes).map(of).collect()
+}
+
+/// All processes of an engine.
+pub struct Fleet(pub Vec<Process>);
+
+impl Fleet {
+    pub fn start(dir: &Path, redis: &RedisServer, shape: Shape, settings: &[(&str, &str)]) -> Self {
+        Self(arguments(dir, shape).iter().map(|args| Process::start(dir, redis, args, settings)).collect())
+    }
+
+    /// SIGTERM to all; each exit must be a clean one.
+    pub fn stop(self) {
+        for process in &self.0 {
+            process.engine(); // who is told before that may not yet listen
+            process.terminate();
+        }
+        for process in self.0 {
+            let status = process.ended();
+            assert!(status.success(), "{status}");
+        }
+    }
+
+    pub fn kill(self) {
+        self.0.into_iter().for_each(Process::kill);
+    }
+
+    pub fn live(&mut self) -> bool {
+        self.0.iter_mut().all(Process::lives)
+    }
+}
+
+/// Waits for something.
+pub fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(there) = there() {
+            return there;
+        }
+        assert!(Instant::now() < give_up, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The state and the parent of a process: the third and fourth word of its `stat`, after the name in brackets.
+fn state_and_parent(pid: &str) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut words = rest.split_whitespace();
+    Some((words.next()?.to_string(), words.next()?.parse().ok()?))
+}
+
+/// The child of a process, if it has one that has not ended.
+fn child_of(parent: u32) -> Option<Pid> {
+    let names = std::fs::read_dir("/proc").expect("tests of processes run where there is /proc").flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.parse::<u32>().is_ok());
+    let is_child = |pid: &String| state_and_parent(pid).is_some_and(|(state, of)| of == parent && state != "Z");
+    Pid::from_raw(numbers.into_iter().find(is_child)?.parse().ok()?)
+}
+
+/// Whether a process is there and has not ended.
+pub fn is_there(pid: Pid) -> bool {
+    state_and_parent(&pid.as_raw_nonzero().to_string()).is_some_and(|(state, _)| state != "Z")
+}
+
+/// Something that runs beside the test until it is dropped.
+pub struct Beside<T> {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Beside<T> {
+    pub fn start(run: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        Self { stop, thread: Some(std::thread::spawn(move || run(&told))) }
+    }
+
+    pub fn end(mut self) -> T {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().expect("ended once").join().expect("it does not panic")
+    }
+}
+
+impl<T> Drop for Beside<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ended = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Appends a made-up world's events, broken and repeated ones and a forgotten user among them, until told to stop.
+fn load(log: LogAppender, seed: u64, stop: &AtomicBool) {
+    let flawed = Params { seed, malformed: 0.05, duplicates: 0.05, ..Params::sized(10_000_000, 300, 200) };
+    let world = World::new(flawed).expect("the parameters are good");
+    let keyed = |key: &str, payload: Vec<u8>| (Bytes::from(key.to_string()), Some(Bytes::from(payload)));
+    let put = |role, records: Vec<_>| drop(log.append_now(role, &records).expect("the log takes it"));
+    put(Role::Items, world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect());
+    for (n, row) in world.events().enumerate() {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let mut wire = world.wire(&row);
+        wire.ts = overdrive::model::time::now_ms();
+        let event = if n % 20 == 7 { b"{broken".to_vec() } else { json::event(&wire) };
+        put(Role::Events, vec![keyed(&wire.user_id, event)]);
+        if n % 1000 == 999 {
+            let forget = format!(r#"{{"op":"forget","user_id":"{}"}}"#, wire.user_id);
+            put(Role::Control, vec![keyed(&wire.user_id, forget.into_bytes())]);
+        }
+        std::thread::sleep(Duration::from_micros(600));
+    }
+}
+
+/// Reads every key over and over; yields what it saw go back. What `losses` counts begins anew.
+fn watch(url: String, losses: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
+    let mut redis = redis::Client::open(url).and_then(|c| c.get_connection()).expect("redis answers");
+    let (mut seen, mut back, mut lost) = (BTreeMap::<String, u64>::new(), Vec::new(), 0);
+    while !stop.load(Ordering::Acquire) {
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("redis answers");
+        for key in keys {
+            let epoch = epoch_in(&mut redis, &key);
+            let now = losses.load(Ordering::Acquire);
+            if std::mem::replace(&mut lost, now) != now || now % 2 == 1 {
+                seen.clear(); // it is being lost, or was
+                continue;
+            }
+            let Some(epoch) = epoch else { continue };
+            let before = seen.insert(key.clone(), epoch).unwrap_or(0);
+            if epoch < before {
+                back.push(format!("{key}: {before} then {epoch}"));
+            }
+        }
+    }
+    back
+}
+
+/// The epoch a key shows; `None`: it shows none, or it is gone.
+fn epoch_in(redis: &mut redis::Connection, key: &str) -> Option<u64> {
+    if let Ok(value) = redis::cmd("GETRANGE").arg(key).arg(4).arg(11).query::<Vec<u8>>(redis) {
+        return Some(u64::from_be_bytes(value.try_into().ok()?));
+    }
+    redis::cmd("HGET").arg(key).arg("epoch").query::<Option<u64>>(redis).ok().flatten()
+}
+
+/// Links every file of the epoch log into a folder where nobody trims it.
+fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
+    std::fs::create_dir_all(into).expect("a folder");
+    let mut last = false;
+    while !last {
+        last = stop.load(Ordering::Acquire);
+        for file in std::fs::read_dir(from).into_iter().flatten().flatten() {
+            let _there = std::fs::hard_link(file.path(), into.join(file.file_name()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What an undisturbed run with one worker leaves over the same epochs.
+fn oracle(dir: &Path, bindings: Vec<Binding>) -> (BTreeMap<String, Dumped>, Stats) {
+    let (mut config, elsewhere) = (Config::defaults(), tempfile::tempdir().expect("a folder"));
+    (config.engine.workers, config.engine.state_dir) = (1, elsewhere.path().to_path_buf());
+    let found = Recovery::over(bindings);
+    let source = LogSource::open(&folder(dir), &config.log, found.positions()).expect("the log opens");
+    let memory = Memory::new(&config.store.prefix);
+    let engine =
+        Engine::start(&config, Arc::new(Names::default()), Box::new(source), Box::new(memory.clone()), Some(found), |_| {});
+    let engine = engine.expect("the engine starts");
+    while !engine.has_ended() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (stats, fed) = engine.stop();
+    fed.expect("the log is read");
+    (memory.dump(), stats)
+}
+
+/// Less what tells runs apart: the generation, its checksum, and `meta`.
+fn less_generation(mut dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
+    dump.remove("od:meta");
+    for dumped in dump.values_mut() {
+        match dumped {
+            Dumped::Value(value) => *value = [&value[..12], &value[24..]].concat().into(),
+            Dumped::Fields(fields) => drop(fields.remove("generation")),
+            Dumped::Ranked(_) => {}
+        }
+    }
+    dump
+}
+
+/// The bindings lead from the first record to the last without a gap or an overlap.
+fn covers(bindings: &[Binding], ends: &Positions) {
+    let mut next = Positions::new();
+    for binding in bindings {
+        for (place, (from, to)) in &binding.offsets {
+            let at = next.entry(*place).or_insert(0);
+            assert_eq!(at, from, "epoch {}: {place:?}", binding.epoch.number);
+            *at = *to;
+        }
+    }
+    assert_eq!(&next, ends);
+}
+
+fn connect(redis: &RedisServer) -> redis::Connection {
+    redis::Client::open(redis.url()).and_then(|c| c.get_connection()).expect("redis answers")
+}
+
+/// The newest epoch that Redis shows; 0: none.
+pub fn shown(redis: &RedisServer) -> u64 {
+    redis::cmd("HGET").arg("od:meta").arg("epoch").query::<Option<u64>>(&mut connect(redis)).expect("redis answers").unwrap_or(0)
+}
+
+/// Until everything that lies in the log is answered, and nothing is missing.
+fn wait_for(redis: &RedisServer, ends: &Positions) {
+    let mut connection = connect(redis);
+    until("the engine catches up", || {
+        let meta: BTreeMap<String, String> = redis::cmd("HGETALL").arg("od:meta").query(&mut connection).expect("redis answers");
+        let at = |(role, partition): &(Role, u32)| {
+            meta.get(&format!("offset:{}:{partition}", role.name())).and_then(|v| v.parse::<u64>().ok()).unwrap_or(0)
+        };
+        (ends.iter().all(|(place, end)| at(place) >= *end) && !meta.contains_key("rebuilding")).then_some(())
+    });
+}
+
+/// A folder, a Redis, a stream into the log, a reader, and everything that was ever bound.
+pub struct Scene {
+    // what runs ends before what it needs is gone
+    load: Beside<()>,
+    reader: Beside<Vec<String>>,
+    archive: Beside<()>,
+    pub redis: RedisServer,
+    kept: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
+    losses: Arc<AtomicU64>,
+}
+
+impl Scene {
+    pub fn open(seed: u64) -> Self {
+        let (redis, dir, losses) = (RedisServer::start(), tempfile::tempdir().expect("a folder"), Arc::new(AtomicU64::new(0)));
+        let kept = tempfile::tempdir_in(dir.path()).expect("a folder");
+        let log = LogAppender::open(&folder(dir.path()), &Config::defaults().log).expect("the log opens");
+        let (from, into): (PathBuf, PathBuf) = (dir.path().join("state/epochs"), kept.path().join("epochs"));
+        let (url, counted) = (redis.url(), losses.clone());
+        Self {
+            load: Beside::start(move |stop| load(log, seed, stop)),
+            reader: Beside::start(move |stop| watch(url, &counted, stop)),
+            archive: Beside::start(move |stop| archive(&from, &into, stop)),
+            dir,
+            redis,
+            kept,
+            losses,
+        }
+    }
+
+    /// Redis loses everything. The count is odd while it happens.
+    pub fn lose(&self) {
+        let mut connection = connect(&self.redis);
+        self.losses.fetch_add(1, Ordering::AcqRel);
+        redis::cmd("FLUSHALL").exec(&mut connection).expect("redis answers");
+        self.losses.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The stream ends, `fleet` brings it to its end and stops; then everything must be as if nothing had been. Yields a line of figures.
+    pub fn close(self, fleet: Fleet) -> String {
+        self.load.end();
+        let (config, dir) = (Config::defaults(), self.dir.path());
+        let ends = ends(&folder(dir), &config.log).expect("the log tells");
+        wait_for(&self.redis, &ends);
+        fleet.stop();
+        let back = self.reader.end();
+        self.archive.end();
+        let bindings = State::open(self.kept.path()).expect("nobody has the archive").bindings(None).expect("it is whole");
+        covers(&bindings, &ends);
+        let (undisturbed, stats) = oracle(dir, bindings);
+        let events: u64 = ends.iter().filter(|((role, _), _)| *role == Role::Events).map(|(_, end)| end).sum();
+        assert!(stats.account.balances() && stats.account.consumed == events, "{events} events, {:?}", stats.account);
+        assert!(stats.account.dead > 0 && stats.account.duplicate > 0, "{:?}", stats.account);
+        let keys = same(&less_generation(undisturbed), &less_generation(super::redis::dump(&mut connect(&self.redis))));
+        assert!(back.is_empty(), "{} times an epoch went back: {:?}", back.len(), &back[..back.len().min(5)]);
+        let losses = self.losses.load(Ordering::Acquire) / 2;
+        format!("{losses} losses of everything, {events} events, {} epochs, {keys} keys equal", stats.epochs)
+    }
+}
+
+/// Both hold the same; yields how many keys.
+fn same(undisturbed: &BTreeMap<String, Dumped>, left: &BTreeMap<String, Dumped>) -> usize {
+    let differ: Vec<_> = undisturbed.keys().chain(left.keys()).filter(|k| undisturbed.get(*k) != left.get(*k)).collect();
+    let first = differ.first().map(|key| (undisturbed.get(*key), left.get(*key)));
+    assert!(differ.is_empty(), "{} keys of {} differ: {:?} {first:?}", differ.len(), left.len(), &differ[..differ.len().min(5)]);
+    left.len()
+}
