@@ -2,6 +2,7 @@
 //! through the embedded log; every event accounted for, every key of both stores equal.
 //!
 //! `OVERDRIVE_TEST_DATA=DIR` runs the Kafka test over a recorded stream instead (a folder with `events.parquet`).
+#![cfg(all(feature = "kafka", feature = "redis"))]
 
 #[path = "support/mod.rs"]
 mod support;

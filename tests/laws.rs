@@ -85,10 +85,14 @@ proptest! {
     }
 
     /// A run that ends at any frontier said what the whole run said until there, and one that goes on from what it kept, with other
-    /// workers, says the same after it, and keeps the same.
+    /// workers, says the same after it, and keeps the same; also where the input is behind and refreshes are put off.
     #[test]
-    fn stopped_at_any_frontier_and_resumed_it_says_the_same(acts in acts(), cut in 0.0f64..1.0) {
-        let log = log(&acts);
+    fn stopped_at_any_frontier_and_resumed_it_says_the_same(
+        acts in acts(),
+        cut in 0.0f64..1.0,
+        refreshes in prop::option::of(1u32..1500),
+    ) {
+        let log = log(&acts).with_budget(refreshes);
         let whole = run(&log, Run { workers: 1, one_by_one: false });
         let cut = (log.epochs.len() as f64 * cut) as u64;
         let before = run(&log.until(cut), Run { workers: 4, one_by_one: true });

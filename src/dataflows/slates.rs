@@ -251,8 +251,11 @@ impl Durable for State {
         for (user, of) in self.users.clone() {
             into.own(2, user.0, move || (user, of));
         }
-        for (group, credit) in self.queues.iter().map(|queue| queue.credit).enumerate().filter(|(_, credit)| *credit > 0) {
-            into.own(3, group as u64, move || (group, credit));
+        for (group, credit) in self.queues.iter().map(|queue| queue.credit).enumerate() {
+            // credit gathers on every worker; only the owner of a group spends it
+            if credit > 0 && into.owns(group as u64) {
+                into.own(3, group as u64, move || (group, credit));
+            }
         }
     }
 

@@ -46,9 +46,14 @@ impl Saver {
         self.put(tag, hash, false, value);
     }
 
+    /// Whether this worker owns the key with this hash.
+    pub fn owns(&self, hash: u64) -> bool {
+        owner(hash, self.workers) == self.worker
+    }
+
     /// An entry every worker keeps alike: the owner of its hash saves it, all load it.
     pub fn shared<T: Serialize>(&mut self, tag: u8, hash: u64, value: impl FnOnce() -> T + Send + 'static) {
-        if owner(hash, self.workers) == self.worker {
+        if self.owns(hash) {
             self.put(tag, hash, true, value);
         }
     }

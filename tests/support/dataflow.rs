@@ -128,6 +128,12 @@ impl Log {
         self.saved_after(self.epochs.len())
     }
 
+    /// With so many refreshes in every second epoch, in 1/1024 of one per key group.
+    pub fn with_budget(mut self, refreshes: Option<u32>) -> Self {
+        self.epochs.iter_mut().skip(1).step_by(2).for_each(|(epoch, _)| epoch.refreshes = refreshes);
+        self
+    }
+
     pub fn without_user(&self, user: UserId) -> Self {
         let mut log = self.clone();
         for (_, rows) in &mut log.epochs {

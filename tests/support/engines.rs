@@ -31,6 +31,11 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
 }
 
+/// Whether what a failed run leaves is to be looked at.
+fn is_kept() -> bool {
+    number("CHAOS_KEEP", 0) > 0
+}
+
 /// Draws; the same seed draws the same.
 pub struct Dice(pub u64);
 
@@ -113,7 +118,8 @@ impl Drop for Process {
 pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
     command.arg("run").args(args).env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_REDIS_URL", redis.url());
-    command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0").env("OVERDRIVE_CHANGES__KIND", "none");
+    command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0");
+    command.env("OVERDRIVE_CHANGES__KIND", if is_kept() { "file" } else { "none" });
     command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error".into()));
     command.env("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s").env("OVERDRIVE_ENGINE__EPOCH_ROWS", "200");
     command.env("OVERDRIVE_SUPERVISOR__RESTARTS", "1000").env("OVERDRIVE_SUPERVISOR__FIRST_PAUSE", "50ms");
@@ -293,8 +299,9 @@ fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
 
 /// What an undisturbed run with one worker leaves over the same epochs.
 fn oracle(dir: &Path, bindings: Vec<Binding>) -> (BTreeMap<String, Dumped>, Stats) {
-    let (mut config, elsewhere) = (Config::defaults(), tempfile::tempdir().expect("a folder"));
-    (config.engine.workers, config.engine.state_dir) = (1, elsewhere.path().to_path_buf());
+    let mut config = Config::defaults();
+    (config.engine.workers, config.engine.state_dir) = (1, dir.join("oracle"));
+    std::fs::create_dir(&config.engine.state_dir).expect("a folder");
     let found = Recovery::over(bindings);
     let source = LogSource::open(&folder(dir), &config.log, found.positions()).expect("the log opens");
     let memory = Memory::new(&config.store.prefix);
@@ -406,11 +413,13 @@ impl Scene {
         let bindings = State::open(self.kept.path()).expect("nobody has the archive").bindings(None).expect("it is whole");
         covers(&bindings, &ends);
         let (undisturbed, stats) = oracle(dir, bindings);
+        let kept = is_kept().then(|| self.dir.keep());
         let events: u64 = ends.iter().filter(|((role, _), _)| *role == Role::Events).map(|(_, end)| end).sum();
         assert!(stats.account.balances() && stats.account.consumed == events, "{events} events, {:?}", stats.account);
         assert!(stats.account.dead > 0 && stats.account.duplicate > 0, "{:?}", stats.account);
         let keys = same(&less_generation(undisturbed), &less_generation(super::redis::dump(&mut connect(&self.redis))));
         assert!(back.is_empty(), "{} times an epoch went back: {:?}", back.len(), &back[..back.len().min(5)]);
+        kept.into_iter().for_each(|kept| std::fs::remove_dir_all(kept).expect("it is ours"));
         let losses = self.losses.load(Ordering::Acquire) / 2;
         format!("{losses} losses of everything, {events} events, {} epochs, {keys} keys equal", stats.epochs)
     }
