@@ -114,10 +114,14 @@ impl Drop for Process {
     }
 }
 
-/// `overdrive run` with settings that make tests quick.
+/// `overdrive run` with settings that make tests quick. It ends with the thread that starts it, however that ends.
 pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
-    command.arg("run").args(args).env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_REDIS_URL", redis.url());
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_overdrive"), "run"])
+        .args(args)
+        .env("OVERDRIVE_STATE_DIR", dir)
+        .env("OVERDRIVE_REDIS_URL", redis.url());
     command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0");
     command.env("OVERDRIVE_CHANGES__KIND", if is_kept() { "file" } else { "none" });
     command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error".into()));
