@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint audit bench clean-state
+.PHONY: help demo test chaos fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -34,6 +34,10 @@ chaos:                          ## kill, stop and flush at random, N=200 times, 
 	@echo "== chaos: $(N) kills, $(CYCLES) cycles, seed $(SEED)"
 	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture --test-threads=1
 
+fluvio:                         ## the source's contract over a real Fluvio: FLUVIO_RUN=path of fluvio-run, or FLUVIO_ENDPOINT
+	@echo "== the contract of sources, over Fluvio"
+	@cargo test --locked --features fluvio --test sources fluvio -- --include-ignored
+
 lint:                           ## formatting and clippy, with and without the features
 	@echo "== formatting"
 	@cargo fmt --check
@@ -41,6 +45,8 @@ lint:                           ## formatting and clippy, with and without the f
 	@cargo clippy --locked --all-targets -- -D warnings
 	@echo "== clippy, no features"
 	@cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	@echo "== clippy, with fluvio"
+	@cargo clippy --locked --all-targets --features fluvio -- -D warnings
 
 audit:                          ## licences, advisories and sources of every dependency; needs cargo-deny
 	@echo "== dependencies"

@@ -35,7 +35,8 @@ fn main() {
     fill(&appender, events);
     let ends = log::ends(&folder, &config.log).expect("the log tells");
     let memory = Memory::new("od:");
-    let source = sources::open(&config.source, &config.log, &config.kafka, dir.path(), &Positions::new()).expect("it opens");
+    let source = sources::open(&config.source, &config.log, &config.kafka, &config.fluvio, dir.path(), &Positions::new())
+        .expect("it opens");
     let (began, cpu) = (Instant::now(), common::cpu());
     let engine =
         Engine::start(&config, Arc::new(Names::default()), source, Box::new(memory.clone()), None, |_| {}).expect("it starts");

@@ -28,6 +28,7 @@ pub struct Config {
     pub source: crate::sources::Params,
     pub log: crate::sources::log::Params,
     pub kafka: crate::sources::KafkaParams,
+    pub fluvio: crate::sources::fluvio::Params,
     pub store: crate::sinks::Params,
     pub redis: crate::sinks::RedisParams,
     #[serde(flatten)]

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::dataflows::Probes;
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Change, Epoch, Handed, Names, Row};
+use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
 use crate::recovery::{Keeper, Recovery, RecoveryError};
 use crate::sinks;
 use crate::sinks::changes;
@@ -261,8 +261,12 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
     let first = if config.store.kind == sinks::Kind::Redis { now_ms().max(0) as u64 } else { 0 };
     let cutter = Cutter::new(&engine, ledger.lateness, config.recommend.slates.busy_refreshes, first);
     let kafka = &config.kafka;
-    let topics: Topics =
-        [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into());
+    let topics: Topics = match config.source.kind {
+        Kind::Fluvio => Role::ALL.map(|role| config.fluvio.topic(role).into()),
+        Kind::Log | Kind::Kafka => {
+            [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into())
+        }
+    };
     let (decoder, bound) = (Decoder::new(names, Limits::PUBLISHED), VecDeque::new());
     Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes }
 }

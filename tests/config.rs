@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 67] = [
+const OUT_OF_RANGE: [(&str, &str); 74] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -194,6 +194,13 @@ const OUT_OF_RANGE: [(&str, &str); 67] = [
     ("kafka.topics_every = '50ms'", "100ms or more"),
     ("kafka.queued_max_kbytes = 0", "must be 1 to"),
     ("kafka.fetch_wait_max = '6m'", "5m or less"),
+    ("fluvio.endpoint = 'here'", "host:port"),
+    ("fluvio.events_topic = 'overdrive.events'", "small letters, digits and dashes"),
+    ("fluvio.items_topic = '-items'", "none at an end"),
+    ("fluvio.users_topic = 'overdrive-items'", "different topics"),
+    ("fluvio.partitions = 0", "must be 1 to"),
+    ("fluvio.replication = 0", "must be 1 to"),
+    ("fluvio.timeout = '0s'", "from 1ms"),
     ("store.prefix = 'a{b'", "without braces"),
     ("store.user_ttl = '0s'", "from 1ms"),
     ("store.tombstone_ttl = '59s'", "must be 1m or more"),

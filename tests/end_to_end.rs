@@ -139,7 +139,8 @@ fn through_kafka_into_redis_every_event_is_accounted_for_and_both_stores_are_equ
     let ends = sources::kafka::ends(&config.kafka).expect("the broker tells");
     let memory = Memory::new(&config.store.prefix);
     let both = Both(memory.clone(), Redis::open(&config.redis, &config.store.prefix).expect("redis answers"));
-    let source = sources::open(&config.source, &config.log, &config.kafka, dir.path(), &Positions::new()).expect("kafka opens");
+    let source = sources::open(&config.source, &config.log, &config.kafka, &config.fluvio, dir.path(), &Positions::new())
+        .expect("kafka opens");
     let began = Instant::now();
     let stats = run(&config, source, Box::new(both), &memory, &ends);
     check(&stats, events_in(&ends), dead.unwrap_or(stats.account.dead));
@@ -176,7 +177,8 @@ fn the_same_log_with_one_two_and_four_workers_leaves_the_same_bytes() {
     for workers in [1, 2, 4] {
         config.engine.workers = workers;
         let memory = Memory::new(&config.store.prefix);
-        let source = sources::open(&config.source, &config.log, &config.kafka, dir.path(), &Positions::new()).expect("it opens");
+        let source = sources::open(&config.source, &config.log, &config.kafka, &config.fluvio, dir.path(), &Positions::new())
+            .expect("it opens");
         let stats = run(&config, source, Box::new(memory.clone()), &memory, &ends);
         check(&stats, events_in(&ends), malformed);
         left.push(less_generation(memory.dump()));

@@ -317,7 +317,8 @@ fn files_of_both_kinds_and_the_log_hold_the_same_world() {
     let mut expected = events(&from_lines);
     assert_eq!(events(&from_table), expected);
 
-    let live = open(&config.source, &config.log, &config.kafka, &config.engine.state_dir, &Positions::new()).expect("opens");
+    let live = open(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir, &Positions::new())
+        .expect("opens");
     let from_log = decoded(live, &names, 3_180);
     assert_eq!(from_log[&Role::Items], from_lines[&Role::Items]);
     assert_eq!(from_log[&Role::Users], from_lines[&Role::Users]);

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+#[path = "sources/fluvio.rs"]
+mod fluvio;
 mod support;
 
 type Sent = Vec<(Bytes, Option<Bytes>)>;
@@ -417,7 +419,8 @@ fn a_backfill_hands_over_to_the_log_without_gap_or_repetition() {
     let log = LogAppender::open(&log::folder(state.path()), &config.log).expect("opens");
     let append = |range| log.append_now(Role::Events, &events(range)).expect("appends");
     let open = |config: &Config, recorded: &Positions| {
-        overdrive::sources::open(&config.source, &config.log, &config.kafka, state.path(), recorded).expect("opens")
+        overdrive::sources::open(&config.source, &config.log, &config.kafka, &config.fluvio, state.path(), recorded)
+            .expect("opens")
     };
     append(100..120);
     let mut source = open(&config, &Positions::new());
@@ -441,9 +444,10 @@ fn a_backfill_hands_over_to_the_log_without_gap_or_repetition() {
 fn the_settings_choose_the_source_and_where_it_begins() {
     let (state, mut config) = (tempfile::tempdir().expect("a folder"), config());
     let open = |config: &Config, recorded: &Positions| {
-        overdrive::sources::open(&config.source, &config.log, &config.kafka, state.path(), recorded)
+        overdrive::sources::open(&config.source, &config.log, &config.kafka, &config.fluvio, state.path(), recorded)
     };
-    let appender = overdrive::sources::appender(&config.source, &config.log, &config.kafka, state.path()).expect("opens");
+    let appender =
+        overdrive::sources::appender(&config.source, &config.log, &config.kafka, &config.fluvio, state.path()).expect("opens");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let append = |records| runtime.block_on(appender.append(Role::Events, records)).expect("appends");
     let places = append(events(0..10));

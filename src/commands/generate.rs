@@ -96,6 +96,8 @@ pub enum To {
     Log,
     /// The topics of [kafka]
     Kafka,
+    /// The topics of [fluvio]
+    Fluvio,
 }
 
 impl Args {
@@ -165,6 +167,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
         To::Parquet => to_parquet(&world, &args.out, &bar),
         To::Log => produce(&world, &*live(Kind::Log, config)?, &bar),
         To::Kafka => produce(&world, &*live(Kind::Kafka, config)?, &bar),
+        To::Fluvio => produce(&world, &*live(Kind::Fluvio, config)?, &bar),
     }?;
     let truth = args.out.join("truth.json");
     let mut file = create(&truth)?;
@@ -176,7 +179,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
 
 fn live(kind: Kind, config: &Config) -> Result<Arc<dyn Appender>, String> {
     let source = crate::sources::Params { kind, ..config.source.clone() };
-    appender(&source, &config.log, &config.kafka, &config.engine.state_dir)
+    appender(&source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)
 }
 
 fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) -> Result<(), String> {
@@ -186,6 +189,7 @@ fn tell(args: &Args, drawn: &Events, bar: &ProgressBar) -> Result<(), String> {
         To::Jsonl | To::Parquet => "",
         To::Log => " to the embedded log, and truth.json",
         To::Kafka => " to Kafka, and truth.json",
+        To::Fluvio => " to Fluvio, and truth.json",
     };
     let told = format!(
         "{wrote} events ({} malformed, {} duplicates, {} late), {} items, {} users{besides} in {} ({})\n",

@@ -30,7 +30,7 @@ pub struct Args {
     /// A .jsonl or .parquet file, or a folder with items.*, users.* and events.*, which go in this order
     #[arg(long)]
     pub from: PathBuf,
-    /// Where to: the embedded log or Kafka; left out, whatever [source] kind says
+    /// Where to: the embedded log, Kafka or Fluvio; left out, whatever [source] kind says
     #[arg(long, value_enum)]
     pub to: Option<To>,
     /// 1: as it happened, 100: a hundred times as fast, max: without waiting
@@ -46,6 +46,7 @@ pub struct Args {
 pub enum To {
     Log,
     Kafka,
+    Fluvio,
 }
 
 /// How many times faster than it happened.
@@ -72,10 +73,11 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let kind = args.to.map_or(config.source.kind, |to| match to {
         To::Log => Kind::Log,
         To::Kafka => Kind::Kafka,
+        To::Fluvio => Kind::Fluvio,
     });
     let file = FileSource::open(&args.from).map_err(|e| e.to_string())?;
     let source = Params { kind, ..config.source.clone() };
-    let appender = appender(&source, &config.log, &config.kafka, &config.engine.state_dir)?;
+    let appender = appender(&source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("cannot start a runtime: {e}"))?;
     let mut replay = Replay::new(file, appender, args);
@@ -189,12 +191,8 @@ impl Replay {
         let counts = if counts.is_empty() { "nothing".to_string() } else { counts.join(", ") };
         let seconds = took.as_secs_f64().max(1e-3);
         let rate = self.accepted.values().sum::<u64>() as f64 / seconds;
-        let to = match kind {
-            Kind::Log => "the log",
-            Kind::Kafka => "kafka",
-        };
         let how = if complete { "replayed" } else { "broken off; confirmed so far:" };
-        println!("{how} {counts} to {to} in {seconds:.1} s ({} records/s)", HumanCount(rate as u64));
+        println!("{how} {counts} to {} in {seconds:.1} s ({} records/s)", kind.name(), HumanCount(rate as u64));
     }
 }
 

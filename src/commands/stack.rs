@@ -129,7 +129,7 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     let recovery = &config.recovery;
     let found = recovery.enabled.then(|| Recovery::open(&dir, &config.recommend, recovery.snapshots_kept)).transpose()?;
     let recorded = found.as_ref().map(Recovery::positions).unwrap_or_default();
-    let opened = sources::open(source, log, kafka, &config.engine.state_dir, &recorded)?;
+    let opened = sources::open(source, log, kafka, &config.fluvio, &config.engine.state_dir, &recorded)?;
     let names = Arc::new(Names::default());
     let known = names.clone();
     Engine::start(config, names, opened, store, found, move |completed| note(completed, &known, &recent))
@@ -175,7 +175,7 @@ fn store(config: &Config) -> Result<Answers, String> {
 }
 
 fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shim::Handle, String> {
-    let log = sources::appender(&config.source, &config.log, &config.kafka, &config.engine.state_dir)?;
+    let log = sources::appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let state = shim::State::new(&config.service, &config.store.prefix, reader, log, recent);
     shim::spawn(&config.service, state)
 }

@@ -21,6 +21,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     supervisor(&mut check, config);
     cluster(&mut check, config);
     inputs(&mut check, config);
+    fluvio(&mut check, config);
     stores(&mut check, config);
     stages(&mut check, config);
     slates(&mut check, config);
@@ -115,6 +116,8 @@ fn inputs(check: &mut Check, config: &Config) {
     let without = "this binary was built without Kafka; build it with the feature `kafka`";
     check.rule(&["source.kind"], config.source.kind != Kind::Kafka || kafka_built, without);
     check.rule(&["changes.kind"], config.changes.kind != Changes::Kafka || kafka_built, without);
+    let fluvio_built = config.source.kind != Kind::Fluvio || cfg!(feature = "fluvio");
+    check.rule(&["source.kind"], fluvio_built, "this binary was built without Fluvio; build it with the feature `fluvio`");
     check.at_least("changes.max_bytes", config.changes.max_bytes as usize, 1_024);
 
     check.within("log.partitions", config.log.partitions as usize, 1..=1_024);
@@ -131,18 +134,36 @@ fn inputs(check: &mut Check, config: &Config) {
         ("kafka.slates_topic", &kafka.slates_topic),
         ("kafka.dead_topic", &kafka.dead_topic),
     ];
-    for (i, (key, topic)) in topics.iter().enumerate() {
-        check.rule(&[key], is_topic(topic), "must be 1 to 249 letters, digits, dots, dashes and underscores");
-        for (other, same) in &topics[i + 1..] {
-            check.rule(&[key, other], topic != same, "must be different topics");
-        }
-    }
+    distinct_topics(check, &topics, is_topic, "must be 1 to 249 letters, digits, dots, dashes and underscores");
     check.within("kafka.partitions", kafka.partitions as usize, 1..=4_096);
     check.within("kafka.replication", kafka.replication as usize, 1..=32_767);
     check.rule(&["kafka.topics_every"], kafka.topics_every >= Duration::from_millis(100), "must be 100ms or more");
     check.within("kafka.queued_max_kbytes", kafka.queued_max_kbytes as usize, 1..=2_097_151);
     let held = kafka.fetch_wait_max <= Duration::from_secs(300);
     check.rule(&["kafka.fetch_wait_max"], held, "must be 5m or less: the client refuses more");
+}
+
+fn fluvio(check: &mut Check, config: &Config) {
+    let fluvio = &config.fluvio;
+    check.rule(&["fluvio.endpoint"], is_address(&fluvio.endpoint), "must be host:port");
+    let topics = [
+        ("fluvio.events_topic", &fluvio.events_topic),
+        ("fluvio.items_topic", &fluvio.items_topic),
+        ("fluvio.users_topic", &fluvio.users_topic),
+        ("fluvio.control_topic", &fluvio.control_topic),
+    ];
+    distinct_topics(check, &topics, is_fluvio_topic, "must be 1 to 63 small letters, digits and dashes, none at an end");
+    check.within("fluvio.partitions", fluvio.partitions as usize, 1..=4_096);
+    check.within("fluvio.replication", fluvio.replication as usize, 1..=1_024);
+}
+
+fn distinct_topics(check: &mut Check, topics: &[(&str, &String)], is_topic: fn(&str) -> bool, allowed: &str) {
+    for (i, (key, topic)) in topics.iter().enumerate() {
+        check.rule(&[key], is_topic(topic), allowed);
+        for (other, same) in &topics[i + 1..] {
+            check.rule(&[key, other], topic != same, "must be different topics");
+        }
+    }
 }
 
 fn stores(check: &mut Check, config: &Config) {
@@ -258,4 +279,10 @@ fn is_address(text: &str) -> bool {
 fn is_topic(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     (1..=249).contains(&name.len()) && name.chars().all(plain) && name != "." && name != ".."
+}
+
+/// A name Fluvio takes.
+fn is_fluvio_topic(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('-') && !name.ends_with('-')
 }

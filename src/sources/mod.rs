@@ -18,9 +18,11 @@ use crate::model::time::span;
 
 pub mod chained;
 pub mod file;
+pub mod fluvio;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod log;
+mod ranges;
 pub mod start;
 pub mod synthetic;
 
@@ -97,12 +99,13 @@ pub fn open(
     source: &Params,
     log: &log::Params,
     kafka: &KafkaParams,
+    fluvio: &fluvio::Params,
     state_dir: &Path,
     recorded: &Positions,
 ) -> Result<Box<dyn Source>, SourceError> {
     let start: Start = source.start.parse().map_err(SourceError::Stop)?;
     let (backfill, live): (Positions, Positions) = recorded.iter().partition(|((_, partition), _)| *partition >= file::PARTITION);
-    let live = open_live(source.kind, log, kafka, state_dir, start, live)?;
+    let live = open_live(source.kind, log, kafka, fluvio, state_dir, start, live)?;
     if source.backfill.is_empty() {
         return Ok(live);
     }
@@ -114,6 +117,7 @@ fn open_live(
     kind: Kind,
     log: &log::Params,
     kafka: &KafkaParams,
+    fluvio: &fluvio::Params,
     state_dir: &Path,
     start: Start,
     recorded: Positions,
@@ -131,23 +135,58 @@ fn open_live(
         }
         #[cfg(not(feature = "kafka"))]
         Kind::Kafka => Err(SourceError::Stop(no_kafka(kafka))),
+        #[cfg(feature = "fluvio")]
+        Kind::Fluvio => {
+            let from = start.with(recorded, || fluvio::ends(fluvio))?;
+            Ok(Box::new(fluvio::open(fluvio, &from)?))
+        }
+        #[cfg(not(feature = "fluvio"))]
+        Kind::Fluvio => Err(SourceError::Stop(no_fluvio(fluvio))),
     }
 }
 
 /// Something to append to the live log that `[source] kind` names.
-pub fn appender(source: &Params, log: &log::Params, kafka: &KafkaParams, state_dir: &Path) -> Result<Arc<dyn Appender>, String> {
+pub fn appender(
+    source: &Params,
+    log: &log::Params,
+    kafka: &KafkaParams,
+    fluvio: &fluvio::Params,
+    state_dir: &Path,
+) -> Result<Arc<dyn Appender>, String> {
     match source.kind {
         Kind::Log => Ok(Arc::new(log::LogAppender::open(&log::folder(state_dir), log)?)),
         #[cfg(feature = "kafka")]
         Kind::Kafka => Ok(Arc::new(kafka::KafkaAppender::open(kafka)?)),
         #[cfg(not(feature = "kafka"))]
         Kind::Kafka => Err(no_kafka(kafka)),
+        #[cfg(feature = "fluvio")]
+        Kind::Fluvio => Ok(Arc::new(fluvio::FluvioAppender::open(fluvio)?)),
+        #[cfg(not(feature = "fluvio"))]
+        Kind::Fluvio => Err(no_fluvio(fluvio)),
     }
 }
 
 #[cfg(not(feature = "kafka"))]
 fn no_kafka(kafka: &KafkaParams) -> String {
     format!("this build cannot reach kafka at {}; build with --features kafka, or set [source] kind to log", kafka.brokers)
+}
+
+#[cfg(not(feature = "fluvio"))]
+fn no_fluvio(fluvio: &fluvio::Params) -> String {
+    format!("this build cannot reach fluvio at {}; build with --features fluvio, or set [source] kind to log", fluvio.endpoint)
+}
+
+/// Blocks for an answer, also where an async runtime is running already.
+#[cfg(any(feature = "kafka", feature = "fluvio"))]
+fn wait_for<T: Send>(answer: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without I/O needs nothing");
+            runtime.block_on(answer)
+        });
+        waiting.join().expect("waiting for a future does not panic")
+    })
 }
 
 /// Milliseconds since 1970.
@@ -181,6 +220,18 @@ pub struct Params {
 pub enum Kind {
     Log,
     Kafka,
+    Fluvio,
+}
+
+impl Kind {
+    /// The name in settings and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Kafka => "kafka",
+            Self::Fluvio => "fluvio",
+        }
+    }
 }
 
 /// `[kafka]`

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 #[cfg(feature = "redis")]
 pub mod engines;
+#[cfg(feature = "fluvio")]
+pub mod fluvio;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod redis;

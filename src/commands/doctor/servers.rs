@@ -11,8 +11,11 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let used = config.source.kind == sources::Kind::Kafka || config.changes.kind == sinks::changes::Kind::Kafka;
     let mut findings = match used {
         true => kafka(config),
-        false => vec![Finding::note("kafka", "not used: source.kind is log", "")],
+        false => vec![Finding::note("kafka", format!("not used: source.kind is {}", config.source.kind.name()), "")],
     };
+    if config.source.kind == sources::Kind::Fluvio {
+        findings.extend(fluvio(&config.fluvio));
+    }
     findings.extend(match config.store.kind {
         sinks::Kind::Redis => redis(config),
         sinks::Kind::Memory => vec![Finding::note("redis", "not used: store.kind is memory", "")],
@@ -89,7 +92,7 @@ fn redis(_: &Config) -> Vec<Finding> {
 }
 
 /// Partitions of each topic a broker has.
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "kafka", feature = "fluvio"))]
 type Topics = std::collections::BTreeMap<String, usize>;
 
 #[cfg(feature = "kafka")]
@@ -123,17 +126,23 @@ fn kafka_topics(brokers: &str) -> rdkafka::error::KafkaResult<(usize, Topics)> {
 #[cfg(feature = "kafka")]
 fn topic_findings(params: &sources::KafkaParams, topics: &Topics) -> Vec<Finding> {
     let wanted = [&params.events_topic, &params.items_topic, &params.users_topic, &params.control_topic];
-    let (there, missing): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|topic| topics.contains_key(*topic));
+    found_topics(("kafka topics", "kafka.create_topics"), params.create_topics, &wanted.map(String::as_str), topics)
+}
+
+/// Which of the wanted topics are there; `what` is checked, and a setting says whether the engine creates what is missing.
+#[cfg(any(feature = "kafka", feature = "fluvio"))]
+fn found_topics((what, setting): (&'static str, &str), creates: bool, wanted: &[&str], topics: &Topics) -> Vec<Finding> {
+    let (there, missing): (Vec<_>, Vec<_>) = wanted.iter().copied().partition(|topic| topics.contains_key(*topic));
     let mut findings = Vec::new();
     if !there.is_empty() {
         let list: Vec<String> = there.iter().map(|topic| format!("{topic} ({})", topics[*topic])).collect();
-        findings.push(Finding::good("kafka topics", format!("with partitions: {}", list.join(", "))));
+        findings.push(Finding::good(what, format!("with partitions: {}", list.join(", "))));
     }
     if !missing.is_empty() {
-        let found = format!("missing: {}", missing.into_iter().map(String::as_str).collect::<Vec<_>>().join(", "));
-        findings.push(match params.create_topics {
-            true => Finding::note("kafka topics", found, "nothing to do: the engine creates them when it starts"),
-            false => Finding::bad("kafka topics", found, "create them, or set kafka.create_topics = true"),
+        let found = format!("missing: {}", missing.join(", "));
+        findings.push(match creates {
+            true => Finding::note(what, found, "nothing to do: the engine creates them when it starts"),
+            false => Finding::bad(what, found, format!("create them, or set {setting} = true")),
         });
     }
     findings
@@ -142,6 +151,27 @@ fn topic_findings(params: &sources::KafkaParams, topics: &Topics) -> Vec<Finding
 #[cfg(not(feature = "kafka"))]
 fn kafka(_: &Config) -> Vec<Finding> {
     unreachable!("a checked setting: source.kind = kafka and changes.kind = kafka need the feature")
+}
+
+#[cfg(feature = "fluvio")]
+fn fluvio(params: &sources::fluvio::Params) -> Vec<Finding> {
+    match sources::fluvio::topics(params) {
+        Ok(topics) => {
+            let topics: Topics = topics.into_iter().map(|(topic, partitions)| (topic, partitions as usize)).collect();
+            let wanted = sources::Role::ALL.map(|role| params.topic(role));
+            let mut findings = vec![Finding::good("fluvio", format!("{} answers", params.endpoint))];
+            findings.extend(found_topics(("fluvio topics", "fluvio.create_topics"), params.create_topics, &wanted, &topics));
+            findings
+        }
+        Err(e) => {
+            vec![Finding::bad("fluvio", e.to_string(), "start Fluvio, or set fluvio.endpoint; its SPUs must be reachable too")]
+        }
+    }
+}
+
+#[cfg(not(feature = "fluvio"))]
+fn fluvio(_: &sources::fluvio::Params) -> Vec<Finding> {
+    unreachable!("a checked setting: source.kind = fluvio needs the feature")
 }
 
 #[cfg(feature = "onnx")]

@@ -6,10 +6,10 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{KafkaParams, Positions, Role, SourceError};
+use super::ranges::Ranges;
+use super::{KafkaParams, Positions, Role, SourceError, wait_for};
 
 mod append;
 mod source;
@@ -178,26 +178,12 @@ fn create(params: &KafkaParams, missing: &[&NewTopic<'_>]) -> Result<(), SourceE
     Ok(())
 }
 
-/// Blocks for an answer of the admin client, also where an async runtime is running already.
-fn wait_for<T: Send>(answer: impl Future<Output = T> + Send) -> T {
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O needs nothing");
-            runtime.block_on(answer)
-        });
-        waiting.join().expect("waiting for a future does not panic")
-    })
-}
-
 /// First offset and the one after the last, of a partition.
 fn range(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: Role, partition: u32) -> Result<(u64, u64), SourceError> {
     let (low, high) =
         consumer.fetch_watermarks(topic(params, role), partition as i32, ANSWER).map_err(|e| unreachable(params, &e))?;
     Ok((low.max(0) as u64, high.max(0) as u64))
 }
-
-/// First offset and the one after the last, of every partition.
-type Ranges = BTreeMap<(Role, u32), (u64, u64)>;
 
 /// What the partitions of every role hold now.
 fn ranges(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<Ranges, SourceError> {

@@ -7,7 +7,8 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
-use super::{Context, Ranges, partitions, prepared, range, ranges, topic};
+use super::{Context, partitions, prepared, range, ranges, topic};
+use crate::sources::ranges::{out_of_range, outside, positions};
 use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
 
 /// How long a question about partitions may hold the reading up.
@@ -32,7 +33,7 @@ impl KafkaSource {
         let consumer = prepared(params)?;
         let ranges = ranges(&consumer, params)?;
         refuse_unknown(&start, |place| ranges.contains_key(place), &format!("kafka at {}", params.brokers))?;
-        let next = positions(params, &ranges, &start)?;
+        let next = positions(&ranges, &start, |role| topic(params, role))?;
         consumer.assign(&assignment(params, &next)?).map_err(|e| SourceError::Stop(format!("cannot assign partitions: {e}")))?;
         let looked = (Instant::now(), 0);
         Ok(Self { params: params.clone(), consumer, next, held: None, gained: Positions::new(), looked })
@@ -115,40 +116,14 @@ impl KafkaSource {
         for ((role, partition), next) in &self.next {
             match range(&self.consumer, &self.params, *role, *partition) {
                 Err(error) => return error,
-                Ok(held) if outside(*next, held) => return out_of_range(&self.params, (*role, *partition), *next, held),
+                Ok(held) if outside(*next, held) => {
+                    return out_of_range(topic(&self.params, *role), (*role, *partition), *next, held);
+                }
                 Ok(_) => {}
             }
         }
         SourceError::Stop("the broker refused an offset that it does hold; start again".into())
     }
-}
-
-fn outside(offset: u64, (first, end): (u64, u64)) -> bool {
-    offset < first || offset > end
-}
-
-fn out_of_range(params: &KafkaParams, (role, partition): (Role, u32), offset: u64, (first, end): (u64, u64)) -> SourceError {
-    let (missing, why) = match offset < first {
-        true => (offset..first, "retention took them before they were read"),
-        false => (end..offset, "the topic was emptied or created anew"),
-    };
-    SourceError::Stop(format!(
-        "{}/{partition}: offset {offset} is not in topic {}, which holds {first}..{end}: records {}..{} are gone ({why}?). Bring them \
-         back, or give up what was kept: move the folder `state` under state_dir away, and everything is built anew from what is there",
-        role.name(),
-        topic(params, role),
-        missing.start,
-        missing.end,
-    ))
-}
-
-fn positions(params: &KafkaParams, ranges: &Ranges, start: &Positions) -> Result<Positions, SourceError> {
-    let position = |(place, held): (&(Role, u32), &(u64, u64))| match start.get(place) {
-        Some(offset) if outside(*offset, *held) => Err(out_of_range(params, *place, *offset, *held)),
-        Some(offset) => Ok((*place, *offset)),
-        None => Ok((*place, held.0)),
-    };
-    ranges.iter().map(position).collect()
 }
 
 fn assignment(params: &KafkaParams, next: &Positions) -> Result<TopicPartitionList, SourceError> {
