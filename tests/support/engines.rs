@@ -128,7 +128,7 @@ pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&s
     command.env("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s").env("OVERDRIVE_ENGINE__EPOCH_ROWS", "200");
     command.env("OVERDRIVE_SUPERVISOR__RESTARTS", "1000").env("OVERDRIVE_SUPERVISOR__FIRST_PAUSE", "50ms");
     command.env("OVERDRIVE_SUPERVISOR__LONGEST_PAUSE", "1s");
-    command.envs(settings.iter().copied()).stdin(Stdio::null());
+    command.envs(settings.iter().copied()).stdin(Stdio::null()).current_dir(dir); // no settings but these
     command
 }
 
