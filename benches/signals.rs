@@ -32,7 +32,8 @@ fn workload() -> Vec<Vec<Arc<UserDelta>>> {
     let delta = |number: u64, rng: &mut Rng| {
         let (user, item) = (UserId::of(&rng.below(100_000).to_string()), ItemId::of(&zipf.draw(rng).to_string()));
         let kind = [Kind::View, Kind::Click, Kind::Like, Kind::Dwell][rng.below(4) as usize];
-        let update = Update { item, kind, at: epoch(number).clock_ms, value_milli: None, facts: None, diff: 1 };
+        let update =
+            Update { item, kind, at: epoch(number).clock_ms, value_milli: None, origin: Origin::default(), facts: None, diff: 1 };
         Arc::new(UserDelta { user, updates: vec![update], ..UserDelta::default() })
     };
     (0..(EVENTS / PER_EPOCH) as u64).map(|n| (0..PER_EPOCH).map(|_| delta(n, &mut rng)).collect()).collect()

@@ -302,7 +302,7 @@ fn spelt(name: &str) -> Option<(TokenKind, &str)> {
 
 /// Of the settings that are in the state: with others it would be neither taken back exactly nor made again.
 fn digest(params: &dataflows::Params) -> String {
-    let baked = (&params.ledger, &params.weights, &params.signals, &params.interests, &params.neighbours);
+    let baked = (&params.ledger, &params.weights, &params.signals, &params.interests, &params.neighbours, params.learn.links);
     let text = serde_json::to_string(&baked).expect("settings are plain data");
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }

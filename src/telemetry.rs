@@ -1,6 +1,6 @@
 //! Logs and numbers about this process: the subscriber, the one recorder, and the table of every metric with its unit.
 //!
-//! A label is a route, a status, an outcome or a stage: never an id of a user or an item.
+//! A label is a route, a status, an outcome, a stage or a feature: never an id of a user or an item.
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
@@ -19,6 +19,12 @@ pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 pub const REFRESHES: &str = "overdrive_refreshes_total";
 /// Refreshes put off by the budget of an epoch.
 pub const COALESCED: &str = "overdrive_refreshes_coalesced_total";
+/// Times the blend has learned.
+pub const LEARNED: &str = "overdrive_blend_learned_groups";
+/// Whether the learned blend serves.
+pub const SERVES: &str = "overdrive_blend_serves";
+/// The linear weight of each feature.
+pub const WEIGHT: &str = "overdrive_blend_weight";
 /// Keys that wait for the store.
 pub const DIRTY_KEYS: &str = "overdrive_dirty_keys";
 /// Batches the store did not take, and reads it did not answer.
@@ -65,12 +71,15 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 20] = [
+pub const METRICS: [Metric; 23] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
     (COALESCED, Counter, Count, "refreshes put off because the input was behind"),
+    (LEARNED, Gauge, Count, "events the blend has learned from"),
+    (SERVES, Gauge, Count, "1 once the learned blend serves, 0 while the fixed one does"),
+    (WEIGHT, Gauge, Count, "linear weight of each feature of the learned blend"),
     (DIRTY_KEYS, Gauge, Count, "keys waiting for the store"),
     (STORE_ERRORS, Counter, Count, "batches not taken and reads not answered by the store"),
     (STORE_LOST, Counter, Count, "times the store was found without answers it had shown"),

@@ -32,6 +32,7 @@ use crate::sinks::encode::Encoder;
 use crate::sinks::writer::{self, Hooks, Left, Stats, Writer};
 use crate::sinks::{Completed, Save, Store};
 use crate::sources::{Kind, Source, SourceError};
+use crate::telemetry;
 use crate::watch::{self, Progress};
 
 mod crew;
@@ -379,6 +380,7 @@ impl<F: FnMut(&Completed)> Collector<F> {
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));
         let completed = Completed { binding, changes, accepted_ms, save, retold };
         balance(&completed);
+        tell_learned(&completed);
         (self.heard)(&completed);
         let taken = self.completed.send(completed).is_ok();
         self.credit.give();
@@ -408,6 +410,18 @@ fn balance(completed: &Completed) {
             let epoch = completed.binding.epoch.number;
             tracing::error!(epoch, ?account, "events consumed and outcomes differ: this is a bug of overdrive, please report it");
             debug_assert!(account.balances(), "conservation in epoch {epoch}: {account:?}");
+        }
+    }
+}
+
+/// What the blend has learned, as numbers.
+fn tell_learned(completed: &Completed) {
+    for change in &completed.changes {
+        let Change::Learned(learned) = change else { continue };
+        metrics::gauge!(telemetry::LEARNED).set(learned.groups as f64);
+        metrics::gauge!(telemetry::SERVES).set(f64::from(u8::from(learned.serves)));
+        for (feature, weight) in &learned.weights {
+            metrics::gauge!(telemetry::WEIGHT, "feature" => feature.clone()).set(*weight);
         }
     }
 }

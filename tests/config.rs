@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 74] = [
+const OUT_OF_RANGE: [(&str, &str); 81] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -231,6 +231,13 @@ const OUT_OF_RANGE: [(&str, &str); 74] = [
     ("slates.author_decay = 1.1", "from 0 to 1"),
     ("slates.category_floor = -1", "from 0 to 1"),
     ("blend.content = -1", "from 0"),
+    ("learn.per_source = 0", "must be 1 to"),
+    ("learn.links = 0", "must be 1 to"),
+    ("learn.linear_rate = -1", "from 0"),
+    ("learn.hidden_rate = 11", "from 0 to 10"),
+    ("learn.share = 1.5", "from 0 to 1"),
+    ("learn.busy_share = -1", "from 0 to 1"),
+    ("learn.late = '0s'", "from 1ms"),
     ("changes.max_bytes = 1", "must be 1024 or more"),
     ("service.bind = 'here'", "IP address"),
     ("service.threads = 0", "must be 1 to 256"),

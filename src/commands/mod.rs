@@ -10,6 +10,7 @@ use crate::worker::StartError;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod eval;
 pub mod generate;
 pub mod replay;
 pub mod run;
@@ -90,6 +91,11 @@ pub enum Command {
     /// Make up events, items and users with tastes that can be checked
     #[command(after_help = "Example:\n  overdrive generate --events 100000 --to jsonl --out sample")]
     Generate(generate::Args),
+    /// Measure how good the recommendations are on a recorded stream
+    #[command(
+        after_help = "Examples:\n  overdrive eval prequential --data ml-latest-small\n  overdrive eval prequential --data mine --lag 60s --json"
+    )]
+    Eval(eval::Args),
     /// Check or show the settings
     #[command(after_help = "Examples:\n  overdrive --config my.toml config check\n  overdrive config print --changed")]
     Config(config::Args),
@@ -113,6 +119,7 @@ pub fn run(command: Command, config: &Config) -> Result<(), Failed> {
         Command::Serve(args) => return serve::run(args, config),
         Command::Replay(args) => replay::run(args, config),
         Command::Generate(args) => generate::run(args, config),
+        Command::Eval(args) => eval::run(args, config),
         Command::Config(args) => config::run(args, config),
         Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),

@@ -25,6 +25,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     stores(&mut check, config);
     stages(&mut check, config);
     slates(&mut check, config);
+    learn(&mut check, config);
     service(&mut check, config);
     check.0
 }
@@ -247,6 +248,17 @@ fn slates(check: &mut Check, config: &Config) {
         check.number(key, weight, 0.0..=1_000_000.0);
     }
     check.rule(&terms.map(|(key, _)| key), terms.iter().any(|(_, weight)| *weight > 0.0), "their sum must be above 0");
+}
+
+fn learn(check: &mut Check, config: &Config) {
+    let learn = &config.recommend.learn;
+    check.within("learn.per_source", learn.per_source, 1..=1_000);
+    check.within("learn.links", learn.links, 1..=10_000);
+    for (key, rate) in [("learn.linear_rate", learn.linear_rate), ("learn.hidden_rate", learn.hidden_rate)] {
+        check.number(key, rate, 0.0..=10.0);
+    }
+    check.number("learn.share", learn.share, 0.0..=1.0);
+    check.number("learn.busy_share", learn.busy_share, 0.0..=1.0);
 }
 
 fn service(check: &mut Check, config: &Config) {

@@ -125,6 +125,11 @@ impl Board {
         self.items.get(&item)
     }
 
+    /// What the catalogue says of each item, where it says something.
+    pub fn facts(&self) -> impl Iterator<Item = (ItemId, &Item)> {
+        self.items.iter().filter_map(|(item, card)| Some((*item, card.facts.as_deref()?)))
+    }
+
     /// A list, best first; empty where there is none.
     pub fn list(&self, list: List) -> &[(ItemId, i64)] {
         self.lists.get(&list).map_or(&[], |best| best.as_slice())

@@ -67,6 +67,22 @@ impl Candidates {
         &self.found
     }
 
+    /// What the learned blend's own sources do not bring: items of the categories the user likes, and new ones nobody took yet; then
+    /// popular ones, as far as room is left beside `known`.
+    pub fn explore(&mut self, profile: &Profile, recent: &[Recent], board: &Board, known: usize) -> &[Candidate] {
+        let filter = profile.filter();
+        self.found.clear();
+        self.places.clear();
+        let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
+        let categories = categories(profile, recent, board);
+        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter);
+        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter);
+        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter);
+        let room = kept.saturating_sub(known + self.found.len());
+        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter);
+        &self.found
+    }
+
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
     fn neighbours(&mut self, recent: &[Recent], board: &Board, filter: &Filter) {
         self.voices.clear();

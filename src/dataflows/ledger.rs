@@ -18,7 +18,7 @@ use crate::model::catalogue::{Item, User};
 use crate::model::changes::Account;
 use crate::model::kind::Weights;
 use crate::model::time::{MINUTE, Millis};
-use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, TokenId, UserId};
+use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, Ranker, TokenId, UserId};
 use crate::operators::{Durable, Keep, Route, Saver, To, Vault};
 
 /// What reaches the ledger of one worker. The order of the variants is the order of an epoch: the catalogue first, then what users
@@ -35,7 +35,7 @@ impl Entry {
     /// What concerns one user goes to the user's owner, the rest to everyone.
     fn to(&self) -> To {
         match self {
-            Self::User(_, user, _) | Self::Control(_, Control::Forget { user }) => To::Owner(user.0),
+            Self::User(_, user, _) | Self::Control(_, Control::Forget { user } | Control::Rank { user, .. }) => To::Owner(user.0),
             Self::Event(_, event) => To::Owner(event.user.0),
             Self::Item(..) | Self::Control(_, Control::Revoke { .. }) => To::All,
         }
@@ -58,6 +58,8 @@ pub struct Update {
     pub kind: Kind,
     pub at: Millis,
     pub value_milli: Option<i32>,
+    /// Where the record was read: with its time, its place in the history.
+    pub origin: Origin,
     /// The catalogue's entry when the record was let out: it counts under the categories the item had then.
     pub facts: Option<Arc<Item>>,
     pub diff: i64,
@@ -86,6 +88,8 @@ pub struct UserDelta {
     /// A new profile, or with `Some(None)` its deletion.
     pub profile: Option<Option<Arc<User>>>,
     pub forgotten: bool,
+    /// A full ranking is asked for, as of before this epoch.
+    pub asked: Option<Ranker>,
 }
 
 /// The stage: entries in, each user's changes and the account of the events out.
@@ -123,7 +127,8 @@ struct Record {
 
 impl Record {
     fn update(&self, diff: i64) -> Update {
-        Update { item: self.item, kind: self.kind, at: self.at, value_milli: self.value_milli, facts: self.facts.clone(), diff }
+        let Self { item, kind, at, value_milli, origin, .. } = *self;
+        Update { item, kind, at, value_milli, origin, facts: self.facts.clone(), diff }
     }
 }
 
@@ -287,6 +292,7 @@ impl Ledger {
                     let newer = profiled.get(&user).is_some_and(|accepted| *accepted > origin.accepted);
                     self.forget(user, origin.accepted, newer, delta(&mut deltas, user));
                 }
+                Entry::Control(_, Control::Rank { user, by }) => delta(&mut deltas, user).asked = Some(by),
                 Entry::Control(origin, Control::Revoke { users, from, to }) => {
                     self.revoke(&users, Revoked { from, to, accepted: origin.accepted }, &mut deltas);
                 }
@@ -443,7 +449,7 @@ impl Ledger {
 
 impl UserDelta {
     fn says_something(&self) -> bool {
-        !self.updates.is_empty() || self.profile.is_some() || self.forgotten
+        !self.updates.is_empty() || self.profile.is_some() || self.forgotten || self.asked.is_some()
     }
 }
 

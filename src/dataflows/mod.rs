@@ -3,14 +3,21 @@
 pub mod board;
 pub mod candidates;
 pub mod catalogue;
+pub mod feature_store;
 pub mod features;
 pub mod interests;
+pub mod learned;
+pub mod learner;
 pub mod ledger;
+pub mod links;
 pub mod neighbours;
 pub mod profiles;
 pub mod recommend;
+pub mod sampler;
 pub mod signals;
 pub mod slates;
+pub mod tallies;
+pub mod trails;
 pub mod trending;
 
 pub use recommend::{Probes, recommend};
@@ -33,6 +40,7 @@ pub struct Params {
     pub trending: TrendingParams,
     pub slates: SlatesParams,
     pub blend: crate::scoring::blend::Params,
+    pub learn: crate::scoring::learned::Params,
 }
 
 /// `[ledger]`
@@ -134,7 +142,7 @@ pub struct SlatesParams {
 }
 
 /// The uid of every stage that keeps something.
-pub fn uids() -> [&'static str; 9] {
+pub fn uids() -> [&'static str; 13] {
     use crate::operators::Durable;
     [
         catalogue::Withheld::UID,
@@ -145,6 +153,10 @@ pub fn uids() -> [&'static str; 9] {
         neighbours::Rows::UID,
         trending::Heat::UID,
         trending::Lists::UID,
+        trails::Trails::UID,
+        tallies::Tallies::UID,
+        links::Rows::UID,
+        learner::Learner::UID,
         slates::State::UID,
     ]
 }

@@ -4,6 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use super::feature_store::city;
 use super::ledger::{Touch, UserDelta};
 use crate::model::catalogue::{Item, User};
 use crate::model::changes::Interests;
@@ -80,6 +81,16 @@ impl Profile {
         recent.truncate(n);
         recent.sort_unstable_by(order);
         recent
+    }
+
+    /// Where the user lives.
+    pub fn city(&self) -> Option<TokenId> {
+        self.said.as_ref().and_then(|said| said.city.as_deref()).map(city)
+    }
+
+    /// The weightiest kind of what was done with an item.
+    pub fn kind(&self, item: ItemId) -> Option<Kind> {
+        self.touches.get(&item).and_then(|touch| touch.kind)
     }
 
     /// The rules by which items are kept from this user.

@@ -6,6 +6,7 @@
 //!       ├▶ catalogue ──────────────┬───────────────────────────────────────────┐
 //!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
+//!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
 //!                                  └▶ interests ───────────────────────────────┘
 //! ```
 
@@ -17,11 +18,15 @@ use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
+use super::feature_store::Fact;
 use super::interests::interests;
 use super::ledger::{Entry, ledger};
+use super::links::links;
 use super::neighbours::neighbours;
 use super::signals::signals;
 use super::slates::slates;
+use super::tallies::tallies;
+use super::trails::trails;
 use super::trending::{self, Order, trending};
 use super::{Params, slates as refresh};
 use crate::model::changes::{Account, Scope};
@@ -79,6 +84,10 @@ pub fn recommend<'scope>(
     let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
 
+    let (rings, counts, links_found) = trails(deltas.clone(), clock.clone(), vault);
+    let tallies = tallies(counts, clock.clone(), vault).map(|(item, tally)| Fact::Tally(item, tally));
+    let rows = links(links_found, clock.clone(), params.learn.links, vault).map(Fact::Row);
+
     let board = scope.concatenate([
         items.clone().map(|(item, facts)| Post::Item(item, facts)),
         warmth.map(|(item, warmth)| Post::Warmth(item, warmth)),
@@ -87,7 +96,9 @@ pub fn recommend<'scope>(
     ]);
     let looked_up = scope.concatenate([
         board.to_all().map(refresh::Row::Post),
+        tallies.concat(rows).to_all().map(refresh::Row::Fact),
         interests.clone().map(refresh::Row::Interests),
+        rings.map(|(user, ring)| refresh::Row::Ring(user, ring)),
         deltas.map(refresh::Row::Delta),
     ]);
     let sampled = slates(looked_up, clock.clone(), params, vault).probe_with(&probes.slates);

@@ -12,29 +12,39 @@ use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
 
-use super::Params;
 use super::board::{Board, Post};
 use super::candidates::Candidates;
+use super::feature_store::{Fact, FeatureStore, Now};
 use super::features::Features;
 use super::interests;
+use super::learned::{self, Learned};
+use super::learner::{Learner, Shared, unlearned};
 use super::ledger::UserDelta;
 use super::profiles::Profile;
+use super::sampler::{Viewer, reading};
+use super::trails::Ring;
+use super::{Params, SlatesParams};
 use crate::model::changes::Account;
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, UserId};
-use crate::operators::{Durable, Keep, Saver, Vault};
+use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping};
+use crate::scoring::learned::{Lesson, READINGS};
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     Post(Post),
+    Fact(Fact),
     Interests(interests::Change),
+    Ring(UserId, Arc<Ring>),
     Delta(Arc<UserDelta>),
 }
 
@@ -42,21 +52,40 @@ impl Row {
     fn place(&self) -> (u8, UserId) {
         match self {
             Row::Post(_) => (0, UserId::default()),
-            Row::Interests((user, _)) => (1, *user),
-            Row::Delta(delta) => (2, delta.user),
+            Row::Fact(_) => (1, UserId::default()),
+            Row::Interests((user, _)) => (2, *user),
+            Row::Ring(user, _) => (3, *user),
+            Row::Delta(delta) => (4, delta.user),
         }
     }
 }
 
-/// The stage: what changed of the board and of the users in, new slates out.
+/// What the refreshes let out.
+#[derive(Clone, Debug)]
+enum Output {
+    Change(Change),
+    Lesson(Arc<Lesson>),
+}
+
+/// The stage: what changed of the board, the feature store and the users in, new slates out. What an epoch taught is applied before
+/// the next one begins, on every worker.
 pub fn slates<'scope>(
     rows: StreamVec<'scope, u64, Row>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    let state = State::new(params);
-    rows.keep(clock, Pipeline, state, vault, State::step)
+    let (scope, weights) = (rows.scope(), unlearned());
+    let learner = Learner::new(params.learn.clone(), weights.clone(), scope.index() == 0);
+    let (applied, after) = scope.feedback(1);
+    let out = rows.concat(after).keep(clock.clone(), Pipeline, State::new(params, weights), vault, State::step);
+    let (changes, lessons): (StreamVec<u64, Change>, StreamVec<u64, Arc<Lesson>>) = out.ok_err(|output| match output {
+        Output::Change(change) => Ok(change),
+        Output::Lesson(lesson) => Err(lesson),
+    });
+    let learned = lessons.to_all().keep(clock, Pipeline, learner, vault, Learner::step);
+    learned.clone().flat_map(|_| None::<Row>).connect_loop(applied);
+    changes.concat(learned)
 }
 
 /// One key group's queue.
@@ -83,6 +112,10 @@ struct OfUser {
     pending: Option<i64>,
     due: Option<Millis>,
     active: Millis,
+    ring: Arc<Ring>,
+    /// How popular and how old what they took was, on average, and how much that was.
+    habit: [f64; READINGS],
+    taken: u32,
 }
 
 /// The users of one worker, and its board.
@@ -92,6 +125,9 @@ pub struct State {
     blend: Blend,
     candidates: Candidates,
     board: Board,
+    store: FeatureStore,
+    shared: Shared,
+    learned: Learned,
     /// Shared with a snapshot that is being written; then copied before it changes.
     users: FxHashMap<UserId, Arc<OfUser>>,
     queues: Vec<Queue>,
@@ -99,13 +135,16 @@ pub struct State {
 
 impl State {
     /// Nobody known yet.
-    pub fn new(params: &Params) -> Self {
+    pub fn new(params: &Params, shared: Shared) -> Self {
         let weights = params.weights.table();
         Self {
             weights: weights.clone(),
             blend: Blend::new(&params.blend),
             candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
             board: Board::default(),
+            store: FeatureStore::default(),
+            shared,
+            learned: Learned::new(params.learn.clone()),
             users: FxHashMap::default(),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
             params: params.clone(),
@@ -113,15 +152,59 @@ impl State {
     }
 
     /// One epoch.
-    pub fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Change>) {
+    fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
+        let mut changes = Vec::new();
         rows.sort_by_key(Row::place);
+        out.extend(self.look_back(epoch, rows, &mut changes).map(Output::Lesson));
         for row in rows.drain(..) {
             match row {
-                Row::Post(post) => self.board.post(post),
+                Row::Post(post) => self.post(post),
+                Row::Fact(fact) => self.store.take(fact),
                 Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
-                Row::Delta(delta) => self.take(epoch, &delta, out),
+                Row::Ring(user, ring) => self.user(user).ring = ring,
+                Row::Delta(delta) => self.take(epoch, &delta, &mut changes),
             }
         }
+        self.refresh_all(epoch, &mut changes);
+        out.extend(changes.into_iter().map(Output::Change));
+    }
+
+    fn post(&mut self, post: Post) {
+        if let Post::Item(item, facts) = &post {
+            self.store.describe(*item, facts.as_deref());
+        }
+        self.board.post(post);
+    }
+
+    /// What the users took in this epoch, seen from just before it: rankings that were asked for, and what is learned.
+    fn look_back(&mut self, epoch: &Epoch, rows: &[Row], out: &mut Vec<Change>) -> Option<Arc<Lesson>> {
+        let mut lesson = Lesson::default();
+        let (now, weights) = (Now::at(epoch.clock_ms), self.shared.borrow());
+        for row in rows {
+            let Row::Delta(delta) = row else { continue };
+            let steps = || delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive());
+            if delta.asked.is_none() && steps().next().is_none() {
+                continue;
+            }
+            let of = Arc::make_mut(self.users.entry(delta.user).or_default());
+            let filter = of.profile.filter();
+            let allows = |item| filter.allows(item, self.board.item(item).and_then(|card| card.facts.as_deref()));
+            let viewer =
+                Viewer { ring: &of.ring, habit: (of.taken > 0).then_some(of.habit), city: of.profile.city(), allows: &allows };
+            let ranked = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
+            out.extend(ranked.map(|ranked| Change::Ranking(delta.user, ranked)));
+            for update in steps() {
+                let reading = reading(self.store.find(update.item), &self.store, &now);
+                lesson.read(reading);
+                of.taken += 1;
+                let step = (1.0 / f64::from(of.taken)).max(0.1);
+                of.habit.iter_mut().zip(reading).for_each(|(mean, x)| *mean += step * (f64::from(x) - *mean));
+            }
+        }
+        (!lesson.is_empty()).then(|| Arc::new(lesson))
+    }
+
+    fn refresh_all(&mut self, epoch: &Epoch, out: &mut Vec<Change>) {
         let mut account = Account::default();
         for group in 0..self.queues.len() {
             for user in self.turn(epoch, group) {
@@ -225,7 +308,24 @@ impl State {
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending = None;
         of.due.take().map(|due| queue.due.remove(&(due, user)));
-        let items = slate(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params);
+        let weights = self.shared.borrow();
+        let items = if self.learned.serves(&weights) {
+            let habit = (of.taken > 0).then_some(of.habit);
+            let user = learned::User { profile: &of.profile, ring: &of.ring, habit };
+            let scored = self.learned.scored(
+                &user,
+                &self.board,
+                &self.store,
+                &mut self.candidates,
+                &weights,
+                epoch.clock_ms,
+                &self.params.slates,
+            );
+            chosen(scored, &self.board, &self.params.slates)
+        } else {
+            let scored = fixed(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates);
+            chosen(scored, &self.board, &self.params.slates)
+        };
         if epoch.clock_ms - of.active < self.params.slates.active_for {
             let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
@@ -244,7 +344,7 @@ impl State {
 }
 
 impl Durable for State {
-    const UID: &'static str = "slates/1";
+    const UID: &'static str = "slates/2";
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);
@@ -257,12 +357,14 @@ impl Durable for State {
                 into.own(3, group as u64, move || (group, credit));
             }
         }
+        self.store.save(4, into);
     }
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
         match tag {
             0 => return self.board.load_card(body),
             1 => return self.board.load_list(body),
+            4 => return self.store.load(body),
             2 => {
                 let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;
                 let queue = &mut self.queues[key_group(user.0) as usize];
@@ -277,20 +379,25 @@ impl Durable for State {
         }
         Ok(())
     }
+
+    /// What the catalogue says is on the board.
+    fn loaded(&mut self) {
+        self.board.facts().for_each(|(item, facts)| self.store.describe(item, Some(facts)));
+    }
 }
 
-/// One slate: candidates, features, scores, diversity.
-fn slate(
+/// The candidates of a user, scored by the fixed weights.
+fn fixed(
     profile: &Profile,
     board: &Board,
     candidates: &mut Candidates,
     blend: &Blend,
     clock: Millis,
-    params: &Params,
-) -> Vec<SlateItem> {
-    let recent = profile.recent(params.slates.neighbours_from);
-    let features = Features::new(profile, board, clock, &params.slates);
-    let mut scored: Vec<Scored> = candidates
+    params: &SlatesParams,
+) -> Vec<Scored> {
+    let recent = profile.recent(params.neighbours_from);
+    let features = Features::new(profile, board, clock, params);
+    candidates
         .gather(profile, &recent, board)
         .iter()
         .map(|candidate| {
@@ -298,11 +405,15 @@ fn slate(
             let score_micro = blend.score_micro(&terms);
             Scored { item: candidate.item, score_micro, source, reason, terms }
         })
-        .collect();
+        .collect()
+}
+
+/// The places of a slate: the best candidates, in the order that diversity gives them.
+fn chosen(mut scored: Vec<Scored>, board: &Board, params: &SlatesParams) -> Vec<SlateItem> {
     let order = |s: &Scored| (Reverse(s.score_micro), s.item);
-    if scored.len() > params.slates.candidates {
-        scored.select_nth_unstable_by_key(params.slates.candidates - 1, order);
-        scored.truncate(params.slates.candidates);
+    if scored.len() > params.candidates {
+        scored.select_nth_unstable_by_key(params.candidates - 1, order);
+        scored.truncate(params.candidates);
     }
     let entry = |s: &Scored| {
         let card = board.item(s.item);
@@ -314,19 +425,19 @@ fn slate(
         }
     };
     let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
-    let author = Damping { decay: params.slates.author_decay, floor: params.slates.author_floor };
-    let category = Damping { decay: params.slates.category_decay, floor: params.slates.category_floor };
-    let chosen = diversity::choose(&entries, author, category, params.slates.kept);
+    let author = Damping { decay: params.author_decay, floor: params.author_floor };
+    let category = Damping { decay: params.category_decay, floor: params.category_floor };
+    let chosen = diversity::choose(&entries, author, category, params.kept);
     chosen.into_iter().map(|(index, score_micro)| scored[index].shown(score_micro)).collect()
 }
 
 /// A candidate with its score, before diversity.
-struct Scored {
-    item: ItemId,
-    score_micro: i32,
-    source: Source,
-    reason: Reason,
-    terms: blend::Terms,
+pub struct Scored {
+    pub item: ItemId,
+    pub score_micro: i32,
+    pub source: Source,
+    pub reason: Reason,
+    pub terms: blend::Terms,
 }
 
 impl Scored {

@@ -79,6 +79,17 @@ impl Account {
     }
 }
 
+/// What the blend has learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learned {
+    /// How many times it has learned.
+    pub groups: u64,
+    /// Whether it serves.
+    pub serves: bool,
+    /// The linear weight of each feature.
+    pub weights: Vec<(String, f64)>,
+}
+
 /// One output of the dataflow. `None` in a value means: there is nothing any more, delete the key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
@@ -99,6 +110,10 @@ pub enum Change {
     Trending(Scope, Vec<(ItemId, i64)>),
     /// An item came, changed or went: what the read side needs of it to filter.
     Catalogue(ItemId, bool),
+    /// What was asked for by `Control::Rank`: every candidate, best first, with the sources it came from, bit by bit.
+    Ranking(UserId, Vec<(ItemId, u16)>),
+    /// What the blend has learned by now.
+    Learned(Arc<Learned>),
     /// The last word on a forgotten user, after the deletions of all their keys.
     Forgotten(UserId),
     Dead(Dead),

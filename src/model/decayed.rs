@@ -77,6 +77,12 @@ impl Decayed {
         (value > 0.0).then(|| ((libm::log2(value) + newest as f64) * 1e6).round() as i64)
     }
 
+    /// The newest block and the value at its start; `None` where there is nothing.
+    pub fn newest(&self) -> Option<(i32, f64)> {
+        let newest = self.0.last()?.0;
+        Some((newest, self.in_blocks(i64::from(newest))))
+    }
+
     /// The value in units of `block`.
     fn in_blocks(&self, block: i64) -> f64 {
         let live = self.0.iter().filter(|(b, _)| i64::from(*b) > block - REACH);

@@ -64,13 +64,26 @@ pub struct Event {
     pub value_milli: Option<i32>,
 }
 
-/// An order from the control topic.
+/// By what a full ranking is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Ranker {
+    /// The learned blend over its candidates.
+    Blend,
+    /// Popularity at one scale of time alone: a place in the ladder.
+    Popularity(u8),
+    /// Nearness to what the user took alone, then popularity at this scale.
+    Nearness(u8),
+}
+
+/// An order: from the control topic, or from whoever drives the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Control {
     /// Everything goes that is kept of the user and was accepted before.
     Forget { user: UserId },
     /// The users' interactions with `from <= at < to` go, as far as they were accepted before.
     Revoke { users: Vec<UserId>, from: Millis, to: Millis },
+    /// What the user would be shown just before this epoch, in full and in order. No topic carries this order.
+    Rank { user: UserId, by: Ranker },
 }
 
 /// A usable record.

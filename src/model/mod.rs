@@ -19,7 +19,7 @@ pub use changes::Change;
 pub use decayed::Decayed;
 pub use epoch::{Binding, Epoch, Pace, Positions};
 pub use ids::{ItemId, TokenId, UserId, key_group};
-pub use interaction::{Control, Dead, Event, Input, Op, Origin, Role, Row};
+pub use interaction::{Control, Dead, Event, Input, Op, Origin, Ranker, Role, Row};
 pub use kind::Kind;
 pub use names::Names;
 pub use saved::{Handed, Part, Saved};

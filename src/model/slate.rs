@@ -76,7 +76,8 @@ pub struct SlateItem {
     pub score_micro: i32,
     pub source: Source,
     pub reason: Reason,
-    /// The blend's terms before their weights, 0 to 1 in 1/10000, in the order of [`TERMS`].
+    /// 0 to 1 in 1/10000, in the order of [`TERMS`]: under the fixed blend the terms before their weights, under the learned one the
+    /// share of each in what speaks for the item.
     pub terms: [u16; TERMS.len()],
 }
 

@@ -2,3 +2,5 @@
 
 pub mod blend;
 pub mod diversity;
+pub mod learned;
+pub mod ln;

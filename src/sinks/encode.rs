@@ -80,6 +80,7 @@ impl Encoder {
             Change::Trending(scope, items) => self.trending(*scope, items, when),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return,
+            Change::Ranking(..) | Change::Learned(_) => return,
         };
         match write {
             Some(write) => out.push(write),

@@ -35,7 +35,7 @@ pub fn category(n: u8) -> TokenId {
 pub fn params() -> Params {
     let text = include_str!("../../overdrive.toml");
     let all: toml::Table = toml::from_str(text).expect("the defaults parse");
-    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend"];
+    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn"];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
     params.signals.settle = 0;
@@ -207,11 +207,22 @@ pub fn run(log: &Log, how: Run) -> Changes {
     resume(log, &Kept::new(), how).0
 }
 
+/// Runs the dataflow from nothing, with these settings.
+pub fn run_by(log: &Log, how: Run, params: &Params) -> Changes {
+    resume_by(log, &Kept::new(), how, params).0
+}
+
 /// What operators keep, by uid.
 pub type Kept = BTreeMap<String, Vec<Saved>>;
 
 /// Runs the dataflow from what was kept; records go to workers by partition, as the feed sends them. Yields what was saved by the way.
 pub fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
+    resume_by(log, kept, how, &params())
+}
+
+/// The same, with these settings.
+pub fn resume_by(log: &Log, kept: &Kept, how: Run, params: &Params) -> (Changes, Kept) {
+    let params = params.clone();
     let (changes, saved): (Arc<Mutex<Changes>>, Arc<Mutex<Vec<Handed>>>) = Default::default();
     let (out, hand_over, restored) = (changes.clone(), saved.clone(), Arc::new(kept.clone()));
     let epochs = log.epochs.clone();
@@ -225,7 +236,7 @@ pub fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
             let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
                 out.lock().expect("no panic").entry(epoch.number).or_default().append(changes);
             };
-            let changes = recommend(rows, clock.clone(), &params(), &vault, &Probes::default());
+            let changes = recommend(rows, clock.clone(), &params, &vault, &Probes::default());
             changes.per_epoch(clock, Pipeline, "Collect", collect).probe().0
         });
         let (index, peers) = (worker.index(), worker.peers());
@@ -278,6 +289,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 continue;
             }
             Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
+            Change::Ranking(..) | Change::Learned(_) => continue,
         };
         set(&mut all, key, value);
     }

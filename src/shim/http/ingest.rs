@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::params::Id;
 use super::views::Body;
 use crate::codec::{Decoder, Limits};
-use crate::model::{Control, Input, Names, Role};
+use crate::model::{Input, Names, Role};
 use crate::shim::{Refusal, State as Shim, now_ms};
 
 /// What became of a batch.
@@ -112,7 +112,7 @@ fn key(input: &Input, names: &Names) -> Result<Arc<str>, String> {
         Input::Event(event) => names.users.get(event.user.0),
         Input::User(user, _) => names.users.get(user.0),
         Input::Item(item, _) => names.items.get(item.0),
-        Input::Control(Control::Forget { .. } | Control::Revoke { .. }) => {
+        Input::Control(_) => {
             return Err("orders are not taken here; forget a user with DELETE /v1/users/{user}".to_string());
         }
     };

@@ -1,0 +1,135 @@
+//! Hit rate, reciprocal rank and discounted gain of one target in a ranking, over parts of a stream. Pure.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::stream::Stream;
+use crate::dataflows::sampler::SOURCES;
+
+/// The rank of a tested row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ranked {
+    pub row: usize,
+    /// From 1; `None`: it was no candidate.
+    pub rank: Option<u32>,
+    /// The item had never appeared.
+    pub new_item: bool,
+    /// Where it came from, bit by bit.
+    pub sources: u16,
+}
+
+/// How good a part of a stream was ranked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Measured {
+    pub tested: usize,
+    pub hr10: f64,
+    pub hr20: f64,
+    pub hr100: f64,
+    pub ndcg10: f64,
+    pub mrr10: f64,
+    pub ndcg100: f64,
+    /// Of known users and items.
+    pub warm: usize,
+    pub warm_hr10: f64,
+    pub warm_ndcg10: f64,
+    pub new_item: f64,
+    pub new_user: f64,
+    pub candidates_hit: f64,
+    /// HR@10 of each tenth of the stream from the third on.
+    pub deciles_hr10: Vec<f64>,
+}
+
+/// Measures the rows between two shares of the stream.
+pub fn measure(stream: &Stream, ranked: &[Ranked], from: f64, to: f64) -> Measured {
+    let all: Vec<&Ranked> = between(stream, ranked, from, to).collect();
+    let warm: Vec<&Ranked> = all.iter().copied().filter(|r| !r.new_item && !stream.rows[r.row].new_user).collect();
+    let decile = |tenth: i32| {
+        let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth) / 10.0 + 0.1);
+        mean(&between(stream, ranked, from, to).collect::<Vec<_>>(), |r| hit(r, 10))
+    };
+    Measured {
+        tested: all.len(),
+        hr10: mean(&all, |r| hit(r, 10)),
+        hr20: mean(&all, |r| hit(r, 20)),
+        hr100: mean(&all, |r| hit(r, 100)),
+        ndcg10: mean(&all, |r| gain(r, 10)),
+        mrr10: mean(&all, |r| if hit(r, 10) > 0.0 { 1.0 / f64::from(r.rank.unwrap_or(u32::MAX)) } else { 0.0 }),
+        ndcg100: mean(&all, |r| gain(r, 100)),
+        warm: warm.len(),
+        warm_hr10: mean(&warm, |r| hit(r, 10)),
+        warm_ndcg10: mean(&warm, |r| gain(r, 10)),
+        new_item: mean(&all, |r| f64::from(u8::from(r.new_item))),
+        new_user: mean(&all, |r| f64::from(u8::from(stream.rows[r.row].new_user))),
+        candidates_hit: mean(&all, |r| f64::from(u8::from(r.rank.is_some()))),
+        deciles_hr10: (3..10).map(decile).collect(),
+    }
+}
+
+fn between<'a>(stream: &Stream, ranked: &'a [Ranked], from: f64, to: f64) -> impl Iterator<Item = &'a Ranked> {
+    let n = stream.rows.len() as f64;
+    let (from, to) = ((n * from) as usize, (n * to) as usize);
+    ranked.iter().filter(move |r| (from..to).contains(&r.row))
+}
+
+fn hit(ranked: &Ranked, k: u32) -> f64 {
+    f64::from(u8::from(ranked.rank.is_some_and(|rank| rank <= k)))
+}
+
+fn gain(ranked: &Ranked, k: u32) -> f64 {
+    ranked.rank.filter(|rank| *rank <= k).map_or(0.0, |rank| 1.0 / libm::log2(1.0 + f64::from(rank)))
+}
+
+fn mean(of: &[&Ranked], value: impl Fn(&Ranked) -> f64) -> f64 {
+    of.iter().map(|r| value(r)).sum::<f64>() / (of.len() as f64).max(1.0)
+}
+
+/// Of the reported rows hit within ten places: what share each source had among its candidates.
+pub fn by_source(stream: &Stream, ranked: &[Ranked]) -> BTreeMap<&'static str, f64> {
+    let hits: Vec<&Ranked> = between(stream, ranked, 0.3, 1.0).filter(|r| hit(r, 10) > 0.0).collect();
+    let share = |bit: usize| mean(&hits, |r| f64::from(r.sources >> bit & 1));
+    SOURCES.into_iter().enumerate().map(|(bit, source)| (source, share(bit))).collect()
+}
+
+/// One line a tested row: its number, its rank (empty: no candidate), whether its item was new.
+pub fn table(ranked: &[Ranked]) -> String {
+    let mut text = String::from("row,rank,new_item\n");
+    for r in ranked {
+        let rank = r.rank.map(|rank| rank.to_string()).unwrap_or_default();
+        let _infallible = writeln!(text, "{},{rank},{}", r.row, u8::from(r.new_item));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Event, ItemId, Kind, Op, UserId};
+
+    fn stream(rows: usize) -> Stream {
+        let event = |n: usize| Event {
+            id: n as u64,
+            user: UserId(n as u64 / 2),
+            item: ItemId(n as u64),
+            kind: Kind::View,
+            op: Op::Add,
+            at: n as i64,
+            value_milli: None,
+        };
+        let mut stream = Stream::default();
+        stream.lay_out((0..rows).map(|n| (event(n), true)).collect());
+        stream
+    }
+
+    #[test]
+    fn one_target_at_known_places() {
+        let ranked = [(30, Some(1)), (40, Some(3)), (51, Some(11)), (60, None), (99, Some(200))];
+        let ranked = ranked.map(|(row, rank)| Ranked { row, rank, new_item: row == 60, sources: 1 });
+        let of = measure(&stream(100), &ranked, 0.3, 1.0);
+        assert_eq!((of.tested, of.hr10, of.hr20, of.hr100), (5, 0.4, 0.6, 0.6));
+        assert!((of.ndcg10 - (1.0 + 0.5) / 5.0).abs() < 1e-12);
+        assert!((of.mrr10 - (1.0 + 1.0 / 3.0) / 5.0).abs() < 1e-12);
+        assert_eq!((of.warm, of.new_item, of.deciles_hr10[0]), (2, 0.2, 1.0));
+        assert_eq!(measure(&stream(100), &ranked, 0.1, 0.3).tested, 0);
+    }
+}

@@ -1,0 +1,196 @@
+//! What the learned blend does for one user: it ranks when asked, learns from what was taken, and scores a slate with its reasons.
+//!
+//! The fact that must stay true: what is learned from an event, and what it is ranked by, is what was known before its epoch.
+
+use super::SlatesParams;
+use super::board::{Board, Card};
+use super::candidates::Candidates;
+use super::feature_store::{FeatureStore, Now};
+use super::learner::Weights;
+use super::ledger::UserDelta;
+use super::profiles::Profile;
+use super::sampler::{Drawn, Sampler, Viewer};
+use super::slates::Scored;
+use super::trails::Ring;
+use crate::model::slate::{Reason, Source, TERMS};
+use crate::model::time::Millis;
+use crate::model::{Epoch, ItemId, Ranker};
+use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
+
+/// Settings, and buffers that are reused from request to request.
+pub struct Learned {
+    params: Params,
+    sampler: Sampler,
+    scores: Scores,
+}
+
+/// A user, as a slate is made for them.
+pub struct User<'a> {
+    pub profile: &'a Profile,
+    pub ring: &'a Ring,
+    pub habit: Option<[f64; READINGS]>,
+}
+
+/// How many items a ranking by one source alone has at most.
+const RANKED_ALONE: usize = 1_000;
+
+impl Learned {
+    /// Of the settings.
+    pub fn new(params: Params) -> Self {
+        Self { params, sampler: Sampler::default(), scores: Scores::default() }
+    }
+
+    /// Whether slates are scored by the learned weights.
+    pub fn serves(&self, weights: &Weights) -> bool {
+        self.params.enabled && weights.model.groups >= self.params.serve_after
+    }
+
+    /// Ranks, if that is asked for, and adds what the user's steps teach.
+    #[allow(clippy::too_many_arguments, reason = "what a request is made of, each once")]
+    pub fn look_back(
+        &mut self,
+        epoch: &Epoch,
+        delta: &UserDelta,
+        viewer: &Viewer,
+        store: &FeatureStore,
+        now: &Now,
+        weights: &Weights,
+        lesson: &mut Lesson,
+    ) -> Option<Vec<(ItemId, u16)>> {
+        let taken = self.lessons_of(epoch, delta, viewer);
+        if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_))) = delta.asked {
+            let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
+            return Some(drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect());
+        }
+        if delta.asked.is_none() && taken.is_empty() {
+            return None;
+        }
+        let request = self.sampler.request(viewer, store, now, &weights.model.means, self.params.per_source, &[]);
+        weights.ready.score(&request, &mut self.scores);
+        if !taken.is_empty() {
+            let place = |item: &ItemId| self.sampler.drawn.iter().position(|drawn| store.item(drawn.slot).id == *item);
+            let taken: Vec<usize> = taken.iter().filter_map(place).collect();
+            weights.ready.teach(&request, &self.scores, &taken, lesson);
+        }
+        delta.asked.map(|_| self.ranking(store))
+    }
+
+    /// The items the user took for the first time from which something may be learned.
+    fn lessons_of(&self, epoch: &Epoch, delta: &UserDelta, viewer: &Viewer) -> Vec<ItemId> {
+        let share = if epoch.refreshes.is_some() { self.params.busy_share } else { self.params.share };
+        let mut taken: Vec<ItemId> = Vec::new();
+        for update in delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive()) {
+            let timely = update.at >= epoch.clock_ms - self.params.late && drawn_lot(delta.user.0 ^ update.at as u64) < share;
+            if self.params.enabled && timely && (viewer.allows)(update.item) && !taken.contains(&update.item) {
+                taken.push(update.item);
+            }
+        }
+        taken
+    }
+
+    /// The candidates just scored, best first; ties go to what was there first.
+    fn ranking(&self, store: &FeatureStore) -> Vec<(ItemId, u16)> {
+        let mut order: Vec<(f32, Millis, &Drawn)> = Vec::with_capacity(self.sampler.drawn.len());
+        for (drawn, score) in self.sampler.drawn.iter().zip(&self.scores.scores) {
+            order.push((*score, store.item(drawn.slot).tally.first, drawn));
+        }
+        let id = |drawn: &Drawn| store.item(drawn.slot).id;
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(id(a.2).cmp(&id(b.2))));
+        order.into_iter().map(|(_, _, drawn)| (id(drawn), drawn.sources)).collect()
+    }
+
+    /// The candidates of a slate with their scores: between 0 and 1, the best is 1.
+    #[allow(clippy::too_many_arguments, reason = "what a slate is made of, each once")]
+    pub fn scored(
+        &mut self,
+        user: &User,
+        board: &Board,
+        store: &FeatureStore,
+        candidates: &mut Candidates,
+        weights: &Weights,
+        clock: Millis,
+        params: &SlatesParams,
+    ) -> Vec<Scored> {
+        let filter = user.profile.filter();
+        let allows = |item| filter.allows(item, board.item(item).and_then(|card| card.facts.as_deref()));
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), allows: &allows };
+        let recent = user.profile.recent(params.neighbours_from);
+        let others: Vec<ItemId> =
+            candidates.explore(user.profile, &recent, board, self.params.per_source).iter().map(|c| c.item).collect();
+        let now = Now::at(clock);
+        let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
+        weights.ready.score(&request, &mut self.scores);
+        let most = self.scores.scores.iter().copied().fold(f32::MIN, f32::max);
+        let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, most, user, board, store, weights, &request);
+        self.sampler.drawn.iter().enumerate().map(shown).collect()
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what a reason is made of, each once")]
+    fn shown(
+        &self,
+        i: usize,
+        drawn: &Drawn,
+        most: f32,
+        user: &User,
+        board: &Board,
+        store: &FeatureStore,
+        weights: &Weights,
+        request: &Request,
+    ) -> Scored {
+        let item = store.item(drawn.slot).id;
+        let nothing = Card::default();
+        let card = board.item(item).unwrap_or(&nothing);
+        let adds = weights.ready.adds(request, &self.scores, i);
+        let (source, reason) = self.reason(drawn, card, &adds, user, store, request.rows[i][AGE] < 0);
+        let score = libm::exp(f64::from(self.scores.scores[i] - most) / TEMPERATURE);
+        Scored { item, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
+    }
+
+    /// The voice that adds most, as far as it can be said in words; then the next.
+    fn reason(
+        &self,
+        drawn: &Drawn,
+        card: &Card,
+        adds: &[f32; VOICES],
+        user: &User,
+        store: &FeatureStore,
+        young: bool,
+    ) -> (Source, Reason) {
+        let mut voices = [Voice::Content, Voice::Collaborative, Voice::Now, Voice::Lasting, Voice::Habit, Voice::Age];
+        voices.sort_by(|a, b| adds[*b as usize].total_cmp(&adds[*a as usize]));
+        let in_words = |voice: &Voice| match voice {
+            Voice::Content => {
+                let named = |token| card.facts.as_ref().is_some_and(|facts| facts.tokens().any(|t| t == token));
+                let token = self.sampler.favourite(drawn.slot, store, named)?;
+                Some((Source::Interests, Reason::Likes { token }))
+            }
+            Voice::Collaborative => {
+                let item = drawn.because?;
+                let kind = user.profile.kind(item)?;
+                Some((Source::Neighbours, Reason::Because { kind, item }))
+            }
+            Voice::Now => Some((Source::Trending, Reason::Trending { token: card.category() })),
+            Voice::Lasting | Voice::Habit => Some((Source::Popular, Reason::Popular)),
+            Voice::Age => young.then(|| (Source::Fresh, Reason::New { token: card.category() })),
+        };
+        let positive = voices.iter().take_while(|voice| adds[**voice as usize] > 0.0);
+        positive.filter_map(in_words).next().unwrap_or((Source::Popular, Reason::Popular))
+    }
+}
+
+/// How far apart scores must be to count e times as much where diversity weighs them.
+const TEMPERATURE: f64 = 4.0;
+
+/// The share of each term in what speaks for an item.
+fn terms(adds: &[f32; VOICES]) -> [f64; TERMS.len()] {
+    let of = |voice: Voice| f64::from(adds[voice as usize].max(0.0));
+    let terms =
+        [of(Voice::Content), of(Voice::Collaborative), of(Voice::Now) + of(Voice::Lasting), of(Voice::Habit), of(Voice::Age)];
+    let sum: f64 = terms.iter().sum();
+    if sum > 0.0 { terms.map(|term| term / sum) } else { terms }
+}
+
+/// A number from 0 to 1 that is the same for a key wherever it is asked.
+fn drawn_lot(key: u64) -> f64 {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64
+}
