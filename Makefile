@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fluvio lint audit bench clean-state
+.PHONY: help demo test chaos fuzz fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -33,6 +33,11 @@ SEED ?= 1
 chaos:                          ## kill, stop and flush at random, N=200 times, rescale CYCLES=20 times, and compare with an undisturbed run
 	@echo "== chaos: $(N) kills, $(CYCLES) cycles, seed $(SEED)"
 	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture --test-threads=1
+
+fuzz: N = 2000000
+fuzz:                           ## mutate the inputs of every decoder, N=2000000 times each, in search of a panic
+	@echo "== fuzz: $(N) executions of each target, seed $(SEED)"
+	@FUZZ_RUNS=$(N) FUZZ_SEED=$(SEED) cargo test --locked --test fuzz -- --nocapture
 
 fluvio:                         ## the source's contract over a real Fluvio: FLUVIO_RUN=path of fluvio-run, or FLUVIO_ENDPOINT
 	@echo "== the contract of sources, over Fluvio"

@@ -25,6 +25,7 @@ pub struct Config {
     pub recovery: crate::recovery::Params,
     pub supervisor: crate::supervisor::Params,
     pub cluster: crate::cluster::Params,
+    pub privacy: crate::privacy::Params,
     pub source: crate::sources::Params,
     pub log: crate::sources::log::Params,
     pub kafka: crate::sources::KafkaParams,

@@ -9,6 +9,7 @@ pub mod dataflows;
 pub mod feed;
 pub mod model;
 pub mod operators;
+pub mod privacy;
 pub mod recovery;
 pub mod scoring;
 pub mod shim;

@@ -15,8 +15,11 @@ use crossbeam_channel::{Sender, unbounded};
 use metrics::{counter, gauge};
 
 use crate::dataflows;
+use crate::model::forget::Order;
 use crate::model::ids::{TokenKind, key_group};
-use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved};
+use crate::model::time::now_ms;
+use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved, UserId};
+use crate::privacy::Privacy;
 use crate::sinks::writer::{self, Left};
 use crate::state::{EpochLog, Head, Snapshot, State, StateError};
 use crate::telemetry;
@@ -53,7 +56,7 @@ impl From<StateError> for RecoveryError {
 }
 
 /// The spelling of ids under which names are saved, and its version.
-const NAMES: &str = "names/1";
+const NAMES: &str = "names/2";
 /// How far the thread that writes snapshots stands back; 19 is the most, and it would never get a turn on a busy machine.
 const NICE: i32 = 10;
 
@@ -125,6 +128,7 @@ impl Recovery {
         &self,
         names: Arc<Names>,
         workers: usize,
+        privacy: Privacy,
         on_durable: impl Fn(u64) + Send + 'static,
         on_failed: impl Fn(String) + Send + 'static,
     ) -> Result<Option<Keeper>, String> {
@@ -132,18 +136,17 @@ impl Recovery {
         let log = state.start_log(on_durable, on_failed).map_err(|e| e.to_string())?;
         let (sender, receiver) = unbounded();
         let under_way = Arc::new(AtomicBool::new(false));
+        let awaited = Arc::new(Mutex::new(privacy.awaited()));
         let (config, keep, done) = (self.config.clone(), self.keep, under_way.clone());
+        let mut commits = Commits { state, names, config, workers, keep, done, privacy };
         let run = move || {
             stand_back();
-            for due in receiver {
-                commit(&state, &names, &config, workers, keep, due);
-                done.store(false, Ordering::Release);
-            }
+            receiver.into_iter().for_each(|due| commits.take(due));
         };
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(run);
         let thread = thread.map_err(|e| format!("the keeper thread cannot start: {e}"))?;
         let positions = self.positions();
-        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions), under_way }))
+        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions), under_way, awaited }))
     }
 }
 
@@ -180,10 +183,22 @@ pub struct Keeper {
     positions: Mutex<Positions>,
     /// What was handed over is not yet a snapshot.
     pub under_way: Arc<AtomicBool>,
+    /// Epochs with orders to forget that the store does not show yet.
+    awaited: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+/// What the keeper's thread is to do, in this order.
+enum Due {
+    /// An epoch that is about to be worked on took these in.
+    Orders(Vec<Order>),
+    /// The store shows all epochs up to this one.
+    Shown(u64),
+    /// A snapshot is to be made.
+    Snapshot(Taken),
 }
 
 /// A snapshot to be made: what the operators handed over, and what the writer had left.
-struct Due {
+struct Taken {
     epoch: Epoch,
     pace: Pace,
     positions: Positions,
@@ -198,7 +213,7 @@ pub struct Desk(Sender<Due>);
 impl Desk {
     /// Everything is there.
     pub fn hand_over(&self, epoch: Epoch, pace: Pace, positions: Positions, kept: Vec<Handed>, left: Part) {
-        let _ended = self.0.send(Due { epoch, pace, positions, kept, left }); // a keeper that ended has said why
+        let _ended = self.0.send(Due::Snapshot(Taken { epoch, pace, positions, kept, left })); // a keeper that ended has said why
     }
 }
 
@@ -214,6 +229,26 @@ impl Keeper {
         let mut positions = self.positions.lock().expect("no panic under the lock");
         positions.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
         positions.clone()
+    }
+
+    /// Orders to forget that an epoch took in: remembered before any snapshot holds the epoch. Call it before any worker sees that.
+    pub fn note(&self, orders: Vec<Order>) {
+        if !orders.is_empty() {
+            self.awaited.lock().expect("no panic under the lock").extend(orders.iter().map(|order| order.epoch));
+            let _ended = self.sender.send(Due::Orders(orders)); // a keeper that ended has said why
+        }
+    }
+
+    /// What hears how far the store is.
+    pub fn on_shown(&self) -> impl Fn(u64) + Send + 'static {
+        let (awaited, sender) = (self.awaited.clone(), self.sender.clone());
+        move |epoch| {
+            let mut awaited = awaited.lock().expect("no panic under the lock");
+            if awaited.first().is_some_and(|first| *first <= epoch) {
+                awaited.retain(|waiting| *waiting > epoch);
+                let _ended = sender.send(Due::Shown(epoch));
+            }
+        }
     }
 
     /// Where snapshots are left.
@@ -242,23 +277,57 @@ fn stand_back() {
     }
 }
 
-fn commit(state: &State, names: &Names, config: &str, workers: usize, keep: usize, due: Due) {
-    let Due { epoch, pace, positions, kept, left } = due;
-    let began = Instant::now();
-    let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(names)]));
-    let head = Head { epoch, pace, positions, workers, config: config.to_string() };
-    match state.commit(&Snapshot { head, parts }, keep) {
-        Ok(committed) => {
-            gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());
-            gauge!(telemetry::SNAPSHOT_EPOCH).set(epoch.number as f64);
-            gauge!(telemetry::SNAPSHOT_BYTES).set(committed.bytes as f64);
-            let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
-            tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
+/// What the keeper's thread works with.
+struct Commits {
+    state: Arc<State>,
+    names: Arc<Names>,
+    config: String,
+    workers: usize,
+    keep: usize,
+    /// False once what was handed over is a snapshot.
+    done: Arc<AtomicBool>,
+    privacy: Privacy,
+}
+
+impl Commits {
+    fn take(&mut self, due: Due) {
+        let done = match due {
+            Due::Orders(orders) => self.privacy.accept(&orders, now_ms()),
+            Due::Shown(epoch) => self.privacy.apply(epoch, now_ms()),
+            Due::Snapshot(taken) => self.commit_and_purge(taken),
+        };
+        if let Err(error) = done {
+            tracing::error!(error, "an order to forget is carried out and cannot be followed to its end; it is tried again");
         }
-        Err(error) => {
-            counter!(telemetry::SNAPSHOT_ERRORS).increment(1);
-            tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
+    }
+
+    fn commit_and_purge(&mut self, taken: Taken) -> Result<(), String> {
+        let (epoch, leaving) = (taken.epoch.number, writer::leaving(std::slice::from_ref(&taken.left)));
+        let committed = self.commit(taken);
+        self.done.store(false, Ordering::Release);
+        if committed { self.privacy.purge(&self.state, epoch, &leaving?, now_ms()) } else { Ok(()) }
+    }
+
+    fn commit(&self, taken: Taken) -> bool {
+        let Taken { epoch, pace, positions, kept, left } = taken;
+        let began = Instant::now();
+        let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(&self.names)]));
+        let head = Head { epoch, pace, positions, workers: self.workers, config: self.config.clone() };
+        let committed = self.state.commit(&Snapshot { head, parts }, self.keep);
+        match &committed {
+            Ok(committed) => {
+                gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());
+                gauge!(telemetry::SNAPSHOT_EPOCH).set(epoch.number as f64);
+                gauge!(telemetry::SNAPSHOT_BYTES).set(committed.bytes as f64);
+                let (files, written, bytes) = (committed.files, committed.written, committed.bytes);
+                tracing::debug!(epoch = epoch.number, files, written, bytes, "snapshot");
+            }
+            Err(error) => {
+                counter!(telemetry::SNAPSHOT_ERRORS).increment(1);
+                tracing::error!(epoch = epoch.number, %error, "the snapshot was not taken; the one before stays");
+            }
         }
+        committed.is_ok()
     }
 }
 
@@ -275,18 +344,28 @@ fn save_names(names: &Names) -> Part {
         let payload = [&[kind], name.as_bytes()].concat();
         Saved { group: key_group(hash), shared: true, payload }
     };
-    let entries = tables.into_iter().flat_map(|(kind, table)| table.all().into_iter().map(move |named| entry(kind, named)));
-    Part { uid: NAMES.to_string(), entries: entries.collect() }
+    let known = tables.into_iter().flat_map(|(kind, table)| table.all().into_iter().map(move |named| entry(kind, named)));
+    let said = names.all_said().into_iter().map(|(user, token)| {
+        let payload = [&[3], &user.0.to_le_bytes()[..], token.as_bytes()].concat();
+        Saved { group: key_group(user.0), shared: true, payload }
+    });
+    Part { uid: NAMES.to_string(), entries: known.chain(said).collect() }
 }
 
 fn load_names(parts: &[Part], names: &Names) -> Result<(), String> {
     for entry in parts.iter().filter(|part| part.uid == NAMES).flat_map(|part| &part.entries) {
         let (kind, name) = entry.payload.split_first().ok_or("the snapshot holds a name without a kind")?;
+        let (user, name) = match (kind, name.split_first_chunk()) {
+            (3, None) => return Err("the snapshot holds a token that nobody named".to_string()),
+            (3, Some((user, name))) => (UserId(u64::from_le_bytes(*user)), name),
+            _ => (UserId::default(), name),
+        };
         let name = std::str::from_utf8(name).map_err(|e| format!("the snapshot holds a name that is no text: {e}"))?;
         match kind {
             0 => names.user(name).map(drop),
             1 => names.item(name).map(drop),
-            _ => spelt(name).map_or(Ok(()), |(kind, bare)| names.token(kind, bare).map(drop)),
+            2 => spelt(name).map_or(Ok(()), |(kind, bare)| names.token(kind, bare).map(drop)),
+            _ => spelt(name).map_or(Ok(()), |(kind, bare)| names.said(user, kind, bare).map(drop)),
         }
         .map_err(|e| e.to_string())?;
     }

@@ -22,16 +22,18 @@ use crate::codec::{Decoder, Limits};
 use crate::config::Config;
 use crate::dataflows::Probes;
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
+use crate::model::forget::{Eraser, Order};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
+use crate::privacy::{self, Privacy};
 use crate::recovery::{Keeper, Recovery, RecoveryError};
 use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
 use crate::sinks::writer::{self, Hooks, Left, Stats, Writer};
-use crate::sinks::{Completed, Save, Store};
-use crate::sources::{Kind, Source, SourceError};
+use crate::sinks::{Applied, Completed, Save, Store};
+use crate::sources::{self, Kind, Source, SourceError};
 use crate::telemetry;
 use crate::watch::{self, Progress};
 
@@ -156,13 +158,17 @@ impl Engine {
         let generation = recovery.as_ref().map_or((now_ms() / 1000) as u32, Recovery::generation);
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
-        let keeper = recovery
-            .as_ref()
-            .map(|found| keeper(config, found, names.clone(), said.clone()))
-            .transpose()?
-            .flatten()
-            .map(Arc::new);
-        let writer = start_writer(config, names.clone(), store, takes, generation, given.left, wishes.clone())?;
+        let files = Files::open(config, names.clone())?;
+        let keeper = recovery.as_ref().map(|found| keeper(config, found, names.clone(), &files, said.clone()));
+        let keeper = keeper.transpose()?.flatten().map(Arc::new);
+        let shown = keeper.as_ref().map(|keeper| keeper.on_shown());
+        let lost = {
+            let wishes = wishes.clone();
+            move |loss| wishes.retell.store(loss, Ordering::Release)
+        };
+        let applied = move |applied: &Applied| shown.iter().for_each(|shown| shown(applied.epoch));
+        let hooks = Hooks { applied: Box::new(applied), lost: Box::new(lost) };
+        let writer = start_writer(config, names.clone(), store, takes, generation, given.left, files, hooks)?;
         let (desk, workers) = start_workers(config, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
@@ -186,6 +192,8 @@ impl Engine {
                     feed.run(|cut| {
                         let new = bound_until.is_none_or(|last| cut.binding.epoch.number > last);
                         keeper.iter().filter(|_| new).for_each(|keeper| keeper.bind(&cut.binding));
+                        let number = cut.binding.epoch.number;
+                        keeper.iter().for_each(|keeper| keeper.note(Order::among(number, &cut.rows)));
                         desk.deliver(cut, &said)
                     })
                 }
@@ -222,19 +230,58 @@ impl Engine {
 }
 
 /// The keeper of what the next start needs. A log that cannot be written ends the process: nothing more could be answered for.
-fn keeper(config: &Config, found: &Recovery, names: Arc<Names>, said: Sender<Said>) -> Result<Option<Keeper>, String> {
+fn keeper(
+    config: &Config,
+    found: &Recovery,
+    names: Arc<Names>,
+    files: &Files,
+    said: Sender<Said>,
+) -> Result<Option<Keeper>, String> {
+    let privacy = privacy(config, files)?;
     let on_durable = move |epoch| drop(said.send(Said::Durable(epoch)));
     let on_failed = |reason: String| {
         tracing::error!(reason, "the epoch log cannot be written: nothing more is answered");
         std::process::abort();
     };
-    found.keeper(names, config.cluster.processes * config.engine.workers, on_durable, on_failed)
+    found.keeper(names, config.cluster.processes * config.engine.workers, privacy, on_durable, on_failed)
+}
+
+/// Who follows orders to forget, with every place of ours that may hold records of users.
+fn privacy(config: &Config, files: &Files) -> Result<Privacy, String> {
+    let (dir, log) = (config.engine.state_dir.clone(), config.log.clone());
+    let mut erasers: BTreeMap<&'static str, Eraser> = BTreeMap::from([("dead_letters", files.dead.eraser())]);
+    erasers.extend(files.changes.eraser().map(|eraser| ("changes", eraser)));
+    if config.source.kind == Kind::Log {
+        let folder = sources::log::folder(&dir);
+        erasers.insert("log", Box::new(move |leavers| sources::log::erase(&folder, &log, leavers)));
+    }
+    let remembers = config.store.kind == sinks::Kind::Redis;
+    let tombstone_ttl = if remembers { config.store.tombstone_ttl } else { Duration::ZERO };
+    let pace = privacy::Pace { tombstone_ttl, snapshot_every: config.recovery.snapshot_every };
+    Privacy::open(&config.privacy, pace, &dir, erasers)
+}
+
+/// What the writer writes beside the store.
+struct Files {
+    changes: Box<dyn changes::Feed>,
+    dead: DeadLetters,
+}
+
+impl Files {
+    fn open(config: &Config, names: Arc<Names>) -> Result<Self, String> {
+        let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
+        let changes = changes::open(&config.changes, state_dir, kafka, names).map_err(|e| e.to_string())?;
+        let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
+        let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
+        Ok(Self { changes, dead })
+    }
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
     std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| format!("the {name} thread cannot start: {e}"))
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one thing that the writer alone is given")]
 fn start_writer(
     config: &Config,
     names: Arc<Names>,
@@ -242,17 +289,13 @@ fn start_writer(
     takes: Receiver<Completed>,
     generation: u32,
     left: Left,
-    wishes: Arc<Wishes>,
+    files: Files,
+    hooks: Hooks,
 ) -> Result<Writer, String> {
-    let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
-    let changes = changes::open(&config.changes, state_dir, kafka, names.clone()).map_err(|e| e.to_string())?;
-    let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
-    let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
     let params =
         writer::Params { generation, max_dirty_keys: config.store.max_dirty_keys, retry_max: config.redis.retry_max, left };
     let encoder = Encoder::new(names, &config.store);
-    let lost = move |loss| wishes.retell.store(loss, Ordering::Release);
-    let hooks = Hooks { applied: Box::new(|_| {}), lost: Box::new(lost) };
+    let Files { changes, dead } = files;
     Writer::spawn(store, encoder, params, takes, changes, dead, hooks).map_err(|e| format!("the writer cannot start: {e}"))
 }
 

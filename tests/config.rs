@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 81] = [
+const OUT_OF_RANGE: [(&str, &str); 84] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -182,6 +182,9 @@ const OUT_OF_RANGE: [(&str, &str); 81] = [
     ("cluster.processes = 2", "hosts must name a file"),
     ("cluster.process = 1", "process must be 0 to processes - 1"),
     ("cluster.secret = 'hunter2'", "16 characters or more"),
+    ("privacy.purge_after = '24h'", "must be 1day 3m 4s or more"),
+    ("recovery.snapshot_every = '7h'", "two recovery.snapshot_every"),
+    ("privacy.audit = ''", "must name a file"),
     ("log.partitions = 0", "must be 1 to 1024"),
     ("log.segment_bytes = 10", "must be 1024 or more"),
     ("kafka.brokers = ''", "host:port"),

@@ -126,8 +126,9 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
     };
     let collision = |e: crate::model::names::Collision| e.to_string();
     let (mut category_tokens, mut tag_tokens) = (Vec::new(), Vec::new());
-    tokens(names, TokenKind::Category, &categories, &mut category_tokens)?;
-    tokens(names, TokenKind::Tag, &tags, &mut tag_tokens)?;
+    let remember = |kind, name: &str| names.token(kind, name);
+    tokens(remember, TokenKind::Category, &categories, &mut category_tokens)?;
+    tokens(remember, TokenKind::Tag, &tags, &mut tag_tokens)?;
     item.categories = category_tokens.into();
     item.tags = tag_tokens.into();
     item.author = author.map(|a| names.token(TokenKind::Author, a)).transpose().map_err(collision)?;

@@ -9,7 +9,7 @@ use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
 use super::Limits;
 use crate::model::ids::{TokenId, TokenKind};
-use crate::model::names::Names;
+use crate::model::names::Collision;
 use crate::model::time::{Millis, SECOND};
 
 /// 1990-01-01, the first plausible moment.
@@ -253,10 +253,15 @@ pub(super) fn words<'a>(field: &str, words: &'a Words, limits: Limits) -> Result
     words.0.iter().map(|w| word(field, w, limits)).collect()
 }
 
-/// The tokens of a list of names, remembered; each once, in the order sent.
-pub(super) fn tokens(names: &Names, kind: TokenKind, words: &[&str], into: &mut Vec<TokenId>) -> Result<(), String> {
+/// The tokens of a list of names, as `remember` knows them; each once, in the order sent.
+pub(super) fn tokens(
+    remember: impl Fn(TokenKind, &str) -> Result<TokenId, Collision>,
+    kind: TokenKind,
+    words: &[&str],
+    into: &mut Vec<TokenId>,
+) -> Result<(), String> {
     for word in words {
-        let token = names.token(kind, word).map_err(|e| e.to_string())?;
+        let token = remember(kind, word).map_err(|e| e.to_string())?;
         if !into.contains(&token) {
             into.push(token);
         }

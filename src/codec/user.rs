@@ -76,20 +76,22 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
         bio: raw.bio.as_deref().map(str::to_string),
         ..Default::default()
     };
+    let id = names.user(id).map_err(said)?;
+    let named = |kind, name: &str| names.said(id, kind, name);
     let (mut interest_tokens, mut category_tokens) = (Vec::new(), Vec::new());
     for interest in interests {
         for kind in interest.kinds {
-            tokens(names, *kind, &[interest.name], &mut interest_tokens)?;
+            tokens(named, *kind, &[interest.name], &mut interest_tokens)?;
         }
     }
-    tokens(names, TokenKind::Category, &categories, &mut category_tokens)?;
-    tokens(names, TokenKind::Category, &categories, &mut interest_tokens)?;
-    tokens(names, TokenKind::Author, &blocked_authors, &mut user.blocked_authors)?;
+    tokens(named, TokenKind::Category, &categories, &mut category_tokens)?;
+    tokens(named, TokenKind::Category, &categories, &mut interest_tokens)?;
+    tokens(named, TokenKind::Author, &blocked_authors, &mut user.blocked_authors)?;
     user.interests = interest_tokens.into();
     user.categories = category_tokens.into();
-    user.language = language.map(|l| names.token(TokenKind::Language, l)).transpose().map_err(said)?;
+    user.language = language.map(|l| named(TokenKind::Language, l)).transpose().map_err(said)?;
     user.blocked_items = blocked_items.iter().map(|i| names.item(i)).collect::<Result<Vec<ItemId>, _>>().map_err(said)?;
-    Ok(Input::User(names.user(id).map_err(said)?, Some(Arc::new(user))))
+    Ok(Input::User(id, Some(Arc::new(user))))
 }
 
 /// The end of a user's profile: its key, without a payload. (To forget the person, send `forget` to the control topic.)

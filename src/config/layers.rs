@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use toml::Value;
 
 use super::{Config, ConfigError, DEFAULTS, redacted, rules};
@@ -52,6 +53,7 @@ type Settings = BTreeMap<String, (Value, Origin)>;
 type Entry<'t, 'i> = (&'t toml::Spanned<toml::de::DeString<'i>>, &'t toml::Spanned<toml::de::DeValue<'i>>);
 
 /// All settings before they are checked.
+#[derive(Clone)]
 pub struct Layers {
     settings: Settings,
     /// What a user should know, and nothing is wrong.
@@ -61,6 +63,11 @@ pub struct Layers {
 impl Layers {
     /// The embedded file alone.
     pub fn defaults() -> Self {
+        static PARSED: LazyLock<Layers> = LazyLock::new(Layers::parse_defaults);
+        PARSED.clone()
+    }
+
+    fn parse_defaults() -> Self {
         let table: toml::Table = DEFAULTS.parse().expect("a test parses the embedded overdrive.toml");
         let mut settings = Settings::new();
         for (section, keys) in table {
@@ -93,6 +100,13 @@ impl Layers {
         if problems.is_empty() { Ok(self) } else { Err(ConfigError { problems }) }
     }
 
+    /// The defaults and the text of a file.
+    pub fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let (mut layers, mut problems) = (Self::defaults(), Vec::new());
+        layers.lay_file_text(Path::new("overdrive.toml"), text, &mut problems)?;
+        if problems.is_empty() { Ok(layers) } else { Err(ConfigError { problems }) }
+    }
+
     /// The settings as the rooms take them. Fails with every value that is not allowed.
     pub fn config(&self) -> Result<Config, ConfigError> {
         let defaults = Self::defaults();
@@ -121,17 +135,21 @@ impl Layers {
     }
 
     fn lay_file(&mut self, path: &Path, problems: &mut Vec<String>) -> Result<(), ConfigError> {
-        let shown = path.display();
         let text = std::fs::read_to_string(path)
-            .map_err(|e| format!("cannot read the configuration file {shown}: {e}; name another with --config"))?;
+            .map_err(|e| format!("cannot read the configuration file {}: {e}; name another with --config", path.display()))?;
+        self.lay_file_text(path, &text, problems)
+    }
+
+    fn lay_file_text(&mut self, path: &Path, text: &str, problems: &mut Vec<String>) -> Result<(), ConfigError> {
+        let shown = path.display();
         // The parser's own report quotes the line, which may hold a password: only its message is passed on.
         let syntax = |e: toml::de::Error| {
-            let line = e.span().map_or(1, |span| line_of(&text, span.start));
+            let line = e.span().map_or(1, |span| line_of(text, span.start));
             format!("{shown} line {line} is not TOML: {}", e.message().trim_end().replace('\n', ", "))
         };
-        let spans = toml::de::DeTable::parse(&text).map_err(syntax)?;
+        let spans = toml::de::DeTable::parse(text).map_err(syntax)?;
         let table: toml::Table = text.parse().map_err(syntax)?;
-        let line = |at: std::ops::Range<usize>| line_of(&text, at.start);
+        let line = |at: std::ops::Range<usize>| line_of(text, at.start);
         for (section, keys) in in_order(spans.get_ref()) {
             let (name, here): (&str, _) = (section.get_ref(), line(section.span()));
             if let Err(unknown) = self.known_section(name) {

@@ -20,6 +20,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     recovery(&mut check, config);
     supervisor(&mut check, config);
     cluster(&mut check, config);
+    privacy(&mut check, config);
     inputs(&mut check, config);
     fluvio(&mut check, config);
     stores(&mut check, config);
@@ -84,6 +85,20 @@ fn cluster(check: &mut Check, config: &Config) {
     check.rule(&["cluster.hosts", "cluster.processes"], named, "hosts must name a file with host:port for each process");
     let guessed = cluster.secret.is_empty() || cluster.secret.len() >= 16;
     check.rule(&["cluster.secret"], guessed, "must be 16 characters or more, or it can be guessed");
+}
+
+fn privacy(check: &mut Check, config: &Config) {
+    // a name goes from memory after as many epochs, and then from the snapshots; the store remembers the deletion besides
+    let name = config.engine.heartbeat * crate::sinks::writer::READ_AHEAD as u32;
+    let least = config.store.tombstone_ttl + name + 2 * config.recovery.snapshot_every;
+    let keys = ["privacy.purge_after", "store.tombstone_ttl", "recovery.snapshot_every", "engine.heartbeat"];
+    let allowed = format!(
+        "purge_after must be {} or more: store.tombstone_ttl, {} engine.heartbeat and two recovery.snapshot_every",
+        humantime::format_duration(least),
+        crate::sinks::writer::READ_AHEAD
+    );
+    check.rule(&keys, config.privacy.purge_after >= least, allowed);
+    check.rule(&["privacy.audit"], !config.privacy.audit.as_os_str().is_empty(), "must name a file");
 }
 
 /// Whatever a default spells as a duration is one.

@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod changes;
 pub mod decayed;
 pub mod epoch;
+pub mod forget;
 pub mod ids;
 pub mod interaction;
 pub mod kind;

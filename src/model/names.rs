@@ -1,6 +1,7 @@
 //! The spelling of every id this process has met. Decoding interns, encoding looks up; the dataflow between them sees numbers.
 
 use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use super::ids::{ItemId, TokenId, TokenKind, UserId};
@@ -75,12 +76,17 @@ fn same(known: &Arc<str>, name: &str) -> Result<(), Collision> {
     if &**known == name { Ok(()) } else { Err(Collision { name: name.to_string(), known: known.to_string() }) }
 }
 
-/// The three tables of a process.
+/// Tokens that users named, by token: the spelling, and by whom. It goes with the last of them.
+type Said = BTreeMap<u64, (Arc<str>, BTreeSet<u64>)>;
+
+/// The tables of a process.
 #[derive(Default)]
 pub struct Names {
     pub users: Table,
     pub items: Table,
+    /// What describes items.
     pub tokens: Table,
+    said: RwLock<Said>,
 }
 
 impl Names {
@@ -103,9 +109,47 @@ impl Names {
         self.tokens.intern(id.0, &spelt).map(|()| id)
     }
 
+    /// The id of a token that a user named, remembered as long as that user is.
+    pub fn said(&self, user: UserId, kind: TokenKind, name: &str) -> Result<TokenId, Collision> {
+        let spelt = kind.spell(name);
+        let id = TokenId::of(&spelt);
+        let known = |known: &Said| known.get(&id.0).is_some_and(|(_, by)| by.contains(&user.0));
+        if !known(&self.said.read().expect("no panic under the lock")) {
+            let mut said = self.said.write().expect("no panic under the lock");
+            let (known, by) = said.entry(id.0).or_insert_with(|| (Arc::from(&*spelt), BTreeSet::new()));
+            same(known, &spelt)?;
+            by.insert(user.0);
+        }
+        match self.tokens.get(id.0) {
+            Some(known) => same(&known, &spelt).map(|()| id),
+            None => Ok(id),
+        }
+    }
+
+    /// Who named which token, by token and user.
+    pub fn all_said(&self) -> Vec<(UserId, Arc<str>)> {
+        let said = self.said.read().expect("no panic under the lock");
+        let of =
+            |(spelt, by): &(Arc<str>, BTreeSet<u64>)| by.iter().map(|user| (UserId(*user), spelt.clone())).collect::<Vec<_>>();
+        said.values().flat_map(of).collect()
+    }
+
+    /// Forgets the spelling of a user, and of what only they have named.
+    pub fn forget(&self, user: UserId) {
+        self.users.forget(user.0);
+        let mut said = self.said.write().expect("no panic under the lock");
+        said.retain(|_, (_, by)| !by.remove(&user.0) || !by.is_empty());
+    }
+
+    /// The full spelling of a token.
+    pub fn spelling(&self, id: TokenId) -> Option<Arc<str>> {
+        let said = || self.said.read().expect("no panic under the lock").get(&id.0).map(|(spelt, _)| spelt.clone());
+        self.tokens.get(id.0).or_else(said)
+    }
+
     /// The spelling of a token without its kind: `jazz` for `category:jazz`.
     pub fn bare_token(&self, id: TokenId) -> Option<String> {
-        self.tokens.get(id.0).map(|s| s.split_once(':').map_or(s.to_string(), |(_, bare)| bare.to_string()))
+        self.spelling(id).map(|s| s.split_once(':').map_or(s.to_string(), |(_, bare)| bare.to_string()))
     }
 }
 
@@ -122,5 +166,21 @@ mod tests {
         assert_eq!((refused.name.as_str(), refused.known.as_str()), ("b", "a"));
         table.forget(7);
         assert_eq!(table.get(7), None);
+    }
+
+    #[test]
+    fn what_a_user_named_goes_with_the_last_who_named_it_unless_an_item_has_it() {
+        let names = Names::default();
+        let users = ["a", "b"].map(|user| names.user(user).expect("no collision"));
+        let said = |user: usize, name| names.said(users[user], TokenKind::Tag, name).expect("no collision");
+        let (own, shared, known) = (said(0, "own"), said(0, "shared"), said(0, "known"));
+        assert_eq!(said(1, "shared"), shared);
+        names.token(TokenKind::Tag, "known").expect("no collision");
+        let spelt = || [own, shared, known].map(|token| names.bare_token(token));
+        assert_eq!(spelt(), ["own", "shared", "known"].map(|name| Some(name.to_string())));
+        names.forget(users[0]);
+        assert_eq!(spelt(), [None, Some("shared".to_string()), Some("known".to_string())]);
+        assert_eq!(names.all_said(), [(users[1], Arc::from("tag:shared"))]);
+        assert_eq!((names.users.get(users[0].0), names.users.len()), (None, 1));
     }
 }

@@ -9,7 +9,8 @@ use super::jsonl::Jsonl;
 pub use super::jsonl::Undelivered;
 #[cfg(feature = "kafka")]
 use super::topic::Topic;
-use crate::model::{Change, Epoch, ItemId, Names};
+use crate::model::forget::{Eraser, Leavers};
+use crate::model::{Change, Epoch, ItemId, Names, UserId};
 use crate::sources::KafkaParams;
 
 /// `[changes]`
@@ -33,6 +34,16 @@ pub enum Kind {
 pub trait Feed: Send {
     /// Gives out the slates among `changes`, all of one epoch. On an error the lines are lost and the feed goes on.
     fn slates(&mut self, epoch: &Epoch, changes: &[Change]) -> Result<(), Undelivered>;
+
+    /// A user was forgotten, and nothing was said of them since.
+    fn gone(&mut self, _user: &str) -> Result<(), Undelivered> {
+        Ok(())
+    }
+
+    /// What takes users out of it again, where that is possible.
+    fn eraser(&self) -> Option<Eraser> {
+        None
+    }
 }
 
 /// The feed that `params` ask for: `slates.jsonl` in `state_dir`, the topic of slates, or none.
@@ -88,7 +99,23 @@ struct FileFeed {
     file: Jsonl,
 }
 
+/// A line as it is kept: not where it is about one of the users, told before they left.
+fn without(line: &str, leavers: &Leavers) -> Option<String> {
+    #[derive(Deserialize)]
+    struct About {
+        user_id: String,
+        epoch: u64,
+    }
+    let theirs = |about: About| leavers.takes_answer(UserId::of(&about.user_id), about.epoch);
+    (!serde_json::from_str(line).is_ok_and(theirs)).then(|| line.to_string())
+}
+
 impl Feed for FileFeed {
+    fn eraser(&self) -> Option<Eraser> {
+        let file = self.file.clone();
+        Some(Box::new(move |leavers| file.rewrite(|line| without(line, leavers)).map_err(|e| e.to_string())))
+    }
+
     fn slates(&mut self, epoch: &Epoch, changes: &[Change]) -> Result<(), Undelivered> {
         for line in changes.iter().filter_map(|change| line(&self.names, epoch, change)) {
             self.file.append(&line)?;
@@ -105,6 +132,10 @@ struct KafkaFeed {
 
 #[cfg(feature = "kafka")]
 impl Feed for KafkaFeed {
+    fn gone(&mut self, user: &str) -> Result<(), Undelivered> {
+        self.topic.delete(user) // a compacted topic lets go of what it holds of the key
+    }
+
     fn slates(&mut self, epoch: &Epoch, changes: &[Change]) -> Result<(), Undelivered> {
         for line in changes.iter().filter_map(|change| line(&self.names, epoch, change)) {
             let text = serde_json::to_vec(&line).expect("a struct of texts and numbers is JSON");
@@ -125,7 +156,8 @@ impl Feed for NoFeed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Surface, UserId};
+    use crate::model::Surface;
+    use crate::model::forget::Until;
 
     #[test]
     fn a_line_says_what_entered_and_what_left() {
@@ -150,5 +182,10 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("slates.jsonl")).expect("it is there");
         let line = r#"{"user_id":"u","surface":"home","epoch":3,"as_of":9,"entered":["a"],"left":["b","c"]}"#;
         assert_eq!(text, format!("{line}\n"));
+
+        let erase = feed.eraser().expect("a file can be written anew");
+        let leavers = |epoch| Leavers { users: [(user, Until { accepted: 0, epoch })].into(), ..Leavers::default() };
+        assert_eq!((erase(&leavers(2)), erase(&leavers(3)), erase(&leavers(3))), (Ok(0), Ok(1), Ok(0)));
+        assert_eq!(std::fs::read_to_string(dir.path().join("slates.jsonl")).expect("it is there"), "");
     }
 }

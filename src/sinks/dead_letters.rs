@@ -8,6 +8,7 @@ use super::jsonl::{Jsonl, Undelivered};
 #[cfg(feature = "kafka")]
 use super::topic::Topic;
 use crate::model::Dead;
+use crate::model::forget::{Eraser, Leavers};
 use crate::sources::KafkaParams;
 
 /// The file is set aside at this size; one old one is kept.
@@ -44,6 +45,12 @@ impl DeadLetters {
         }
     }
 
+    /// What takes users out of the file. A letter keeps its place; what the topic holds is for its own retention.
+    pub fn eraser(&self) -> Eraser {
+        let file = self.file.clone();
+        Box::new(move |leavers| file.rewrite(|line| without(line, leavers)).map_err(|e| e.to_string()))
+    }
+
     /// Writes the letters of an epoch.
     pub fn write<'a>(&mut self, epoch: u64, letters: impl Iterator<Item = &'a Dead>) -> Result<(), Undelivered> {
         let mut any = false;
@@ -67,9 +74,27 @@ impl DeadLetters {
     }
 }
 
+/// What stands for what a letter said of somebody who is forgotten.
+const FORGOTTEN: &str = "(forgotten)";
+
+/// A line as it is kept: without what was said and sent, where that names one of the users.
+fn without(line: &str, leavers: &Leavers) -> Option<String> {
+    let Ok(serde_json::Value::Object(mut letter)) = serde_json::from_str(line) else { return Some(line.to_string()) };
+    let epoch = letter.get("epoch").and_then(|epoch| epoch.as_u64()).unwrap_or_default();
+    let named = |text: &str| leavers.named_in(text, |until| epoch <= until.epoch);
+    let names = |text: Option<&serde_json::Value>| text.and_then(|text| text.as_str()).is_some_and(named);
+    if !names(letter.get("sample")) && !names(letter.get("reason")) {
+        return Some(line.to_string());
+    }
+    ["sample", "reason"].into_iter().for_each(|field| drop(letter.insert(field.to_string(), FORGOTTEN.into())));
+    Some(serde_json::Value::Object(letter).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UserId;
+    use crate::model::forget::Until;
 
     #[test]
     fn a_letter_has_its_place_and_its_reason() {
@@ -83,5 +108,26 @@ mod tests {
             format!("{{{place},\"reason\":\"no `user_id`\",\"sample\":\"{{\\n\\\"\",\"epoch\":7}}\n")
         };
         assert_eq!(text, line(2) + &line(3));
+    }
+
+    #[test]
+    fn a_letter_of_a_forgotten_user_keeps_its_place_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let mut letters = DeadLetters::open(dir.path(), None).expect("it opens");
+        let of = |offset, reason: &str, sample: &str| Dead {
+            topic: "t".into(),
+            partition: 1,
+            offset,
+            reason: reason.into(),
+            sample: sample.into(),
+        };
+        let dead = [of(2, "no", r#"{"user_id":"gone""#), of(3, "the id `gone` is", "x"), of(4, "no", r#"{"user_id":"stays""#)];
+        letters.write(7, dead.iter()).expect("there is room");
+        let users = [(UserId::of("gone"), Until { accepted: 0, epoch: 7 })].into();
+        assert_eq!(letters.eraser()(&Leavers { users, ..Leavers::default() }), Ok(2));
+        let text = std::fs::read_to_string(dir.path().join("dead/dead.jsonl")).expect("it is there");
+        assert!(!text.contains("gone") && text.contains("stays"), "{text}");
+        let offsets: Vec<_> = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line")).collect();
+        assert_eq!(offsets.iter().map(|line| line["offset"].as_u64()).collect::<Vec<_>>(), [Some(2), Some(3), Some(4)]);
     }
 }

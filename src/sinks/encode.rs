@@ -228,7 +228,7 @@ impl Encoder {
     }
 
     fn token_name(&self, token: TokenId) -> Option<Arc<str>> {
-        self.names.tokens.get(token.0)
+        self.names.spelling(token)
     }
 
     fn skip(&self) {

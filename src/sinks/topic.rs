@@ -60,7 +60,15 @@ impl Topic {
 
     /// Queues a record; waits while the queue is full (records leave it when taken or out of time).
     pub(super) fn send(&self, key: &str, payload: &[u8]) -> Result<(), Undelivered> {
-        let mut record = BaseRecord::to(&self.name).key(key).payload(payload);
+        self.queue(BaseRecord::to(&self.name).key(key).payload(payload))
+    }
+
+    /// Queues a deletion of a key.
+    pub(super) fn delete(&self, key: &str) -> Result<(), Undelivered> {
+        self.queue(BaseRecord::to(&self.name).key(key))
+    }
+
+    fn queue(&self, mut record: BaseRecord<'_, str, [u8]>) -> Result<(), Undelivered> {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

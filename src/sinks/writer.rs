@@ -27,7 +27,7 @@ const SETTLED: usize = 64;
 /// The first pause when the store is away; it doubles up to `retry_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Epochs that may have been read, and their names met, before the writer sees the first of them: a name met by then is still needed.
-const READ_AHEAD: u64 = 640;
+pub const READ_AHEAD: u64 = 640;
 /// Tries after the last epoch, before what is dirty is given up.
 const LAST_TRIES: u32 = 8;
 
@@ -61,16 +61,32 @@ impl Left {
     /// As saved.
     pub fn of(parts: &[Part]) -> Result<Self, String> {
         let mut left = Self::default();
-        let unreadable = |e: postcard::Error| format!("the snapshot's {UID} cannot be read: {e}");
         for entry in parts.iter().filter(|part| part.uid == UID).flat_map(|part| &part.entries) {
             match entry.payload.split_first() {
-                Some((0, body)) => (left.shown, left.next, left.forgotten) = postcard::from_bytes(body).map_err(unreadable)?,
+                Some((0, body)) => (left.shown, left.next, left.forgotten) = marks(body)?,
                 Some((_, body)) => left.dirty.push(postcard::from_bytes(body).map_err(unreadable)?),
                 None => return Err(format!("the snapshot's {UID} has an empty entry")),
             }
         }
         Ok(left)
     }
+}
+
+/// The users whose names are to go and are not gone, as saved.
+pub fn leaving(parts: &[Part]) -> Result<BTreeSet<UserId>, String> {
+    let entries = parts.iter().filter(|part| part.uid == UID).flat_map(|part| &part.entries);
+    let of_marks = entries.filter_map(|entry| entry.payload.strip_prefix(&[0]));
+    let users = of_marks.map(|body| Ok(marks(body)?.2.into_iter().map(|(user, _)| user)));
+    Ok(users.collect::<Result<Vec<_>, String>>()?.into_iter().flatten().collect())
+}
+
+/// What the store shows and will show, and who is to be forgotten since which epoch.
+fn marks(body: &[u8]) -> Result<(Applied, Applied, Vec<(UserId, u64)>), String> {
+    postcard::from_bytes(body).map_err(unreadable)
+}
+
+fn unreadable(error: postcard::Error) -> String {
+    format!("the snapshot's {UID} cannot be read: {error}")
 }
 
 /// Whom a writer tells.
@@ -436,14 +452,20 @@ impl Loop {
         self.meters.shown(&self.shown, &mut self.accepted);
         let skipped = self.encoder.skipped();
         self.meters.skipped.increment(skipped - std::mem::replace(&mut self.stats.skipped, skipped));
-        let (shown, names) = (self.shown.epoch, self.encoder.names());
-        self.forgotten.retain(|user, epoch| {
-            let due = shown >= *epoch + READ_AHEAD;
-            if due {
-                names.users.forget(user.0);
-            }
-            !due
-        });
+        let shown = self.shown.epoch;
+        let due: Vec<UserId> =
+            self.forgotten.extract_if(.., |_, epoch| shown >= *epoch + READ_AHEAD).map(|(user, _)| user).collect();
+        due.into_iter().for_each(|user| self.let_go(user));
+    }
+
+    /// A name that nothing needs any more.
+    fn let_go(&mut self, user: UserId) {
+        let names = self.encoder.names();
+        if let Some(name) = names.users.get(user.0) {
+            let told = self.changes.gone(&name);
+            warn_once(&mut self.feed_fails, "changes of slates could not be given out", told);
+        }
+        names.forget(user);
     }
 
     /// Notes that the store did not take a batch; yields how long to wait.
@@ -501,7 +523,7 @@ fn news_of(change: &Change) -> Option<UserId> {
         Change::Slate { user, slate: Some(_), .. }
         | Change::Signals(SignalKey::User(user), Some(_))
         | Change::Interests(user, Some(_)) => Some(*user),
-        Change::Seen(user, items) if !items.is_empty() => Some(*user),
+        Change::Seen(user, items) if items.iter().any(|(_, at)| at.is_some()) => Some(*user),
         _ => None,
     }
 }

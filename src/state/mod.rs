@@ -16,7 +16,7 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved};
 
 pub mod folder;
-mod frame;
+pub mod frame;
 mod log;
 pub mod look;
 pub mod manifest;
@@ -212,7 +212,7 @@ impl State {
         let (format, generation, head) = (manifest::FORMAT, self.generation, snapshot.head.clone());
         let manifest = Manifest { format, generation, written_ms: now_ms(), parent, head, parts };
         self.publish(&manifest)?;
-        if let Err(e) = self.clean(keep.max(1)) {
+        if let Err(e) = self.clean(keep.max(1), 0) {
             tracing::warn!("snapshot {} is safe, but what it makes superfluous is still there: {e}", manifest.head.epoch.number);
         }
         Ok(Committed { epoch: manifest.head.epoch.number, files: manifest.segments().count(), written, bytes })
@@ -227,11 +227,22 @@ impl State {
         self.store.create(COMMITTED, Bytes::from_static(b"there is a snapshot here since this file was made\n")).map(drop)
     }
 
-    /// Deletes manifests after the `keep` newest that are usable, segments that no manifest names any more, what of the log came
+    /// Deletes snapshots of before this epoch, but never the newest.
+    pub fn drop_before(&self, epoch: u64) -> Result<(), StateError> {
+        self.clean(usize::MAX, epoch)
+    }
+
+    /// Where the oldest usable snapshot stands: nothing before it is read again.
+    pub fn oldest(&self) -> Result<Option<Head>, StateError> {
+        let Kept { first, .. } = self.kept(usize::MAX, 0)?;
+        Ok(first)
+    }
+
+    /// Deletes manifests after the `keep` newest that are usable, or of before the epoch `from`, segments that no manifest names any more, what of the log came
     /// before the oldest, and older claims.
-    fn clean(&self, keep: usize) -> Result<(), StateError> {
+    fn clean(&self, keep: usize, from: u64) -> Result<(), StateError> {
         fence(&*self.store, self.generation)?;
-        let Kept { superfluous, named, oldest } = self.kept(keep)?;
+        let Kept { superfluous, named, first } = self.kept(keep, from)?;
         superfluous.iter().try_for_each(|name| self.store.delete(&name.to_string()))?;
         // Before the segments: a manifest that came back after a crash would name what is gone.
         self.store.sync("")?;
@@ -242,17 +253,17 @@ impl State {
             }
         }
         self.sound.lock().expect(UNPOISONED).retain(|_, segment| named.contains(&segment.path));
-        log::trim(&*self.store, oldest)?;
+        log::trim(&*self.store, first.map_or(0, |head| head.epoch.number))?;
         let older = claims(&*self.store)?.into_iter().filter(|generation| *generation < self.generation);
         older.map(claim_path).try_for_each(|path| self.store.delete(&path))
     }
 
-    fn kept(&self, keep: usize) -> Result<Kept, StateError> {
+    fn kept(&self, keep: usize, from: u64) -> Result<Kept, StateError> {
         let Manifests { names, overtaken } = look::manifests(&*self.store)?;
-        let mut kept = Kept { superfluous: overtaken, named: BTreeSet::new(), oldest: 0 };
+        let mut kept = Kept { superfluous: overtaken, named: BTreeSet::new(), first: None };
         let mut usable = 0;
         for name in names {
-            if usable == keep {
+            if usable == keep || usable > 0 && name.epoch < from {
                 kept.superfluous.push(name);
                 continue;
             }
@@ -260,7 +271,7 @@ impl State {
                 Ok(manifest) => {
                     kept.named.extend(manifest.segments().map(|segment| segment.path.clone()));
                     if !self.unusable.lock().expect(UNPOISONED).contains(&name) {
-                        (usable, kept.oldest) = (usable + 1, name.epoch);
+                        (usable, kept.first) = (usable + 1, Some(manifest.head));
                     }
                 }
                 Err(Refused::Damaged(_)) => {}
@@ -275,8 +286,8 @@ struct Kept {
     superfluous: Vec<Name>,
     /// Paths of segments.
     named: BTreeSet<String>,
-    /// The epoch of the oldest usable one.
-    oldest: u64,
+    /// Of the oldest usable one.
+    first: Option<Head>,
 }
 
 /// A commit under way.

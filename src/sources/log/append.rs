@@ -142,6 +142,15 @@ impl Inner {
     }
 }
 
+/// Begins a new segment of a partition, so that nobody appends any more to those there are.
+pub(super) fn begin_segment(dir: &Path, role: Role, partition: u32) -> Result<(), SourceError> {
+    let lock = lock_file(dir).map_err(retry)?;
+    let _locked = Locked::new(&lock).map_err(retry)?;
+    let mut tail = Tail::open(dir, role, partition)?;
+    tail.catch_up()?;
+    if tail.end.next_offset() > tail.end.base() { tail.begin_segment(true) } else { Ok(()) }
+}
+
 impl Tail {
     fn open(dir: &Path, role: Role, partition: u32) -> Result<Self, SourceError> {
         let (folder, name) = (partition_folder(dir, role, partition), name(role, partition));

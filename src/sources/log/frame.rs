@@ -1,5 +1,5 @@
 //! One record as bytes of a segment: `length u32 | crc32 u32 | body`, little endian, where the body is
-//! `accepted_ms i64 | key length u32 | key | 1 payload, or 0 for a deletion`. A frame is whole or it is not there: a cut or
+//! `accepted_ms i64 | key length u32 | key | 1 payload, or 0 for a deletion, or 2 zeros for what was blanked`. A frame is whole or it is not there: a cut or
 //! changed frame never decodes to a record.
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ pub struct Frame {
     pub key: Bytes,
     /// `None`: a deletion.
     pub payload: Option<Bytes>,
+    /// Its content was taken out: its offset is all that is left of it.
+    pub blank: bool,
 }
 
 /// What stands at the beginning of some bytes.
@@ -78,11 +80,20 @@ pub fn decode(bytes: &Bytes) -> Decoded {
 fn decode_body(body: &Bytes) -> Option<Frame> {
     let accepted_ms = i64::from_le_bytes(body.get(..8)?.try_into().ok()?);
     let key_end = 12 + u32_at(body, 8)? as usize;
-    let payload = match body.get(key_end)? {
-        0 => None,
-        _ => Some(body.slice(key_end + 1..)),
+    let (payload, blank) = match body.get(key_end)? {
+        0 => (None, false),
+        2 => (None, true),
+        _ => (Some(body.slice(key_end + 1..)), false),
     };
-    Some(Frame { accepted_ms, key: body.slice(12..key_end), payload })
+    Some(Frame { accepted_ms, key: body.slice(12..key_end), payload, blank })
+}
+
+/// A frame that takes as many bytes as this one and holds nothing of it but when it was accepted.
+pub fn blanked(frame: &Frame) -> Vec<u8> {
+    let mut body = vec![0; body_length(&frame.key, frame.payload.as_deref())];
+    body[..8].copy_from_slice(&frame.accepted_ms.to_le_bytes());
+    body[12] = 2;
+    [&(body.len() as u32).to_le_bytes()[..], &crc32fast::hash(&body).to_le_bytes(), &body].concat()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -96,8 +107,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn frame() -> impl Strategy<Value = Frame> {
-        (any::<i64>(), vec(any::<u8>(), 0..40), proptest::option::of(vec(any::<u8>(), 0..200)))
-            .prop_map(|(accepted_ms, key, payload)| Frame { accepted_ms, key: key.into(), payload: payload.map(Bytes::from) })
+        (any::<i64>(), vec(any::<u8>(), 0..40), proptest::option::of(vec(any::<u8>(), 0..200))).prop_map(
+            |(accepted_ms, key, payload)| Frame { accepted_ms, key: key.into(), payload: payload.map(Bytes::from), blank: false },
+        )
     }
 
     fn bytes_of(frame: &Frame) -> Vec<u8> {
@@ -113,6 +125,14 @@ mod tests {
             let length = bytes.len();
             bytes.extend(tail);
             prop_assert_eq!(decode(&bytes.into()), Decoded::Whole(frame, length));
+        }
+
+        #[test]
+        fn a_blank_is_as_long_as_what_it_was_and_holds_nothing_of_it(frame in frame()) {
+            let (bytes, blank) = (bytes_of(&frame), blanked(&frame));
+            prop_assert_eq!(bytes.len(), blank.len());
+            let left = Frame { key: Bytes::new(), payload: None, blank: true, ..frame };
+            prop_assert_eq!(decode(&blank.into()), Decoded::Whole(left, bytes.len()));
         }
 
         #[test]
@@ -149,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_layout_stays() {
-        let frame = Frame { accepted_ms: 1, key: "k".into(), payload: Some("v".into()) };
+        let frame = Frame { accepted_ms: 1, key: "k".into(), payload: Some("v".into()), blank: false };
         let bytes = bytes_of(&frame);
         assert_eq!(bytes[..4], [15, 0, 0, 0]);
         assert_eq!(bytes[8..], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'k', 1, b'v']);

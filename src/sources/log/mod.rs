@@ -1,5 +1,5 @@
 //! The embedded log: `<folder>/<role>-<partition>/<first offset>.log`, append-only, with the contract of a Kafka topic. An
-//! offset, once read, means the same record for ever.
+//! offset, once read, means the same record for ever, or none any more.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -7,6 +7,7 @@
 //! | `segment` | a partition on disk, and walking over it |
 //! | `append` | writing, by several processes in turn |
 //! | `source` | reading all partitions, without locks |
+//! | `erase` | taking users' records out |
 //! | `bell` | waking readers in this process |
 
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,13 @@ use crate::sources::{Positions, Role, SourceError};
 
 mod append;
 mod bell;
+mod erase;
 pub mod frame;
 mod segment;
 mod source;
 
 pub use append::LogAppender;
+pub use erase::erase;
 pub use source::LogSource;
 
 /// `[log]`

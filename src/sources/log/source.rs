@@ -61,9 +61,13 @@ fn take_some(
     max: usize,
     into: &mut Vec<Record>,
 ) -> Result<usize, SourceError> {
-    for taken in 0..max {
+    let mut taken = 0;
+    while taken < max {
         let offset = cursor.next_offset();
-        let Some(frame) = cursor.read()? else { return Ok(taken) };
+        let Some(frame) = cursor.read()? else { break };
+        if frame.blank {
+            continue;
+        }
         into.push(Record {
             role: *role,
             partition: *partition,
@@ -72,8 +76,9 @@ fn take_some(
             payload: frame.payload,
             accepted_ms: frame.accepted_ms,
         });
+        taken += 1;
     }
-    Ok(max)
+    Ok(taken)
 }
 
 impl Source for LogSource {
