@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 use timely::communication::WorkerGuards;
 
 use crate::cluster::ClusterError;

@@ -70,8 +70,10 @@ impl Run {
         run
     }
 
-    fn kill(mut self) {
+    /// `kill -9`; yields when the state is nobody's. (The engine ends with its supervisor.)
+    fn kill(mut self, dir: &Path) {
         self.end();
+        wait("the engine is gone", || File::open(dir.join("state/lock")).is_ok_and(|lock| lock.try_lock().is_ok()));
     }
 
     fn end(&mut self) {
@@ -290,7 +292,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     wait_for_answers(dir, &redis);
     wait("the order is applied", || said(dir, "applied").is_some());
     let forgotten_in = said(dir, "applied").and_then(|line| line["epoch"].as_u64()).expect("an epoch");
-    run.kill();
+    run.kill(dir);
     for entry in std::fs::read_dir(dir.join("state")).expect("a folder").flatten() {
         if Name::parse(&entry.file_name().to_string_lossy()).is_some_and(|name| name.epoch >= forgotten_in) {
             std::fs::write(entry.path(), "damaged").expect("written");
@@ -328,7 +330,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
 
     // Everybody else's numbers are those of a run over the same epochs in which they never were.
     let left = counted(support::redis::dump(&mut connection(&redis)));
-    run.kill();
+    run.kill(dir);
     stop.store(true, Ordering::Release);
     archiver.join().expect("it does not panic");
     let bindings = State::open(kept.path()).expect("nobody has it").bindings(None).expect("the archive is whole");
