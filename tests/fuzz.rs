@@ -261,7 +261,7 @@ fn head(number: u64) -> Head {
 }
 
 fn entries() -> Vec<Saved> {
-    let entry = |n: u16| Saved { group: n % 1024, shared: n % 3 == 0, payload: vec![n as u8; usize::from(n % 40)] };
+    let entry = |n: u16| Saved { group: n % 1024, shared: n.is_multiple_of(3), payload: vec![n as u8; usize::from(n % 40)] };
     let mut entries: Vec<Saved> = (0..60).map(|n| entry(n * 17)).collect();
     entries.sort();
     entries
