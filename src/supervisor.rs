@@ -33,6 +33,9 @@ pub const LASTING: [i32; 2] = [2, 78];
 /// How often the child is looked after.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What lies between two looks counts for so much at most: the supervisor may have been held itself.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -100,7 +103,7 @@ pub fn supervise(
 
 /// Waits for the child's end, passing signals on. With how it ended, and the last signal that was passed on.
 fn look_after(child: &mut Child, signals: &Receiver<Signal>, held: Duration) -> io::Result<(ExitStatus, Option<Signal>)> {
-    let (pid, mut asked, mut stopped) = (Pid::from_child(child), None, Duration::ZERO);
+    let (pid, mut asked, mut stopped, mut looked) = (Pid::from_child(child), None, Duration::ZERO, Instant::now());
     loop {
         match signals.recv_timeout(LOOK) {
             Ok(signal) => {
@@ -113,7 +116,8 @@ fn look_after(child: &mut Child, signals: &Receiver<Signal>, held: Duration) -> 
         if let Some(status) = child.try_wait()? {
             return Ok((status, asked));
         }
-        stopped = if is_stopped(pid)? { stopped + LOOK } else { Duration::ZERO };
+        let since = std::mem::replace(&mut looked, Instant::now()).elapsed().min(LONGEST_LOOK);
+        stopped = if is_stopped(pid)? { stopped + since } else { Duration::ZERO };
         if stopped > held {
             tracing::error!(?held, "the engine was stopped (SIGSTOP) for too long: it is ended");
             child.kill()?;

@@ -6,10 +6,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Looks within the time an epoch may take.
 const LOOKS: u32 = 30;
+/// What lies between two looks counts for so many looks at most: the rest of it this process was held.
+const LONGEST: u32 = 2;
 /// The first epoch waits for the workers to load their state: this many times as long.
 const FIRST: u32 = 10;
 
@@ -61,19 +63,24 @@ impl Progress {
     }
 }
 
-/// For how many looks nothing has moved.
-#[derive(Default)]
+/// For how long nothing has moved. Pure: the time between looks is handed in.
 struct Stall {
+    allowed: Duration,
     passed: u64,
-    looks: u32,
+    stood: Duration,
 }
 
 impl Stall {
-    /// One look; `true`: it has stood for too long.
-    fn look(&mut self, given: u64, passed: u64) -> bool {
+    fn new(allowed: Duration) -> Self {
+        Self { allowed, passed: 0, stood: Duration::ZERO }
+    }
+
+    /// A look, so long after the one before; `true`: it has stood for too long.
+    fn look(&mut self, since: Duration, given: u64, passed: u64) -> bool {
         let stands = passed < given && passed == self.passed;
-        (self.passed, self.looks) = (passed, if stands { self.looks + 1 } else { 0 });
-        self.looks >= if passed == 0 { LOOKS * FIRST } else { LOOKS }
+        let counts = since.min(self.allowed / LOOKS * LONGEST);
+        (self.passed, self.stood) = (passed, if stands { self.stood + counts } else { Duration::ZERO });
+        self.stood >= self.allowed * if passed == 0 { FIRST } else { 1 }
     }
 }
 
@@ -84,12 +91,12 @@ pub fn start(progress: &Arc<Progress>, stalled_after: Duration) -> std::io::Resu
 }
 
 fn watch(watched: &Weak<Progress>, stalled_after: Duration) {
-    let mut stall = Stall::default();
+    let (mut stall, mut looked) = (Stall::new(stalled_after), Instant::now());
     loop {
         std::thread::sleep(stalled_after / LOOKS);
         let Some(progress) = watched.upgrade() else { return };
         let (given, passed) = (progress.given(), progress.passed());
-        if stall.look(given, passed) {
+        if stall.look(std::mem::replace(&mut looked, Instant::now()).elapsed(), given, passed) {
             let (newest, frontiers) = (given - 1, progress.frontiers());
             tracing::error!(
                 epoch = passed,
@@ -106,18 +113,22 @@ fn watch(watched: &Weak<Progress>, stalled_after: Duration) {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// With 30 s allowed and a look each second.
     fn looks_until_stalled(given: u64, passed: u64) -> Option<u32> {
-        let mut stall = Stall::default();
-        (1..=1000).find(|_| stall.look(given, passed))
+        let mut stall = Stall::new(30 * SECOND);
+        (1..=1000).find(|_| stall.look(SECOND, given, passed))
     }
 
     #[test]
     fn only_an_epoch_that_stands_is_a_stall() {
         assert_eq!(looks_until_stalled(8, 8), None, "everything is passed: the input is quiet, or the store is away");
-        assert_eq!(looks_until_stalled(9, 8), Some(LOOKS + 1), "one look more, to have seen it stand");
-        assert_eq!(looks_until_stalled(9, 0), Some(LOOKS * FIRST), "state is being loaded");
-        let mut stall = Stall::default();
-        assert!((1..1000).all(|n| !stall.look(n + 4, n)), "slow is not stalled");
+        assert_eq!(looks_until_stalled(9, 8), Some(31), "one look more, to have seen it stand");
+        assert_eq!(looks_until_stalled(9, 0), Some(300), "state is being loaded");
+        let mut stall = Stall::new(30 * SECOND);
+        assert!((1..1000).all(|n| !stall.look(SECOND, n + 4, n)), "slow is not stalled");
+        assert!((0..10).all(|_| !stall.look(3600 * SECOND, 1003, 999)), "the process itself was held, each time for an hour");
     }
 
     #[test]
