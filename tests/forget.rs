@@ -260,7 +260,6 @@ fn counted(dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
 }
 
 #[test]
-#[ignore = "fails at Redis: what stays of seen:{user}, its fence, lives for slate_ttl; the checks after that have not been seen to hold"]
 fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one() {
     let (redis, dir, said_in) =
         (RedisServer::start(), tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));

@@ -79,13 +79,20 @@ impl Encoder {
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
-            Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return,
+            Change::Forgotten(user) => self.farewell(*user, when),
+            Change::Dead(_) | Change::Account(_) => return,
             Change::Ranking(..) | Change::Learned(_) => return,
         };
         match write {
             Some(write) => out.push(write),
             None => self.skip(),
         }
+    }
+
+    /// All that is still there of a user of whom everything was taken back: the fence of what they had seen, under their name.
+    fn farewell(&self, user: UserId, when: When) -> Option<Write> {
+        let key = self.keys.seen(&self.user_name(user)?);
+        Some(self.delete(key, Sort::Ranked, when))
     }
 
     fn slate(&self, user: UserId, surface: Surface, slate: Option<&Slate>, when: When) -> Option<Write> {
@@ -434,10 +441,19 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_of_a_forgotten_user_goes_soon() {
+        let (encoder, names) = encoder();
+        let user = names.user("u").expect("no collision");
+        let (key, ttl) = ("od:seen:{u}".to_string(), params().tombstone_ttl);
+        let expected = Write::Delete { key, sort: Sort::Ranked, ttl, fence: FENCE };
+        assert_eq!(write_of(&encoder, Change::Forgotten(user)), Some(expected));
+    }
+
+    #[test]
     fn some_changes_are_not_for_the_store() {
         let (encoder, _) = encoder();
         let dead = Dead { topic: "t".into(), partition: 0, offset: 0, reason: "r".into(), sample: "s".into() };
-        for change in [Change::Dead(dead), Change::Account(Default::default()), Change::Forgotten(UserId(1))] {
+        for change in [Change::Dead(dead), Change::Account(Default::default())] {
             assert_eq!(write_of(&encoder, change), None);
         }
         assert_eq!(encoder.skipped(), 0);

@@ -156,6 +156,7 @@ impl Writer {
                 hooks,
                 dirty,
                 forgotten: params.left.forgotten.iter().copied().collect(),
+                farewells: Vec::new(),
                 accepted: Accepted::default(),
                 shown,
                 next,
@@ -199,6 +200,8 @@ struct Loop {
     dirty: Dirty,
     /// Users whose names go, and the epoch that forgot them.
     forgotten: BTreeMap<UserId, u64>,
+    /// Deletions of what is left of those whose names went; they spell them, so they are not dirty keys.
+    farewells: Vec<Write>,
     accepted: Accepted,
     /// What the store shows.
     shown: Applied,
@@ -286,7 +289,7 @@ impl Loop {
     }
 
     fn behind(&self) -> bool {
-        self.dirty.len() > 0 || self.shown != self.next
+        self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty()
     }
 
     fn merge(&mut self, completed: Completed) {
@@ -356,7 +359,7 @@ impl Loop {
             self.write(urgent)?;
         }
         let settling = self.dirty.take_settling(SETTLED);
-        if settling.is_empty() && self.shown == self.next { Ok(()) } else { self.write(settling) }
+        if settling.is_empty() && !self.behind() { Ok(()) } else { self.write(settling) }
     }
 
     /// Writes what was taken, then shows how far that brings the answers.
@@ -364,6 +367,7 @@ impl Loop {
         for (change, epoch) in &taken {
             self.encoder.writes(change, epoch, self.params.generation, &mut self.batch);
         }
+        self.batch.extend(self.farewells.iter().cloned());
         let mark = self.mark();
         let known = Known { epoch: self.shown.epoch, tick_epoch: self.shown.tick_epoch, rebuilding: self.next.rebuilding };
         let written = self.store.write(&self.batch, &mark, known);
@@ -376,6 +380,7 @@ impl Loop {
                 return Err(error);
             }
         };
+        self.farewells.clear();
         self.count_writes(writes, found.refused);
         self.feed(taken);
         let lost = self.has_lost(&found, &mark);
@@ -458,8 +463,11 @@ impl Loop {
         due.into_iter().for_each(|user| self.let_go(user));
     }
 
-    /// A name that nothing needs any more.
+    /// A name that nothing needs any more. What it still stands on in the store is written with the next batch.
     fn let_go(&mut self, user: UserId) {
+        let Applied { epoch: number, clock_ms, watermark_ms, .. } = self.shown;
+        let now = Epoch { number, clock_ms, watermark_ms, tick: false, refreshes: None, save: false, retell: None };
+        self.encoder.writes(&Change::Forgotten(user), &now, self.params.generation, &mut self.farewells);
         let names = self.encoder.names();
         if let Some(name) = names.users.get(user.0) {
             let told = self.changes.gone(&name);

@@ -93,7 +93,7 @@ impl Partition<'_> {
             _ if frame.blank => false,
             _ if std::str::from_utf8(&frame.key).is_ok_and(|key| takes(UserId::of(key))) => true,
             Ok(Input::Event(event)) => takes(event.user),
-            Ok(Input::User(user, _) | Input::Control(Control::Forget { user })) => takes(user),
+            Ok(Input::User(user, _) | Input::Control(Control::Forget { user } | Control::Rank { user, .. })) => takes(user),
             Ok(Input::Control(Control::Revoke { users, .. })) => {
                 let gone: Vec<UserId> = users.iter().copied().filter(|user| takes(*user)).collect();
                 if !gone.is_empty() && gone.len() < users.len() {
