@@ -8,7 +8,7 @@ use overdrive::dataflows::ledger::{Update, UserDelta};
 use overdrive::dataflows::signals;
 use overdrive::model::decayed::{Decayed, Share};
 use overdrive::model::time::Window;
-use overdrive::model::{Epoch, ItemId, Kind, SignalKey, Signals, UserId};
+use overdrive::model::{Epoch, ItemId, Kind, Origin, SignalKey, Signals, UserId};
 use overdrive::operators::window::Panes;
 use overdrive::operators::{PerEpoch, Vault};
 use rustc_hash::FxHashMap;

@@ -55,7 +55,7 @@ fn by_count(events: &[(u64, u64, i64)]) -> String {
             let value = |i: &u64| (std::cmp::Reverse(counts[i]), first[i]);
             let better =
                 counts.keys().filter(|i| !own.contains(&(*user, **i)) && counts.contains_key(item) && value(i) < value(item));
-            let rank = counts.contains_key(item).then(|| (better.count() + 1).to_string()).unwrap_or_default();
+            let rank = if counts.contains_key(item) { (better.count() + 1).to_string() } else { String::new() };
             text += &format!("{row},{rank},{}\n", u8::from(!counts.contains_key(item)));
         }
         first.entry(*item).or_insert(row);

@@ -199,11 +199,11 @@ fn a_profile_that_came_after_the_forget_stays() {
     log.advance(SECOND);
     log.epoch(vec![Input::Event(view)]);
     let changes = run(&log, Run::plain());
-    let slates = changes.values().flatten().filter_map(|change| match change {
+    let mut slates = changes.values().flatten().filter_map(|change| match change {
         Change::Slate { user: of, slate: Some(slate), .. } if *of == user => Some(slate.clone()),
         _ => None,
     });
-    let last = slates.last().expect("who likes something has a slate");
+    let last = slates.next_back().expect("who likes something has a slate");
     assert!(!last.items.is_empty() && last.items.iter().all(|shown| shown.item != dataflow::item(2)), "{last:?}");
 }
 

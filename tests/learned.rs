@@ -144,7 +144,7 @@ fn the_reason_names_what_made_the_score() {
     fixed.learn.enabled = false;
     let unlearned = last_slate(&run_by(&log, Run::plain(), &fixed));
     assert_ne!(unlearned.items, last.items, "the learned blend is what serves");
-    let told = learned.values().flatten().filter_map(|c| if let Change::Learned(learned) = c { Some(learned) } else { None });
-    let told = told.last().expect("what was learned is told");
+    let mut told = learned.values().flatten().filter_map(|c| if let Change::Learned(learned) = c { Some(learned) } else { None });
+    let told = told.next_back().expect("what was learned is told");
     assert!(told.serves && told.groups > 100 && told.weights.iter().any(|(name, weight)| name == "next" && *weight > 0.0));
 }
