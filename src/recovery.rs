@@ -139,14 +139,25 @@ impl Recovery {
         let awaited = Arc::new(Mutex::new(privacy.awaited()));
         let (config, keep, done) = (self.config.clone(), self.keep, under_way.clone());
         let mut commits = Commits { state, names, config, workers, keep, done, privacy };
+        let closing = Arc::new(AtomicBool::new(false));
+        let hurry = closing.clone();
         let run = move || {
-            stand_back();
-            receiver.into_iter().for_each(|due| commits.take(due));
+            for due in receiver {
+                if hurry.load(Ordering::Acquire) { commits.take(due) } else { standing_back(|| commits.take(due)) }
+            }
         };
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(run);
         let thread = thread.map_err(|e| format!("the keeper thread cannot start: {e}"))?;
         let positions = self.positions();
-        Ok(Some(Keeper { log: Mutex::new(Some(log)), sender, thread, positions: Mutex::new(positions), under_way, awaited }))
+        Ok(Some(Keeper {
+            log: Mutex::new(Some(log)),
+            sender,
+            thread,
+            positions: Mutex::new(positions),
+            under_way,
+            awaited,
+            closing,
+        }))
     }
 }
 
@@ -185,6 +196,8 @@ pub struct Keeper {
     pub under_way: Arc<AtomicBool>,
     /// Epochs with orders to forget that the store does not show yet.
     awaited: Arc<Mutex<BTreeSet<u64>>>,
+    /// Somebody waits for the last snapshot.
+    closing: Arc<AtomicBool>,
 }
 
 /// What the keeper's thread is to do, in this order.
@@ -258,6 +271,7 @@ impl Keeper {
 
     /// Nothing more is bound: makes durable what was, and lets go of whoever hears of it.
     pub fn end_log(&self) {
+        self.closing.store(true, Ordering::Release);
         let log = self.log.lock().expect("no panic under the lock").take();
         log.into_iter().for_each(EpochLog::close);
     }
@@ -270,11 +284,15 @@ impl Keeper {
     }
 }
 
-/// Whoever computes or answers goes before this thread.
-fn stand_back() {
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "snapshots are written at the priority of everything else");
-    }
+/// Does it on a thread before which whoever computes or answers goes. (A thread that stood back cannot come forward again.)
+fn standing_back(run: impl FnOnce() + Send) {
+    let back = || {
+        if let Err(error) = rustix::process::nice(NICE) {
+            tracing::debug!(%error, "snapshots are written at the priority of everything else");
+        }
+        run();
+    };
+    std::thread::scope(|scope| scope.spawn(back).join()).expect("the keeper does not panic");
 }
 
 /// What the keeper's thread works with.
