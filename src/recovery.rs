@@ -70,8 +70,9 @@ impl Recovery {
         let config = digest(params);
         if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
             return Err(RecoveryError::Stop(format!(
-                "the state in {} was kept under other [ledger], [weights], [signals], [interests] or [neighbours] settings (digest \
-                 {saved}, now {config}); set them back, or move the folder away to build the state anew from what the log retains",
+                "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] or [learn] links \
+                 settings (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from what \
+                 the log retains",
                 dir.display()
             )));
         }

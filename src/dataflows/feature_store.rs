@@ -127,12 +127,12 @@ impl FeatureStore {
         self.carry(slot, i64::from(steps));
     }
 
-    /// Everything known of an item; `None` where it is unknown.
+    /// The number of an item; `None` where it has none.
     pub fn find(&self, item: ItemId) -> Option<Slot> {
         self.slots.get(&item).copied()
     }
 
-    /// The item of a number.
+    /// What is known of the item of a number.
     pub fn item(&self, slot: Slot) -> &Known {
         &self.items[slot as usize]
     }

@@ -63,12 +63,10 @@ impl Drive {
     }
 
     fn bar(&self, epochs: usize) -> ProgressBar {
-        if self.quiet {
-            return ProgressBar::hidden();
-        }
         let style = "{bar:30} {human_pos}/{human_len} groups, {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a template that a test has seen");
-        ProgressBar::new(epochs as u64).with_style(style)
+        let bar = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(epochs as u64) };
+        bar.with_style(style)
     }
 
     fn plan(&self, stream: &Stream) -> Plan {

@@ -19,7 +19,7 @@ pub struct Row {
     pub event: Event,
     /// The first of its user and item, and of a kind that is tested.
     pub tested: bool,
-    /// Its user, or its item, stood in no row before.
+    /// Its user stood in no row before.
     pub new_user: bool,
 }
 
