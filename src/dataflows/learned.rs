@@ -120,9 +120,23 @@ impl Learned {
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
+        self.hold_back();
         let most = self.scores.scores.iter().copied().fold(f32::MIN, f32::max);
         let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, most, user, board, store, weights, &request);
         self.sampler.drawn.iter().enumerate().map(shown).collect()
+    }
+
+    /// The model has learned nothing of items its sources do not bring, as those nobody took yet: none of them goes before the
+    /// average candidate.
+    fn hold_back(&mut self) {
+        let known = || self.sampler.drawn.iter().zip(&self.scores.scores).filter(|(drawn, _)| drawn.sources != 0);
+        let (sum, count) = known().fold((0.0f32, 0u32), |(sum, count), (_, score)| (sum + score, count + 1));
+        let average = if count > 0 { sum / count as f32 } else { f32::MAX };
+        for (drawn, score) in self.sampler.drawn.iter().zip(&mut self.scores.scores) {
+            if drawn.sources == 0 {
+                *score = score.min(average);
+            }
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a reason is made of, each once")]
