@@ -63,8 +63,12 @@ const NICE: i32 = 10;
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
     pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
+        Self::of(State::open(dir)?, params, keep)
+    }
+
+    /// As `open`, of a state that was taken.
+    pub fn of(state: State, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
         let began = Instant::now();
-        let state = State::open(dir)?;
         let snapshot = state.restore()?;
         let bound = state.bindings(snapshot.as_ref().map(|s| s.head.epoch.number))?;
         let config = digest(params);
@@ -73,7 +77,7 @@ impl Recovery {
                 "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] or [learn] links \
                  settings (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from what \
                  the log retains",
-                dir.display()
+                state.place()
             )));
         }
         if let Some(Snapshot { head, parts }) = &snapshot {
@@ -97,6 +101,16 @@ impl Recovery {
     /// The second half of the fence: grows with every start.
     pub fn generation(&self) -> u32 {
         self.state.as_ref().map_or(1, |state| state.generation())
+    }
+
+    /// Where it is kept; `None`: nothing is.
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_deref()
+    }
+
+    /// What is committed of what was handed over, by a run of so many workers.
+    pub fn snapshot(&self, names: &Names, workers: usize, taken: Taken) -> Snapshot {
+        taken.snapshot(names, &self.config, workers)
     }
 
     /// Where reading begins: at the snapshot, or where the first epoch did.
@@ -212,12 +226,20 @@ enum Due {
 }
 
 /// A snapshot to be made: what the operators handed over, and what the writer had left.
-struct Taken {
-    epoch: Epoch,
-    pace: Pace,
-    positions: Positions,
-    kept: Vec<Handed>,
-    left: Part,
+pub struct Taken {
+    pub epoch: Epoch,
+    pub pace: Pace,
+    pub positions: Positions,
+    pub kept: Vec<Handed>,
+    pub left: Part,
+}
+
+impl Taken {
+    fn snapshot(self, names: &Names, config: &str, workers: usize) -> Snapshot {
+        let Taken { epoch, pace, positions, kept, left } = self;
+        let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(names)]));
+        Snapshot { head: Head { epoch, pace, positions, workers, config: config.to_string() }, parts }
+    }
 }
 
 /// Leaves a snapshot's last part with the keeper.
@@ -328,11 +350,8 @@ impl Commits {
     }
 
     fn commit(&self, taken: Taken) -> bool {
-        let Taken { epoch, pace, positions, kept, left } = taken;
-        let began = Instant::now();
-        let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(&self.names)]));
-        let head = Head { epoch, pace, positions, workers: self.workers, config: self.config.clone() };
-        let committed = self.state.commit(&Snapshot { head, parts }, self.keep);
+        let (epoch, began) = (taken.epoch, Instant::now());
+        let committed = self.state.commit(&taken.snapshot(&self.names, &self.config, self.workers), self.keep);
         match &committed {
             Ok(committed) => {
                 gauge!(telemetry::SNAPSHOT_SECONDS).set(began.elapsed().as_secs_f64());

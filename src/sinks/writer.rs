@@ -132,7 +132,7 @@ impl Writer {
     pub fn spawn(
         store: Box<dyn Store>,
         encoder: Encoder,
-        mut params: Params,
+        params: Params,
         rx: Receiver<Completed>,
         changes: Box<dyn Feed>,
         dead: DeadLetters,
@@ -140,38 +140,8 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let closing = Arc::new(AtomicBool::new(false));
         let told = closing.clone();
-        // whether a loss was made good is asked of the store: who asked for it to be made good is gone
-        let of = |applied: &Applied| Applied { generation: params.generation, rebuilding: false, ..applied.clone() };
-        let (shown, next) = (of(&params.left.shown), of(&params.left.next));
-        let run = move || {
-            let mut dirty = Dirty::default();
-            std::mem::take(&mut params.left.dirty).into_iter().for_each(|(change, epoch)| dirty.merge(change, epoch));
-            Loop {
-                store,
-                encoder,
-                rx,
-                closing: told,
-                changes,
-                dead,
-                hooks,
-                dirty,
-                forgotten: params.left.forgotten.iter().copied().collect(),
-                farewells: Vec::new(),
-                accepted: Accepted::default(),
-                shown,
-                next,
-                retold: None,
-                pause: FIRST_PAUSE,
-                away: None,
-                feed_fails: false,
-                letters_fail: false,
-                batch: Vec::new(),
-                stats: Stats::default(),
-                meters: Meters::new(),
-                params,
-            }
-            .run()
-        };
+        let run =
+            move || Loop { writing: WriteBehind::new(store, encoder, params, changes, dead, hooks), rx, closing: told }.run();
         let thread = std::thread::Builder::new().name("writer".to_string()).spawn(run)?;
         Ok(Self { thread, closing })
     }
@@ -188,12 +158,18 @@ impl Writer {
     }
 }
 
+/// What drives the writing on a thread: takes epochs, writes, waits while the store is away.
 struct Loop {
+    writing: WriteBehind,
+    rx: Receiver<Completed>,
+    closing: Arc<AtomicBool>,
+}
+
+/// What was merged and is not yet written. It knows no thread and waits for nobody: whoever has it merges epochs and lets it write.
+pub struct WriteBehind {
     store: Box<dyn Store>,
     encoder: Encoder,
     params: Params,
-    rx: Receiver<Completed>,
-    closing: Arc<AtomicBool>,
     changes: Box<dyn Feed>,
     dead: DeadLetters,
     hooks: Hooks,
@@ -231,14 +207,14 @@ impl Loop {
     fn run(mut self) -> Stats {
         let mut open = self.take_epochs();
         let mut tries_left = LAST_TRIES;
-        while open || self.behind() {
-            match self.write_some() {
+        while open || self.writing.behind() {
+            match self.writing.write_some() {
                 Ok(()) => {
-                    self.is_back();
+                    self.writing.is_back();
                     open = self.take_epochs();
                 }
                 Err(error) => {
-                    let pause = self.is_away(&error);
+                    let pause = self.writing.is_away(&error);
                     if open {
                         open = self.take_epochs_for(pause);
                     } else if tries_left == 0 {
@@ -250,22 +226,24 @@ impl Loop {
                 }
             }
         }
-        self.finish()
+        let late = self.rx.clone();
+        late.iter().for_each(|epoch| self.writing.merge(epoch));
+        self.writing.finish()
     }
 
     /// Takes the epochs that are there; waits for one when nothing is left to write. `false`: there will be none.
     fn take_epochs(&mut self) -> bool {
-        if !self.behind() {
+        if !self.writing.behind() {
             let Ok(first) = self.rx.recv() else { return false };
-            self.merge(first);
+            self.writing.merge(first);
         }
         // Those that are there now: what arrives meanwhile must not put the writing off.
         for _ in 0..self.rx.len() {
-            if !self.has_room() {
+            if !self.writing.has_room() {
                 break;
             }
             let Ok(epoch) = self.rx.try_recv() else { break };
-            self.merge(epoch);
+            self.writing.merge(epoch);
         }
         true
     }
@@ -273,9 +251,9 @@ impl Loop {
     /// Takes epochs while the store is away. `false`: there will be none.
     fn take_epochs_for(&mut self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
-        while self.has_room() {
+        while self.writing.has_room() {
             match self.rx.recv_deadline(until) {
-                Ok(epoch) => self.merge(epoch),
+                Ok(epoch) => self.writing.merge(epoch),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -283,16 +261,59 @@ impl Loop {
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
         !self.closing.load(Ordering::Relaxed)
     }
+}
 
-    fn has_room(&self) -> bool {
+impl WriteBehind {
+    /// Begins with what an earlier run had left to do.
+    pub fn new(
+        store: Box<dyn Store>,
+        encoder: Encoder,
+        mut params: Params,
+        changes: Box<dyn Feed>,
+        dead: DeadLetters,
+        hooks: Hooks,
+    ) -> Self {
+        // whether a loss was made good is asked of the store: who asked for it to be made good is gone
+        let of = |applied: &Applied| Applied { generation: params.generation, rebuilding: false, ..applied.clone() };
+        let (shown, next) = (of(&params.left.shown), of(&params.left.next));
+        let mut dirty = Dirty::default();
+        std::mem::take(&mut params.left.dirty).into_iter().for_each(|(change, epoch)| dirty.merge(change, epoch));
+        Self {
+            store,
+            encoder,
+            changes,
+            dead,
+            hooks,
+            dirty,
+            forgotten: params.left.forgotten.iter().copied().collect(),
+            farewells: Vec::new(),
+            accepted: Accepted::default(),
+            shown,
+            next,
+            retold: None,
+            pause: FIRST_PAUSE,
+            away: None,
+            feed_fails: false,
+            letters_fail: false,
+            batch: Vec::new(),
+            stats: Stats::default(),
+            meters: Meters::new(),
+            params,
+        }
+    }
+
+    /// Whether another epoch may be merged.
+    pub fn has_room(&self) -> bool {
         self.dirty.len() < self.params.max_dirty_keys
     }
 
-    fn behind(&self) -> bool {
+    /// Whether there is something to write, or to show.
+    pub fn behind(&self) -> bool {
         self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty()
     }
 
-    fn merge(&mut self, completed: Completed) {
+    /// Takes an epoch newer than all before; what it changed replaces what was not yet written.
+    pub fn merge(&mut self, completed: Completed) {
         let Completed { binding, changes, accepted_ms, save, retold } = completed;
         self.advance(&binding);
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
@@ -352,8 +373,8 @@ impl Loop {
         }
     }
 
-    /// Writes all that is urgent, then a little of what settles.
-    fn write_some(&mut self) -> Result<(), StoreError> {
+    /// Writes all that is urgent, then a little of what settles. On an error the same is written the next time.
+    pub fn write_some(&mut self) -> Result<(), StoreError> {
         while self.dirty.urgent() > 0 {
             let urgent = self.dirty.take_urgent(BATCH);
             self.write(urgent)?;
@@ -502,9 +523,8 @@ impl Loop {
         }
     }
 
-    fn finish(mut self) -> Stats {
-        let late = self.rx.clone();
-        late.iter().for_each(|epoch| self.merge(epoch));
+    /// Gives up what is not written.
+    pub fn finish(mut self) -> Stats {
         self.stats.unwritten = self.dirty.len();
         if self.behind() {
             let (dirty_keys, epoch) = (self.dirty.len(), self.next.epoch);

@@ -165,17 +165,13 @@ pub struct EpochLog {
 }
 
 impl EpochLog {
-    /// `begins`: no epoch was ever bound before the first that will be appended.
     pub(super) fn start(
-        store: Arc<dyn Store>,
-        generation: u32,
-        begins: bool,
+        mut tail: Tail,
         on_durable: impl Fn(u64) + Send + 'static,
         on_failed: impl Fn(String) + Send + 'static,
     ) -> Result<Self, StateError> {
         let (queue, waiting) = crossbeam_channel::bounded(WAITING);
-        let place = store.place();
-        let mut tail = Tail { store, generation, begins, next: None, file: None };
+        let place = tail.store.place();
         let run = move || {
             // On an error the queue is dropped with this closure, and nobody waits for it any more.
             while let Some(group) = next_group(&waiting) {
@@ -209,8 +205,8 @@ fn next_group(waiting: &Receiver<Binding>) -> Option<Vec<Binding>> {
     Some(std::iter::once(first).chain(waiting.try_iter()).take(GROUP).collect())
 }
 
-/// The end of the log, as this generation writes it.
-struct Tail {
+/// The end of the log, as this generation writes it, group by group.
+pub struct Tail {
     store: Arc<dyn Store>,
     generation: u32,
     begins: bool,
@@ -221,8 +217,13 @@ struct Tail {
 }
 
 impl Tail {
-    /// Makes a group durable; answers its last epoch.
-    fn append(&mut self, group: &[Binding]) -> Result<u64, StateError> {
+    /// `begins`: no epoch was ever bound before the first that will be appended.
+    pub(super) fn new(store: Arc<dyn Store>, generation: u32, begins: bool) -> Self {
+        Self { store, generation, begins, next: None, file: None }
+    }
+
+    /// Makes a group durable; answers its last epoch. After an error nothing more may be appended.
+    pub fn append(&mut self, group: &[Binding]) -> Result<u64, StateError> {
         let first = group.first().map(|binding| binding.epoch.number).expect("a group holds the binding it was begun with");
         let mut next = self.next.unwrap_or(first);
         for binding in group {

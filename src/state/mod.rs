@@ -24,7 +24,7 @@ pub mod objects;
 pub mod segment;
 pub mod store;
 
-pub use log::EpochLog;
+pub use log::{EpochLog, Tail};
 pub use look::Look;
 
 use folder::Folder;
@@ -124,6 +124,11 @@ impl State {
         self.generation
     }
 
+    /// Where it is, for messages.
+    pub fn place(&self) -> String {
+        self.store.place()
+    }
+
     /// The newest usable snapshot; those that are damaged are told of and passed over. `None` only if there never was one.
     pub fn restore(&self) -> Result<Option<Snapshot>, StateError> {
         let Manifests { names, .. } = look::manifests(&*self.store)?;
@@ -194,9 +199,14 @@ impl State {
         on_durable: impl Fn(u64) + Send + 'static,
         on_failed: impl Fn(String) + Send + 'static,
     ) -> Result<EpochLog, StateError> {
+        EpochLog::start(self.tail()?, on_durable, on_failed)
+    }
+
+    /// The end of the epoch log, for whoever appends on a thread of their own.
+    pub fn tail(&self) -> Result<Tail, StateError> {
         let Manifests { names, overtaken } = look::manifests(&*self.store)?;
         let begins = names.is_empty() && overtaken.is_empty() && self.bindings(None)?.is_empty();
-        EpochLog::start(self.store.clone(), self.generation, begins, on_durable, on_failed)
+        Ok(Tail::new(self.store.clone(), self.generation, begins))
     }
 
     /// Writes a snapshot, of an epoch whose binding is durable: segments, then the manifest, if this generation is still the newest.
