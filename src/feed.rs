@@ -99,6 +99,11 @@ impl Cutter {
         (self.next, self.clock, self.pace) = (binding.epoch.number + 1, binding.epoch.clock_ms, binding.pace);
     }
 
+    /// How the input runs after the last epoch.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// The epoch these rows make.
     pub fn close(&mut self, now: Millis, rows: &[Row]) -> Epoch {
         let said = match self.clock_kind {

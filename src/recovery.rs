@@ -85,6 +85,7 @@ impl Recovery {
             let (epoch, took) = (head.epoch.number, began.elapsed().as_secs_f64());
             tracing::info!(epoch, replays = bound.len(), seconds = took, "going on from a snapshot");
         }
+        state.adopt(&bound)?;
         Ok(Self { state: Some(Arc::new(state)), snapshot, bound, config, keep })
     }
 

@@ -37,6 +37,8 @@ use store::Store;
 /// There since the first snapshot: whoever finds it and no manifest knows that something was lost.
 const COMMITTED: &str = "committed";
 const WHAT_TO_DO: &str = "put back a copy of the state, or move it away to begin again from the start of the input";
+/// Bindings in one file of those that a start makes its own.
+const ADOPTED: usize = 1 << 14;
 const UNPOISONED: &str = "nothing under this lock panics";
 
 /// Why the state does not do as asked.
@@ -190,6 +192,17 @@ impl State {
     pub fn bindings(&self, after: Option<u64>) -> Result<Vec<Binding>, StateError> {
         let Manifests { names, .. } = look::manifests(&*self.store)?;
         log::read(&*self.store, after, names.first().map(|name| name.epoch))
+    }
+
+    /// Makes the bindings its own that a start has read and will give effects, where nothing keeps older processes from appending yet:
+    /// what they still write counts no more, nor what lies there of them unread.
+    pub fn adopt(&self, bound: &[Binding]) -> Result<(), StateError> {
+        if self.store.appends() {
+            return Ok(()); // a folder has one process at a time
+        }
+        let Manifests { names, overtaken } = look::manifests(&*self.store)?;
+        let mut tail = Tail::new(self.store.clone(), self.generation, names.is_empty() && overtaken.is_empty());
+        bound.chunks(ADOPTED).try_for_each(|group| tail.append(group).map(drop))
     }
 
     /// Starts the thread that appends. `on_durable` hears the last epoch of each group that is safe; `on_failed` hears once why no

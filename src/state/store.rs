@@ -13,7 +13,8 @@ pub trait Store: Send + Sync {
     fn place(&self) -> String;
 
     /// Makes the file and answers `true`, or answers `false` because it is there. Of any number that try at once exactly one
-    /// hears `true`. A crash may leave the file empty. Durable on return.
+    /// hears `true`. A crash may leave the file empty where [`Store::append`] works, and where it does not the whole file or none: there
+    /// the epoch log is made of such files. Durable on return.
     fn create(&self, path: &str, bytes: Bytes) -> Result<bool, StateError>;
 
     /// The whole file, in place of what was there: a reader sees the one or the other, never a part. Durable after [`Store::sync`].
