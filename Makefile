@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz fluvio lint audit bench clean-state
+.PHONY: help demo test chaos simulate fuzz fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -42,6 +42,10 @@ fuzz:                           ## mutate the inputs of every decoder, N=2000000
 fluvio:                         ## the source's contract over a real Fluvio: FLUVIO_RUN=path of fluvio-run, or FLUVIO_ENDPOINT
 	@echo "== the contract of sources, over Fluvio"
 	@cargo test --locked --features fluvio --test sources fluvio -- --include-ignored
+
+simulate:                       ## run N=200 seeds of the whole engine in one thread, with crashes between any two calls
+	@echo "== simulator: $(N) seeds"
+	@SIM_SEEDS=$(N) cargo test --locked --test simulator -- --nocapture
 
 lint:                           ## formatting and clippy, with and without the features
 	@echo "== formatting"

@@ -14,6 +14,8 @@ mod crew;
 mod dice;
 #[path = "simulator/disk.rs"]
 mod disk;
+#[path = "simulator/gather.rs"]
+mod gather;
 #[path = "simulator/input.rs"]
 mod input;
 #[path = "simulator/mutant.rs"]
@@ -22,6 +24,8 @@ mod mutant;
 mod oracle;
 #[path = "simulator/process.rs"]
 mod process;
+#[path = "simulator/settings.rs"]
+mod settings;
 #[path = "simulator/world.rs"]
 mod world;
 

@@ -1,136 +1,28 @@
 //! One process, from its start to its death, in pieces that whoever has it runs one at a time: it binds epochs, makes bindings
 //! durable, steps its workers, merges what they completed, writes, and commits snapshots. All but the order is the shipped code's.
 
-use overdrive::codec::{Decoder, Limits};
-use overdrive::config::{Config, Engine};
-use overdrive::dataflows;
 use overdrive::feed::Cutter;
 use overdrive::model::time::Millis;
-use overdrive::model::{Binding, Change, Dead, Epoch, Handed, Names, Origin, Part, Positions, Role, Row};
-use overdrive::recovery::{Due, Recovery};
-use overdrive::sinks::changes;
-use overdrive::sinks::dead_letters::DeadLetters;
-use overdrive::sinks::encode::Encoder;
-use overdrive::sinks::writer::{self, Hooks, WriteBehind};
+use overdrive::model::{Binding, Epoch, Handed, Names, Origin, Part, Positions, Role, Row};
+use overdrive::recovery::{Taken, Recovery};
+use overdrive::sinks::writer::{self, WriteBehind};
 use overdrive::sinks::{Completed, Save, Store};
 use overdrive::sources::Record;
 use overdrive::state::{State, Tail};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::crew::{Crew, Said};
+use super::crew::Crew;
 use super::dice::Dice;
+use super::gather::{Decoding, Gathered, balance};
 use super::input::Input;
 use super::mutant::Mutant;
+use super::settings::Settings;
 
 /// Epochs given to the workers and not yet complete.
 const IN_FLIGHT: usize = 4;
 /// Snapshots kept.
 const KEPT: usize = 2;
-
-/// What every process of a simulation is given.
-#[derive(Clone)]
-pub struct Settings {
-    pub config: Arc<Config>,
-    pub mutant: Option<Mutant>,
-}
-
-impl Settings {
-    /// The defaults, with epochs of few records and budgets that let somebody wait.
-    pub fn new(letters: &Path, mutant: Option<Mutant>) -> Self {
-        let mut config = Config::defaults();
-        config.engine = Engine { epoch_rows: 5, state_dir: letters.to_path_buf(), ..config.engine };
-        config.recommend.slates.busy_refreshes = 90.0;
-        config.changes.kind = changes::Kind::None;
-        Self { config: Arc::new(config), mutant }
-    }
-
-    pub fn params(&self) -> &dataflows::Params {
-        &self.config.recommend
-    }
-
-    fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
-    /// What holds back what is written.
-    pub fn writing(&self, names: &Arc<Names>, store: Box<dyn Store>, params: writer::Params) -> WriteBehind {
-        let (state_dir, kafka) = (&self.config.engine.state_dir, &self.config.kafka);
-        let changes = changes::open(&self.config.changes, state_dir, kafka, names.clone()).expect("there is no feed");
-        let dead = DeadLetters::open(state_dir, None).expect("a temporary folder takes letters");
-        let lost = |_| panic!("nothing is ever lost here");
-        let hooks = Hooks { applied: Box::new(|_| {}), lost: Box::new(lost) };
-        WriteBehind::new(store, Encoder::new(names.clone(), &self.config.store), params, changes, dead, hooks)
-    }
-}
-
-/// What the parts of an epoch come to.
-#[derive(Default)]
-pub struct Gathering {
-    binding: Option<Binding>,
-    parts: usize,
-    changes: Vec<Change>,
-    kept: Vec<Handed>,
-}
-
-/// Puts the workers' parts of each epoch together.
-#[derive(Default)]
-pub struct Gathered(BTreeMap<u64, Gathering>);
-
-impl Gathered {
-    pub fn bound(&mut self, binding: Binding) {
-        let number = binding.epoch.number;
-        self.0.entry(number).or_default().binding = Some(binding);
-    }
-
-    pub fn hear(&mut self, told: Said) {
-        match told {
-            Said::Part(epoch, changes) => {
-                let gathering = self.0.entry(epoch).or_default();
-                gathering.parts += 1;
-                gathering.changes.extend(changes);
-            }
-            Said::Kept(epoch, kept) => self.0.entry(epoch).or_default().kept.push(kept),
-        }
-    }
-
-    /// The next epoch, when every worker has passed it and it is not after `durable`.
-    pub fn next(&mut self, workers: usize, durable: Option<u64>) -> Option<(Binding, Vec<Change>, Vec<Handed>)> {
-        let first = self.0.first_entry()?;
-        let there = first.get().binding.is_some() && first.get().parts == workers && durable >= Some(*first.key());
-        let Gathering { binding, changes, kept, .. } = there.then(|| first.remove())?;
-        Some((binding?, changes, kept))
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// Records become rows.
-pub struct Decoding {
-    decoder: Decoder,
-    names: Arc<Names>,
-}
-
-impl Decoding {
-    pub fn new(names: &Arc<Names>) -> Self {
-        Self { decoder: Decoder::new(names.clone(), Limits::PUBLISHED), names: names.clone() }
-    }
-
-    pub fn row(&self, record: Record) -> Row {
-        let Record { role, partition, offset, accepted_ms, .. } = record;
-        let (key, payload) = (record.key.as_deref(), record.payload.as_deref());
-        let input = self.decoder.decode(role, key, payload, accepted_ms);
-        let dead = |reason| Dead { topic: role.name().into(), partition, offset, reason, sample: String::new() };
-        Row { origin: Origin { role, partition, offset, accepted: accepted_ms }, input: input.map_err(dead) }
-    }
-
-    pub fn names(&self) -> &Arc<Names> {
-        &self.names
-    }
-}
 
 /// A running process.
 pub struct Process {
@@ -155,7 +47,7 @@ pub struct Process {
     completed: VecDeque<Completed>,
     /// Of everything that was completed.
     positions: Positions,
-    dues: Arc<Mutex<VecDeque<Due>>>,
+    dues: Arc<Mutex<VecDeque<Taken>>>,
     /// What was handed over is not yet a snapshot.
     saving: bool,
     /// Bound here, and whether it was said to be durable.
@@ -341,7 +233,7 @@ impl Process {
         let save = move |left: Part| {
             let kept = std::mem::take(&mut *kept.lock().expect("nobody dies under the lock"));
             let left = if cut { without_dirty(left) } else { left };
-            dues.lock().expect("nobody dies under the lock").push_back(Due {
+            dues.lock().expect("nobody dies under the lock").push_back(Taken {
                 epoch,
                 pace,
                 positions: positions.clone(),
@@ -371,9 +263,9 @@ impl Process {
 
     /// Commits what was handed over; a failure leaves the snapshot before.
     pub fn commit(&mut self) {
-        let due = self.dues.lock().expect("nobody dies under the lock").pop_front();
-        if let Some(due) = due {
-            let snapshot = self.recovery.snapshot(self.decoding.names(), self.crew.len(), due);
+        let taken = self.dues.lock().expect("nobody dies under the lock").pop_front();
+        if let Some(taken) = taken {
+            let snapshot = self.recovery.snapshot(self.decoding.names(), self.crew.len(), taken);
             let _kept = self.recovery.state().expect("it is kept").commit(&snapshot, KEPT);
             self.saving = false;
         }
@@ -384,10 +276,4 @@ impl Process {
 fn without_dirty(mut left: Part) -> Part {
     left.entries.retain(|entry| entry.payload.first() == Some(&0));
     left
-}
-
-/// Every event has one outcome.
-pub fn balance(changes: &[Change]) -> Result<(), String> {
-    let accounts = changes.iter().filter_map(|change| if let Change::Account(account) = change { Some(account) } else { None });
-    accounts.filter(|account| !account.balances()).map(|account| Err(format!("{account:?} does not add up"))).collect()
 }

@@ -14,7 +14,8 @@ use super::disk::{Disk, Mount};
 use super::input::{Input, START};
 use super::mutant::Mutant;
 use super::oracle::{less_generations, undisturbed};
-use super::process::{Process, Settings, Started};
+use super::process::{Process, Started};
+use super::settings::Settings;
 
 /// Actions of a disturbed life; then it is left in peace.
 const ACTIONS: usize = 420;
@@ -345,9 +346,6 @@ impl World {
         }
         let left = less_generations(self.answers.dump());
         (self.outcome.epochs, self.outcome.keys) = (bindings.len(), left.len());
-        if std::env::var("SIM_EXPLAIN").is_ok() {
-            super::oracle::explain(&intact, &self.input, &bindings);
-        }
         let differ = expected.keys().chain(left.keys()).find(|key| expected.get(*key) != left.get(*key));
         match differ {
             None => Ok(()),

@@ -1,0 +1,51 @@
+//! What every process of a simulation is given: the defaults but for a few, and the rule that is broken, if one is.
+
+use overdrive::config::{Config, Engine};
+use overdrive::dataflows;
+use overdrive::model::Names;
+use overdrive::sinks::Store;
+use overdrive::sinks::changes;
+use overdrive::sinks::dead_letters::DeadLetters;
+use overdrive::sinks::encode::Encoder;
+use overdrive::sinks::writer::{self, Hooks, WriteBehind};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::mutant::Mutant;
+
+/// What every process of a simulation is given.
+#[derive(Clone)]
+pub struct Settings {
+    pub config: Arc<Config>,
+    pub mutant: Option<Mutant>,
+}
+
+impl Settings {
+    /// The defaults, with epochs of few records and budgets that let somebody wait.
+    pub fn new(letters: &Path, mutant: Option<Mutant>) -> Self {
+        let mut config = Config::defaults();
+        config.engine = Engine { epoch_rows: 5, state_dir: letters.to_path_buf(), ..config.engine };
+        config.recommend.slates.busy_refreshes = 90.0;
+        config.changes.kind = changes::Kind::None;
+        Self { config: Arc::new(config), mutant }
+    }
+
+    pub fn params(&self) -> &dataflows::Params {
+        &self.config.recommend
+    }
+
+    /// Whether this rule is broken.
+    pub fn is(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    /// What holds back what is written.
+    pub fn writing(&self, names: &Arc<Names>, store: Box<dyn Store>, params: writer::Params) -> WriteBehind {
+        let (state_dir, kafka) = (&self.config.engine.state_dir, &self.config.kafka);
+        let changes = changes::open(&self.config.changes, state_dir, kafka, names.clone()).expect("there is no feed");
+        let dead = DeadLetters::open(state_dir, None).expect("a temporary folder takes letters");
+        let lost = |_| panic!("nothing is ever lost here");
+        let hooks = Hooks { applied: Box::new(|_| {}), lost: Box::new(lost) };
+        WriteBehind::new(store, Encoder::new(names.clone(), &self.config.store), params, changes, dead, hooks)
+    }
+}
