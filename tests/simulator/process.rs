@@ -4,7 +4,7 @@
 use overdrive::feed::Cutter;
 use overdrive::model::time::Millis;
 use overdrive::model::{Binding, Epoch, Handed, Names, Origin, Part, Positions, Role, Row};
-use overdrive::recovery::{Taken, Recovery};
+use overdrive::recovery::{Recovery, Taken};
 use overdrive::sinks::writer::{self, WriteBehind};
 use overdrive::sinks::{Completed, Save, Store};
 use overdrive::sources::Record;
@@ -74,7 +74,7 @@ impl Process {
         dice: Dice,
     ) -> Result<Started, String> {
         let config = &settings.config;
-        let mut recovery = Recovery::of(state, settings.params(), KEPT)?;
+        let mut recovery = Recovery::of(state, settings.params(), KEPT).map_err(|e| e.to_string())?;
         let (generation, last, from) = (recovery.generation(), recovery.last(), recovery.positions());
         let names = Arc::new(Names::default());
         let given = recovery.give_out(&names)?;
