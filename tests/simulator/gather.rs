@@ -78,5 +78,5 @@ impl Gathered {
 /// Every event has one outcome.
 pub fn balance(changes: &[Change]) -> Result<(), String> {
     let accounts = changes.iter().filter_map(|change| if let Change::Account(account) = change { Some(account) } else { None });
-    accounts.filter(|account| !account.balances()).map(|account| Err(format!("{account:?} does not add up"))).collect()
+    accounts.filter(|account| !account.balances()).try_for_each(|account| Err(format!("{account:?} does not add up")))
 }
