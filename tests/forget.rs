@@ -13,10 +13,12 @@ use bytes::Bytes;
 use overdrive::config::Config;
 use overdrive::model::{Binding, Names, Role};
 use overdrive::recovery::Recovery;
+use overdrive::sinks::layout::{self, proto};
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sources::log::{LogAppender, LogSource, folder};
 use overdrive::state::{Look, State, manifest::Name, segment};
 use overdrive::worker::Engine;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -243,7 +245,7 @@ fn without(dir: &Path, bindings: Vec<Binding>) -> BTreeMap<String, Dumped> {
     memory.dump()
 }
 
-/// What is counted, without the fence: not slates, which are as good as what was known when they were made.
+/// What is counted, without the fence and without the time of telling: not slates, which are as good as what was known when they were made.
 fn counted(dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
     let counts =
         ["od:item:", "od:user:", "od:interests:", "od:category:", "od:author:", "od:neighbours:", "od:trending:", "od:seen:"];
@@ -251,7 +253,11 @@ fn counted(dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
         dump.into_iter().filter(|(key, _)| counts.iter().any(|count| key.starts_with(count))).collect();
     for dumped in dump.values_mut() {
         match dumped {
-            Dumped::Value(value) => *value = value[24..].to_vec().into(),
+            Dumped::Value(value) => {
+                // they are told whenever a row changed, here by the one who left, with the time of that
+                let told = layout::decode_neighbours(value).expect("of binary values only neighbours count");
+                *value = proto::Neighbours { as_of_ms: 0, ..told }.encode_to_vec().into();
+            }
             Dumped::Fields(fields) => fields.retain(|field, _| field != "epoch" && field != "generation"),
             Dumped::Ranked(_) => {}
         }
@@ -324,7 +330,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     assert_eq!(events, ["accepted", "applied", "purged"]);
     let erased = said(dir, "purged").expect("it was said")["erased"].clone();
     assert!(
-        erased["log"].as_u64() >= Some(29) && erased["dead_letters"] == 1 && erased["changes"].as_u64() >= Some(1),
+        erased["log"].as_u64() >= Some(29) && erased["dead_letters"].as_u64() >= Some(1) && erased["changes"].as_u64() >= Some(1),
         "{erased}"
     );
 

@@ -454,9 +454,10 @@ fn what_is_deleted_is_not_there_and_a_store_that_is_rebuilt_says_so() {
 fn a_slate_that_cannot_be_read_is_as_good_as_none() {
     both(|mut w| {
         fill(&mut w);
-        let key = w.keys.slate("home", None, "u1");
-        let (value, ttl, fence) = (b"OD rubbish".to_vec(), Duration::from_secs(60), w.fence());
-        w.write(&[overdrive::sinks::Write::Value { key, value, ttl, fence }]);
+        let mut slate = w.slate("u1", &["i1", "i2"]);
+        let overdrive::sinks::Write::Value { value, .. } = &mut slate else { panic!("a slate is a value") };
+        value.truncate(30); // its fence stays, its checksum is no longer right
+        w.write(&[slate]);
         let feed = get(w.addr, "/v1/feeds/home/u1");
         assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true)));
     });
