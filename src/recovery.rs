@@ -74,9 +74,9 @@ impl Recovery {
         let config = digest(params);
         if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
             return Err(RecoveryError::Stop(format!(
-                "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] or [learn] links \
-                 settings (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from what \
-                 the log retains",
+                "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] settings or [learn] \
+                 enabled or links (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from \
+                 what the log retains",
                 state.place()
             )));
         }
@@ -420,7 +420,14 @@ fn spelt(name: &str) -> Option<(TokenKind, &str)> {
 
 /// Of the settings that are in the state: with others it would be neither taken back exactly nor made again.
 fn digest(params: &dataflows::Params) -> String {
-    let baked = (&params.ledger, &params.weights, &params.signals, &params.interests, &params.neighbours, params.learn.links);
+    let baked = (
+        &params.ledger,
+        &params.weights,
+        &params.signals,
+        &params.interests,
+        &params.neighbours,
+        (params.learn.enabled, params.learn.links),
+    );
     let text = serde_json::to_string(&baked).expect("settings are plain data");
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }

@@ -13,7 +13,7 @@
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::probe::Handle;
-use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
@@ -84,7 +84,9 @@ pub fn recommend<'scope>(
     let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
 
-    let (rings, counts, links_found) = trails(deltas.clone(), clock.clone(), vault);
+    let learns = params.learn.enabled;
+    let taught = deltas.clone().filter(move |_| learns);
+    let (rings, counts, links_found) = trails(taught, clock.clone(), vault);
     let tallies = tallies(counts, clock.clone(), vault).map(|(item, tally)| Fact::Tally(item, tally));
     let rows = links(links_found, clock.clone(), params.learn.links, vault).map(Fact::Row);
 

@@ -31,7 +31,7 @@ pub fn category(n: u8) -> TokenId {
     TokenId::typed(TokenKind::Category, &format!("c{n}"))
 }
 
-/// The embedded defaults, with expiry told in the epoch that sees it.
+/// The embedded defaults, with expiry told in the epoch that sees it, and learning.
 pub fn params() -> Params {
     let text = include_str!("../../overdrive.toml");
     let all: toml::Table = toml::from_str(text).expect("the defaults parse");
@@ -39,6 +39,7 @@ pub fn params() -> Params {
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
     params.signals.settle = 0;
+    params.learn.enabled = true;
     params
 }
 

@@ -113,6 +113,7 @@ fn of_user(input: &Input, user: UserId) -> Option<ItemId> {
 fn measured_by(params: &Params) -> Params {
     let mut params = params.clone();
     (params.ledger.records_per_user, params.ledger.events_per_minute) = (usize::MAX, usize::MAX);
+    params.learn.enabled = true;
     params.learn.busy_share = params.learn.share;
     params
 }
