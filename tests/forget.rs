@@ -3,6 +3,7 @@
 //! has to begin with a snapshot that still knows the user. What it then holds of everybody else equals a run that never met the user.
 //!
 //! It takes more than a minute: that is the shortest time for which Redis may be told to remember deletions.
+#![cfg(feature = "redis")]
 
 #[path = "shim/client.rs"]
 #[allow(dead_code, reason = "this binary uses a part of it")]
@@ -51,6 +52,7 @@ impl Run {
             ("OVERDRIVE_REDIS_URL", redis.url()),
             ("OVERDRIVE_SERVICE_PORT", ports[0].to_string()),
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
+            ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_STORE__KIND", "redis".into()),
             ("OVERDRIVE_STORE__TOMBSTONE_TTL", "60s".into()),
             ("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s".into()),
@@ -160,6 +162,7 @@ fn wait_for_answers(dir: &Path, redis: &RedisServer) {
 fn settings() -> Config {
     let mut config = Config::defaults();
     config.log.segment_bytes = 4096;
+    config.recommend.learn.enabled = true;
     config
 }
 
@@ -218,19 +221,6 @@ fn said(dir: &Path, event: &str) -> Option<serde_json::Value> {
     audit(dir).into_iter().find(|line| line["event"] == event)
 }
 
-/// Links every file of the epoch log into a folder where nobody trims it.
-fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
-    std::fs::create_dir_all(into).expect("a folder");
-    let mut last = false;
-    while !last {
-        last = stop.load(Ordering::Acquire);
-        for file in std::fs::read_dir(from).into_iter().flatten().flatten() {
-            let _there = std::fs::hard_link(file.path(), into.join(file.file_name()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// What a run leaves over the same epochs, and a log in which the user never was.
 fn without(dir: &Path, bindings: Vec<Binding>) -> BTreeMap<String, Dumped> {
     let (found, mut config) = (Recovery::over(bindings), settings());
@@ -274,7 +264,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     let stop = Arc::new(AtomicBool::new(false));
     let archiver = {
         let (from, into, stop) = (dir.join("state/epochs"), kept.path().join("epochs"), stop.clone());
-        std::thread::spawn(move || archive(&from, &into, &stop))
+        std::thread::spawn(move || support::engines::archive(&from, &into, &stop))
     };
 
     // They act, and are everywhere.

@@ -21,11 +21,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults, with epochs of few records and budgets that let somebody wait.
+    /// The defaults, with epochs of few records, budgets that let somebody wait, and the blend that learns.
     pub fn new(letters: &Path, mutant: Option<Mutant>) -> Self {
         let mut config = Config::defaults();
         config.engine = Engine { epoch_rows: 5, state_dir: letters.to_path_buf(), ..config.engine };
         config.recommend.slates.busy_refreshes = 90.0;
+        config.recommend.learn.enabled = true;
         config.changes.kind = changes::Kind::None;
         Self { config: Arc::new(config), mutant }
     }

@@ -125,6 +125,7 @@ pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&s
     command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0");
     command.env("OVERDRIVE_CHANGES__KIND", if is_kept() { "file" } else { "none" });
     command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error".into()));
+    command.env("OVERDRIVE_LEARN__ENABLED", "true"); // all there is to come back
     command.env("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s").env("OVERDRIVE_ENGINE__EPOCH_ROWS", "200");
     command.env("OVERDRIVE_SUPERVISOR__RESTARTS", "1000").env("OVERDRIVE_SUPERVISOR__FIRST_PAUSE", "50ms");
     command.env("OVERDRIVE_SUPERVISOR__LONGEST_PAUSE", "1s");
@@ -289,7 +290,7 @@ fn epoch_in(redis: &mut redis::Connection, key: &str) -> Option<u64> {
 }
 
 /// Links every file of the epoch log into a folder where nobody trims it.
-fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
+pub fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
     std::fs::create_dir_all(into).expect("a folder");
     let mut last = false;
     while !last {
@@ -304,6 +305,7 @@ fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
 /// What an undisturbed run with one worker leaves over the same epochs.
 fn oracle(dir: &Path, bindings: Vec<Binding>) -> (BTreeMap<String, Dumped>, Stats) {
     let mut config = Config::defaults();
+    config.recommend.learn.enabled = true;
     (config.engine.workers, config.engine.state_dir) = (1, dir.join("oracle"));
     std::fs::create_dir(&config.engine.state_dir).expect("a folder");
     let found = Recovery::over(bindings);
@@ -321,7 +323,7 @@ fn oracle(dir: &Path, bindings: Vec<Binding>) -> (BTreeMap<String, Dumped>, Stat
 }
 
 /// Less what tells runs apart: the generation, its checksum, and `meta`.
-fn less_generation(mut dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
+pub fn less_generation(mut dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
     dump.remove("od:meta");
     for dumped in dump.values_mut() {
         match dumped {
