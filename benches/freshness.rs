@@ -71,6 +71,7 @@ fn main() {
     });
     std::thread::sleep(Duration::from_secs(8)); // the engine and the caches warm up
     let before = scrape(port);
+    let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query(&mut client(&redis)).expect("redis answers");
     let mut seen = probe(&redis, &appender, &runtime, Duration::from_secs_f64(seconds));
     let after = scrape(port);
     stop.store(true, Ordering::Release);
@@ -84,7 +85,36 @@ fn main() {
         percentile(&mut seen, 1.0)
     );
     println!("  own histogram:  p50 ≤ {} ms, p99 ≤ {} ms", quantile(&before, &after, 0.5), quantile(&before, &after, 0.99));
+    println!("  Redis, µs of its CPU (calls of scripts contain the others'):\n{}", commands(&redis, seconds));
     drop(engine);
+}
+
+fn client(redis: &RedisServer) -> redis::Connection {
+    redis::Client::open(redis.url()).and_then(|c| c.get_connection()).expect("redis answers")
+}
+
+/// What each of Redis' commands took, the dearest first.
+fn commands(redis: &RedisServer, seconds: f64) -> String {
+    let text: String = redis::cmd("INFO").arg("commandstats").query(&mut client(redis)).expect("redis answers");
+    let number = |fields: &str, name: &str| -> f64 {
+        fields.split(',').find_map(|f| f.strip_prefix(name)?.strip_prefix('=')?.parse().ok()).unwrap_or(0.0)
+    };
+    let mut lines: Vec<(f64, String)> = text
+        .lines()
+        .filter_map(|line| {
+            let (name, fields) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+            let (calls, took) = (number(fields, "calls"), number(fields, "usec"));
+            let line = format!(
+                "    {name:<12} {:>8.0} calls/s {:>8.1} µs a call {:>5.1} % of a core",
+                calls / seconds,
+                took / calls,
+                took / seconds / 1e4
+            );
+            Some((took, line))
+        })
+        .collect();
+    lines.sort_by(|a, b| b.0.total_cmp(&a.0));
+    lines.into_iter().take(12).map(|(_, line)| line).collect::<Vec<_>>().join("\n")
 }
 
 /// Sends `rate` events a second in steps of two milliseconds.
@@ -112,7 +142,7 @@ fn produce(world: &World, appender: &KafkaAppender, rate: f64, stop: &AtomicBool
 
 /// One event of a new user at a time: milliseconds from Kafka's acceptance to the slate.
 fn probe(redis: &RedisServer, appender: &KafkaAppender, runtime: &tokio::runtime::Runtime, during: Duration) -> Vec<f64> {
-    let mut connection = redis::Client::open(redis.url()).and_then(|c| c.get_connection()).expect("redis answers");
+    let mut connection = client(redis);
     let (until, mut seen) = (Instant::now() + during, Vec::new());
     while Instant::now() < until {
         let user = format!("probe{}", seen.len());

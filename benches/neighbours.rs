@@ -7,7 +7,7 @@ mod common;
 use common::{Rng, Zipf, median};
 use overdrive::dataflows::ledger::{Touch, UserDelta};
 use overdrive::dataflows::neighbours;
-use overdrive::model::{Epoch, ItemId, Kind, UserId};
+use overdrive::model::{Epoch, ItemId, Kind, Turn, UserId};
 use overdrive::operators::{PerEpoch, Vault};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const PER_EPOCH: usize = 1_000;
 
 fn epoch(number: u64) -> Epoch {
     let clock_ms = 1_763_600_000_000 + number as i64 * 200;
-    Epoch { number, clock_ms, watermark_ms: 0, tick: number.is_multiple_of(3), refreshes: None, save: false, retell: None }
+    Epoch { number, clock_ms, turn: Turn::all_if(number.is_multiple_of(3)), ..Epoch::default() }
 }
 
 fn workload(users: u64) -> Vec<Vec<Arc<UserDelta>>> {
@@ -61,7 +61,7 @@ fn by_hand(epochs: &[Vec<Arc<UserDelta>>], params: &overdrive::dataflows::Params
             }
             history.push(item);
         }
-        if epoch(number as u64).tick {
+        if epoch(number as u64).tick() {
             for item in dirty.drain() {
                 let (counts, floor) = rows.get_mut(&item).expect("known");
                 let mut nearest: Vec<_> = counts.iter().map(|(b, n)| (*b, *n)).collect();

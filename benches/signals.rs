@@ -24,7 +24,7 @@ const START: i64 = 1_763_600_000_000;
 
 fn epoch(number: u64) -> Epoch {
     let clock_ms = START + number as i64 * 200; // 5,000 events a second
-    Epoch { number, clock_ms, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None }
+    Epoch { number, clock_ms, ..Epoch::default() }
 }
 
 fn workload() -> Vec<Vec<Arc<UserDelta>>> {

@@ -14,7 +14,7 @@ use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
 use crate::model::ids::KEY_GROUPS;
 use crate::model::time::{Millis, now_ms};
-use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row};
+use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row, Turn};
 use crate::sources::{Record, Source, SourceError, file};
 
 /// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
@@ -113,17 +113,30 @@ impl Cutter {
         let clock_ms = self.clock.max(said);
         // a quiet stream under an event clock has no time to tick by: its empty epochs settle what the last ones changed
         let settles = rows.is_empty() && self.pace.unticked > 0;
-        let tick = settles
-            || clock_ms / self.tick != self.clock / self.tick
-            || self.pace.unticked > (TICK_EPOCHS * self.full_rows) as u64;
-        self.pace.unticked = if tick { 0 } else { self.pace.unticked + rows.len() as u64 };
+        let whole = settles || self.pace.unticked > (TICK_EPOCHS * self.full_rows) as u64;
+        let turn = if whole { Turn::ALL } else { self.turn(clock_ms) };
+        let ticks = turn.to == Turn::ALL.to;
+        self.pace.turn = if ticks { 0 } else { turn.to };
+        self.pace.unticked = if ticks { 0 } else { self.pace.unticked + rows.len() as u64 };
         self.clock = clock_ms;
         self.pace.full = if rows.len() >= self.full_rows { self.pace.full + 1 } else { 0 };
         let behind = self.pace.full >= BEHIND;
         let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
         let number = self.next;
         self.next += 1;
-        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, tick, refreshes, save: false, retell: None }
+        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, turn, refreshes, save: false, retell: None }
+    }
+
+    /// As many key groups of the round under way as the clock has advanced by; all of them in the time of a whole round.
+    fn turn(&self, clock_ms: Millis) -> Turn {
+        let groups = Millis::from(Turn::ALL.to);
+        let passed = (clock_ms - self.clock).min(self.tick) * groups;
+        let passed = (self.clock.rem_euclid(self.tick) * groups % self.tick + passed) / self.tick;
+        if passed >= groups {
+            return Turn::ALL;
+        }
+        let from = self.pace.turn;
+        Turn { from, to: (from + passed as u16).min(Turn::ALL.to) }
     }
 }
 
@@ -358,7 +371,7 @@ impl Feed {
         }
         let mut epoch = self.cutter.close(now_ms(), &rows);
         epoch.save = self.saves(course, last);
-        let (retell, retold) = self.retell(course, epoch.tick);
+        let (retell, retold) = self.retell(course, &epoch);
         epoch.retell = retell;
         Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms, retold }
     }
@@ -374,20 +387,24 @@ impl Feed {
         due
     }
 
-    /// The key groups that are said once more in this epoch, and the loss that is made good with it: by the first tick after the last
-    /// group, because what settles is told at ticks.
-    fn retell(&self, course: &mut Course, tick: bool) -> (Option<(u16, u16)>, Option<u64>) {
+    /// The key groups that are said once more in this epoch, and the loss that is made good with it: when the first round after the last
+    /// group is complete, because what settles is told in turns.
+    fn retell(&self, course: &mut Course, epoch: &Epoch) -> (Option<(u16, u16)>, Option<u64>) {
         let wished = self.wishes.retell.load(Ordering::Acquire);
         if wished > course.retold.0 {
             course.retold = (wished, 0);
         }
         let ((loss, from), all) = (course.retold, KEY_GROUPS as u16);
-        if loss == 0 || from > all {
+        let done = all + 2;
+        if loss == 0 || from == done {
             return (None, None);
         }
-        if from == all {
-            course.retold.1 += u16::from(tick);
-            return (None, tick.then_some(loss));
+        if from >= all {
+            course.retold.1 += u16::from(epoch.tick());
+            if epoch.turn == Turn::ALL {
+                course.retold.1 = done;
+            }
+            return (None, (course.retold.1 == done).then_some(loss));
         }
         course.retold.1 = (from + RETOLD).min(all);
         (Some((from, course.retold.1)), None)
@@ -469,11 +486,23 @@ mod tests {
     fn an_event_clock_is_the_highest_event_time_and_never_goes_back() {
         let mut cutter = Cutter::new(&engine(ClockKind::Event), 100, 0.5, 7);
         let first = cutter.close(9_999_999, &[event(5_000), event(4_000)]);
-        assert_eq!((first.number, first.clock_ms, first.watermark_ms, first.tick), (7, 5_000, 4_900, true));
+        assert_eq!((first.number, first.clock_ms, first.watermark_ms, first.tick()), (7, 5_000, 4_900, true));
         assert_eq!(cutter.close(0, &[event(4_500)]).clock_ms, 5_000);
         let quiet = cutter.close(0, &[]);
-        assert!(quiet.tick, "an empty epoch settles what the one before changed");
-        assert!(!cutter.close(0, &[]).tick, "and then there is nothing to settle");
+        assert!(quiet.tick(), "an empty epoch settles what the one before changed");
+        assert!(!cutter.close(0, &[]).tick(), "and then there is nothing to settle");
+    }
+
+    #[test]
+    fn turns_go_through_all_key_groups_while_the_clock_passes_a_tick() {
+        let mut cutter = Cutter::new(&engine(ClockKind::Wall), 100, 0.5, 0);
+        assert_eq!(cutter.close(10_500, &[]).turn, Turn::ALL, "the first: nobody knows when the last round was");
+        let turns = [10_500, 10_503, 10_750, 11_499, 11_500, 11_501].map(|now| cutter.close(now, &[event(1)]));
+        let range = |epoch: &Epoch| (epoch.turn.from, epoch.turn.to, epoch.tick());
+        let said: Vec<_> = turns.iter().map(range).collect();
+        let whole = [(0, 0, false), (0, 3, false), (3, 256, false), (256, 1022, false), (1022, 1024, true), (0, 1, false)];
+        assert_eq!(said, whole);
+        assert_eq!(cutter.close(19_000, &[]).turn, Turn::ALL, "a clock that leaps leaves nobody out");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use overdrive::model::changes::{Interests, Neighbour, Scope};
 use overdrive::model::ids::TokenKind;
 use overdrive::model::{
     Binding, Change, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, TokenId,
-    UserId,
+    Turn, UserId,
 };
 use overdrive::sinks::dead_letters::DeadLetters;
 use overdrive::sinks::encode::Encoder;
@@ -111,12 +111,11 @@ fn signals(number: u64) -> Signals {
 }
 
 fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Completed {
-    let tick = number.is_multiple_of(5);
     let epoch = Epoch {
         number,
         clock_ms: number as i64 * 2,
         watermark_ms: number as i64,
-        tick,
+        turn: Turn::all_if(number.is_multiple_of(5)),
         refreshes: None,
         save: false,
         retell: None,

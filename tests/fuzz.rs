@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use overdrive::codec::{Decoder, Limits, protobuf as pb};
 use overdrive::config::Layers;
-use overdrive::model::epoch::{Binding, Epoch, Pace, Positions};
+use overdrive::model::epoch::{Binding, Epoch, Pace, Positions, Turn};
 use overdrive::model::{Part, Role, Saved};
 use overdrive::sinks::{layout, writer};
 use overdrive::sources::log::frame as record;
@@ -254,10 +254,17 @@ fn config() {
 }
 
 fn head(number: u64) -> Head {
-    let epoch =
-        Epoch { number, clock_ms: 7, watermark_ms: -3, tick: true, refreshes: Some(9), save: true, retell: Some((0, 16)) };
+    let epoch = Epoch {
+        number,
+        clock_ms: 7,
+        watermark_ms: -3,
+        turn: Turn { from: 900, to: 1024 },
+        refreshes: Some(9),
+        save: true,
+        retell: Some((0, 16)),
+    };
     let positions = Positions::from([((Role::Events, 3), u64::MAX), ((Role::Control, 0), 0)]);
-    Head { epoch, pace: Pace { unticked: 1, full: 2 }, positions, workers: 4, config: "c0ffee".into() }
+    Head { epoch, pace: Pace { unticked: 1, turn: 3, full: 2 }, positions, workers: 4, config: "c0ffee".into() }
 }
 
 fn entries() -> Vec<Saved> {

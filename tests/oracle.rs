@@ -5,7 +5,7 @@ use differential_dataflow::input::InputSession;
 use overdrive::config::Config;
 use overdrive::dataflows::ledger::{Touch, UserDelta};
 use overdrive::dataflows::neighbours::{Pairs, Rows};
-use overdrive::model::{Epoch, ItemId, Kind, UserId};
+use overdrive::model::{Epoch, ItemId, Kind, Turn, UserId};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -68,7 +68,7 @@ fn by_stages(epochs: &[Vec<Act>]) -> Vec<Counts> {
             number: number as u64,
             clock_ms: 0,
             watermark_ms: 0,
-            tick: number.is_multiple_of(2),
+            turn: Turn::all_if(number.is_multiple_of(2)),
             refreshes: None,
             save: false,
             retell: None,

@@ -10,7 +10,7 @@ use dataflow::{Log, Run, params, run};
 use overdrive::codec::{Decoder, Limits, json};
 use overdrive::dataflows::ledger::{Entry, Ledger, Output};
 use overdrive::model::time::{DAY, Millis, Window};
-use overdrive::model::{Change, Epoch, Input, Kind, Names, Origin, Role, Row, SignalKey};
+use overdrive::model::{Change, Epoch, Input, Kind, Names, Origin, Role, Row, SignalKey, Turn};
 use overdrive::sources::Source;
 use overdrive::sources::file::FileSource;
 use overdrive::sources::synthetic::{Params as Size, World};
@@ -79,7 +79,7 @@ fn epochs(rows: Vec<Row>) -> Vec<(Epoch, Vec<Row>)> {
                 number,
                 clock_ms: clock,
                 watermark_ms: clock - DAY,
-                tick: true,
+                turn: Turn::ALL,
                 refreshes: Some(0),
                 save: false,
                 retell: None,

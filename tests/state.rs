@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-use overdrive::model::{Binding, Epoch, Pace, Part, Role, Saved};
+use overdrive::model::{Binding, Epoch, Pace, Part, Role, Saved, Turn};
 use overdrive::state::folder::Folder;
 use overdrive::state::manifest::{Manifest, Name};
 use overdrive::state::objects::Objects;
@@ -72,7 +72,7 @@ fn epoch(number: u64) -> Epoch {
         number,
         clock_ms,
         watermark_ms: clock_ms - 5,
-        tick: number.is_multiple_of(7),
+        turn: Turn::all_if(number.is_multiple_of(7)),
         refreshes: Some(9),
         save: number.is_multiple_of(10),
         retell: None,
@@ -82,7 +82,7 @@ fn epoch(number: u64) -> Epoch {
 /// A binding of as many partitions; `by` tells two of one epoch apart.
 fn binding_of(number: u64, partitions: u32, by: u64) -> Binding {
     let offsets = (0..partitions).map(|partition| ((Role::Events, partition), (number, number + by))).collect();
-    Binding { epoch: epoch(number), offsets, pace: Pace { unticked: number, full: 1 } }
+    Binding { epoch: epoch(number), offsets, pace: Pace { unticked: number, turn: 3, full: 1 } }
 }
 
 fn binding(number: u64) -> Binding {
@@ -111,7 +111,13 @@ fn snapshot(number: u64) -> Snapshot {
     parts.iter_mut().for_each(|part| part.entries.sort());
     let positions = BTreeMap::from([((Role::Events, 0), number), ((Role::Control, 0), 3)]);
     Snapshot {
-        head: Head { epoch: epoch(number), pace: Pace { unticked: 3, full: 1 }, positions, workers: 4, config: "c0ffee".into() },
+        head: Head {
+            epoch: epoch(number),
+            pace: Pace { unticked: 3, turn: 3, full: 1 },
+            positions,
+            workers: 4,
+            config: "c0ffee".into(),
+        },
         parts,
     }
 }

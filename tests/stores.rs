@@ -10,7 +10,7 @@ mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
-    use overdrive::model::{Change, Epoch, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface};
+    use overdrive::model::{Change, Epoch, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn};
     use overdrive::sinks::encode::Encoder;
     use overdrive::sinks::{Applied, Fence, Write, layout};
     use serde_json::{Value, json};
@@ -88,7 +88,7 @@ mod golden {
             number: 1 << 40,
             clock_ms: 1_763_600_000_123,
             watermark_ms: 0,
-            tick: true,
+            turn: Turn::ALL,
             refreshes: None,
             save: false,
             retell: None,
@@ -190,7 +190,7 @@ mod contract {
     use overdrive::model::changes::{Neighbour, Scope};
     use overdrive::model::{
         Binding, Change, Dead, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface,
-        UserId,
+        Turn, UserId,
     };
     use overdrive::sinks::dead_letters::DeadLetters;
     use overdrive::sinks::encode::Encoder;
@@ -542,12 +542,11 @@ mod contract {
     }
 
     fn completed(number: u64, changes: Vec<Change>) -> Completed {
-        let tick = number.is_multiple_of(10);
         let epoch = Epoch {
             number,
             clock_ms: number as i64 * 2,
             watermark_ms: number as i64,
-            tick,
+            turn: Turn::all_if(number.is_multiple_of(10)),
             refreshes: None,
             save: false,
             retell: None,

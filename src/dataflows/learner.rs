@@ -54,7 +54,7 @@ impl Learner {
             weights.ready = weights.model.ready();
         }
         let groups = weights.model.groups;
-        if self.tells && epoch.tick && std::mem::replace(&mut self.told, groups) != groups {
+        if self.tells && epoch.tick() && std::mem::replace(&mut self.told, groups) != groups {
             let serves = self.params.enabled && groups >= self.params.serve_after;
             let linear = weights.model.linear().map(|(name, weight)| (name.to_string(), weight)).collect();
             out.push(Change::Learned(Arc::new(Learned { groups, serves, weights: linear })));

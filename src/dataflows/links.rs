@@ -201,7 +201,7 @@ mod tests {
                     links.push(Link { a: ItemId(99), b: ItemId(b), strength });
                 }
                 sums.retain(|_, strength| !strength.is_zero());
-                let epoch = Epoch { number: 0, clock_ms: 0, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None };
+                let epoch = Epoch::default();
                 rows.step(&epoch, &mut links, &mut out);
                 told.extend(out.drain(..).flat_map(|change| change.links.clone()));
                 told.retain(|_, strength| !strength.is_zero());

@@ -1,7 +1,7 @@
 //! Item neighbours: how many users took both of two items near each other in their history.
 //!
 //! Two stages. `Pairs`, at the user, keeps histories and lets out links as differences; `Rows`, at the item, sums them and, at
-//! each tick, tells the nearest of every item whose list changed. The fact that must stay true: the list of an item is a
+//! its key group's turn, tells the nearest of every item whose list changed. The fact that must stay true: the list of an item is a
 //! function of the counts, by count and then by item, and the counts are those of all current histories.
 
 use rustc_hash::FxHashMap;
@@ -14,6 +14,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use super::NeighboursParams;
 use super::ledger::UserDelta;
 use crate::model::changes::Neighbour;
+use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, UserId};
 use crate::operators::link::{History, Limits};
@@ -30,7 +31,7 @@ pub struct Link {
 /// The nearest of an item, and how many users took the item.
 pub type Change = (ItemId, u32, Arc<Vec<Neighbour>>);
 
-/// The stage: each user's changes in, the nearest of every item whose list changed out, at ticks.
+/// The stage: each user's changes in, the nearest of every item whose list changed out, when its key group has its turn.
 pub fn neighbours<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
     clock: StreamVec<'scope, u64, Epoch>,
@@ -122,14 +123,14 @@ impl Row {
 pub struct Rows {
     kept: usize,
     rows: FxHashMap<ItemId, Row>,
-    /// Items whose row is dirty, each once.
-    dirty: Vec<ItemId>,
+    /// Items whose row is dirty, each once, by key group.
+    dirty: Vec<Vec<ItemId>>,
 }
 
 impl Rows {
     /// No links yet.
     pub fn new(params: &NeighboursParams) -> Self {
-        Self { kept: params.kept, rows: FxHashMap::default(), dirty: Vec::new() }
+        Self { kept: params.kept, rows: FxHashMap::default(), dirty: vec![Vec::new(); KEY_GROUPS as usize] }
     }
 
     /// One epoch.
@@ -141,8 +142,8 @@ impl Rows {
         if epoch.retell.is_some() {
             self.retell(epoch);
         }
-        if epoch.tick {
-            self.tell(out);
+        for group in epoch.turn.from..epoch.turn.to {
+            self.tell(group, out);
         }
     }
 
@@ -158,22 +159,22 @@ impl Rows {
             matters |= row.sum(link);
         }
         if matters && !std::mem::replace(&mut row.dirty, true) {
-            self.dirty.push(item);
+            self.dirty[key_group(item.0) as usize].push(item);
         }
     }
 
-    /// What is said once more is said at the next tick.
+    /// What is said once more is said at its next turn.
     fn retell(&mut self, epoch: &Epoch) {
         for (item, row) in self.rows.iter_mut().filter(|(item, _)| epoch.retells(item.0)) {
             row.told = 0;
             if !std::mem::replace(&mut row.dirty, true) {
-                self.dirty.push(*item);
+                self.dirty[key_group(item.0) as usize].push(*item);
             }
         }
     }
 
-    fn tell(&mut self, out: &mut Vec<Change>) {
-        let mut dirty = std::mem::take(&mut self.dirty);
+    fn tell(&mut self, group: u16, out: &mut Vec<Change>) {
+        let mut dirty = std::mem::take(&mut self.dirty[group as usize]);
         dirty.sort_unstable();
         for item in dirty {
             let row = self.rows.get_mut(&item).expect("a dirty row exists");
@@ -246,7 +247,7 @@ impl Durable for Rows {
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
         let (item, row): (ItemId, Row) = postcard::from_bytes(body)?;
-        self.dirty.extend(row.dirty.then_some(item));
+        self.dirty[key_group(item.0) as usize].extend(row.dirty.then_some(item));
         self.rows.insert(item, row);
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::signals::Priors;
 use crate::model::time::{DAY, Millis};
-use crate::model::{Epoch, Kind, SignalKey, Signals};
+use crate::model::{Epoch, Kind, SignalKey, Signals, Turn};
 use crate::operators::window::{Entry, Panes};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 
@@ -246,7 +246,7 @@ impl State {
         let turn = epoch.clock_ms * groups / self.settle.max(1);
         let passed = turn - self.turn.replace(turn).unwrap_or(turn);
         // a tick of a clock that stands still: a quiet stream of recorded events has no other turn
-        let all = self.settle == 0 || (epoch.tick && passed == 0);
+        let all = self.settle == 0 || (epoch.turn == Turn::ALL && passed == 0);
         let due = if all { groups } else { passed.min(groups) };
         (turn - due..turn).flat_map(|t| std::mem::take(&mut self.settling[t.rem_euclid(groups) as usize])).collect()
     }

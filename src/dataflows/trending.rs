@@ -144,7 +144,7 @@ impl Heat {
             }
             self.dirty.insert(item);
         }
-        if epoch.tick {
+        if epoch.tick() {
             for item in std::mem::take(&mut self.dirty) {
                 self.tell(item, out);
             }

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::ids::key_group;
+use super::ids::{KEY_GROUPS, key_group};
 use super::interaction::Role;
 use super::time::Millis;
 
 /// What every operator is told of an epoch. Everything in it was decided when the input was cut, and is replayed as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
     /// The dataflow's timestamp.
     pub number: u64,
@@ -16,8 +16,8 @@ pub struct Epoch {
     pub clock_ms: Millis,
     /// No event older than this is expected any more; what comes all the same is late.
     pub watermark_ms: Millis,
-    /// Stages with a slower cadence (trending, neighbours, scheduled refreshes) act in this epoch.
-    pub tick: bool,
+    /// The key groups whose slower stages have their turn.
+    pub turn: Turn,
     /// How many users may be refreshed, in 1/1024 of a user per key group; `None`: as many as ask.
     pub refreshes: Option<u32>,
     /// Operators hand over what they keep once they have passed this epoch.
@@ -26,7 +26,32 @@ pub struct Epoch {
     pub retell: Option<(u16, u16)>,
 }
 
+/// Key groups, from the first up to the second, whose neighbours are told in an epoch: a few at a time, so that no epoch waits for all.
+/// With the last of them a round is complete, and what belongs to no key group (trending) acts too: a tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Turn {
+    pub from: u16,
+    pub to: u16,
+}
+
+impl Turn {
+    /// A whole round in one epoch.
+    pub const ALL: Self = Self { from: 0, to: KEY_GROUPS as u16 };
+    /// Nobody's turn.
+    pub const NONE: Self = Self { from: 0, to: 0 };
+
+    /// A whole round, or nothing.
+    pub fn all_if(whole: bool) -> Self {
+        if whole { Self::ALL } else { Self::NONE }
+    }
+}
+
 impl Epoch {
+    /// Whether this epoch completes a round of turns: stages with a slower cadence act.
+    pub fn tick(&self) -> bool {
+        self.turn.to == Turn::ALL.to
+    }
+
     /// Whether everything of the key with this hash is said once more.
     pub fn retells(&self, hash: u64) -> bool {
         self.retell.is_some_and(|(from, to)| (from..to).contains(&key_group(hash)))
@@ -51,6 +76,8 @@ pub struct Binding {
 pub struct Pace {
     /// Records since the last tick.
     pub unticked: u64,
+    /// The first key group that has not had its turn in this round.
+    pub turn: u16,
     /// Full epochs in a row.
     pub full: u32,
 }

@@ -18,7 +18,7 @@ pub mod time;
 pub use catalogue::{Item, User};
 pub use changes::Change;
 pub use decayed::Decayed;
-pub use epoch::{Binding, Epoch, Pace, Positions};
+pub use epoch::{Binding, Epoch, Pace, Positions, Turn};
 pub use ids::{ItemId, TokenId, UserId, key_group};
 pub use interaction::{Control, Dead, Event, Input, Op, Origin, Ranker, Role, Row};
 pub use kind::Kind;

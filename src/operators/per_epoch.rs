@@ -24,7 +24,7 @@ pub trait PerEpoch<'scope, I> {
     /// use timely::dataflow::operators::{Inspect, vec::ToStream};
     ///
     /// timely::example(|scope| {
-    ///     let epoch = Epoch { number: 0, clock_ms: 1_000, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None };
+    ///     let epoch = Epoch { number: 0, clock_ms: 1_000, ..Epoch::default() };
     ///     let clock = vec![epoch].to_stream(scope);
     ///     let rows = vec![3u64, 4].to_stream(scope);
     ///     rows.per_epoch(clock, Pipeline, "Sum", |_epoch, rows, out: &mut Vec<u64>| out.push(rows.drain(..).sum()))

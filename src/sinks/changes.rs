@@ -170,7 +170,7 @@ mod tests {
             .and_then(|all| all["kafka"].clone().try_into())
             .expect("the defaults");
         let mut feed = open(&params, dir.path(), &kafka, names.clone()).expect("it opens");
-        let epoch = Epoch { number: 3, clock_ms: 9, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None };
+        let epoch = Epoch { number: 3, clock_ms: 9, ..Epoch::default() };
         let slate = |user, entered, left| Change::Slate { user, surface: Surface::Home, slate: None, entered, left };
         let changes = [
             slate(user, vec![items[0]], vec![items[1], items[2]]),

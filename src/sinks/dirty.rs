@@ -239,7 +239,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     fn epoch(number: u64) -> Epoch {
-        Epoch { number, clock_ms: 0, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None }
+        Epoch { number, ..Epoch::default() }
     }
 
     fn slate(user: u64, entered: &[u64], left: &[u64]) -> Change {

@@ -272,7 +272,7 @@ mod tests {
         number: 42,
         clock_ms: 1_763_600_000_000,
         watermark_ms: 0,
-        tick: false,
+        turn: crate::model::Turn::NONE,
         refreshes: None,
         save: false,
         retell: None,

@@ -3,9 +3,8 @@
 
 use prost::Message;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::str::FromStr;
-use std::sync::LazyLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
@@ -52,6 +51,8 @@ pub enum LayoutError {
     Missing(&'static str),
     #[error("field `{field}` is `{value}`, not a number")]
     Number { field: String, value: String },
+    #[error("field `{field}` is `{value}`, not {expected} numbers separated by commas")]
+    Numbers { field: String, value: String, expected: usize },
     #[error("the layout has schema `{0}`, this reader knows {SCHEMA}: upgrade the reader")]
     Schema(String),
     #[error("field `{0}` does not name a role and a partition")]
@@ -464,20 +465,13 @@ impl Features {
     }
 }
 
-type PerWindow = [String; Window::ALL.len()];
-
-/// `view_1m` …, by kind and window.
-static COUNT_FIELDS: LazyLock<[PerWindow; Kind::ALL.len()]> =
-    LazyLock::new(|| Kind::ALL.map(|k| Window::ALL.map(|w| format!("{}_{}", k.name(), w.name()))));
-static WEIGHTED_FIELDS: LazyLock<PerWindow> = LazyLock::new(|| Window::ALL.map(|w| format!("weighted_{}", w.name())));
-
-/// The hash of a key's signals.
+/// The hash of a key's signals. A kind or the weighted sum is one field for all windows: what a write costs Redis grows with the square
+/// of the number of fields.
 pub fn encode_features(signals: &Signals, as_of: Millis, fence: Fence) -> Fields {
-    let counts = signals.counts.iter().flat_map(|(kind, windows)| COUNT_FIELDS[*kind as usize].iter().zip(windows));
-    let mut fields = Vec::with_capacity(12 + signals.counts.len() * Window::ALL.len());
-    fields.extend(counts.filter(|(_, n)| **n > 0).map(|(name, n)| (name.clone(), n.to_string())));
-    let weighted = WEIGHTED_FIELDS.iter().zip(signals.weighted_milli);
-    fields.extend(weighted.map(|(name, milli)| (name.clone(), decimal(milli as f64 / 1000.0))));
+    let mut fields = Vec::with_capacity(8 + signals.counts.len());
+    let occurred = signals.counts.iter().filter(|(_, windows)| windows.iter().any(|n| *n > 0));
+    fields.extend(occurred.map(|(kind, windows)| (kind.name().to_string(), join(windows.iter()))));
+    fields.push((WEIGHTED.to_string(), join(signals.weighted_milli.iter().map(|milli| decimal(*milli as f64 / 1000.0)))));
     let numbers =
         [("velocity", signals.velocity), ("decayed", signals.decayed), ("ctr", signals.ctr), ("engagement", signals.engagement)];
     fields.extend(numbers.map(|(name, value)| (name.to_string(), decimal(value))));
@@ -496,22 +490,37 @@ pub fn decode_features(fields: &BTreeMap<String, String>) -> Result<Features, La
         engagement: number(fields, "engagement")?,
         windows: Default::default(),
     };
+    let weighted = fields.get(WEIGHTED).ok_or(LayoutError::Missing(WEIGHTED))?;
+    for (window, sum) in features.windows.iter_mut().zip(split::<f64, { Window::ALL.len() }>(WEIGHTED, weighted)?) {
+        window.weighted = sum;
+    }
     for (field, value) in fields {
-        let Some((name, window)) = windowed(field) else { continue };
-        let window = &mut features.windows[window as usize];
-        if name == "weighted" {
-            window.weighted = parse(field, value)?;
-        } else if let Some(kind) = Kind::parse(name) {
-            window.counts.insert(kind, parse(field, value)?);
+        let Some(kind) = Kind::parse(field) else { continue };
+        for (window, n) in features.windows.iter_mut().zip(split::<u32, { Window::ALL.len() }>(field, value)?) {
+            if n > 0 {
+                window.counts.insert(kind, n);
+            }
         }
     }
     Ok(features)
 }
 
-/// `not_interested_5m` → (`not_interested`, 5 m).
-fn windowed(field: &str) -> Option<(&str, Window)> {
-    let (name, window) = field.rsplit_once('_')?;
-    Window::ALL.into_iter().find(|w| w.name() == window).map(|w| (name, w))
+const WEIGHTED: &str = "weighted";
+
+/// Numbers in one field, in their published order.
+fn join(numbers: impl Iterator<Item = impl Display>) -> String {
+    let mut text = String::with_capacity(32);
+    for (i, number) in numbers.enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        write!(text, "{comma}{number}").expect("a string takes everything");
+    }
+    text
+}
+
+/// Exactly `N` numbers out of one field.
+fn split<T: FromStr, const N: usize>(field: &str, value: &str) -> Result<[T; N], LayoutError> {
+    let numbers = value.split(',').map(|number| parse(field, number)).collect::<Result<Vec<T>, _>>()?;
+    numbers.try_into().map_err(|_| LayoutError::Numbers { field: field.to_string(), value: value.to_string(), expected: N })
 }
 
 /// The interests of a user: token as it is spelt (`category:jazz`) and weight, strongest first.
@@ -527,13 +536,16 @@ pub struct StoredInterests {
     pub drift: f64,
 }
 
-const SHORT: &str = "short:";
-
-/// The hash of a user's interests, written by this generation of the engine.
+/// The hash of a user's interests, written by this generation of the engine: a field a token, its long weight and its short one.
 pub fn encode_interests(interests: &StoredInterests, generation: u32) -> Fields {
-    let mut fields = Vec::with_capacity(interests.short.len() + interests.long.len() + 4);
-    fields.extend(interests.long.iter().map(|(token, weight)| (token.clone(), decimal(*weight))));
-    fields.extend(interests.short.iter().map(|(token, weight)| (format!("{SHORT}{token}"), decimal(*weight))));
+    let mut weights: BTreeMap<&str, [f64; 2]> = BTreeMap::new();
+    for (half, of) in [&interests.long, &interests.short].into_iter().enumerate() {
+        for (token, weight) in of {
+            weights.entry(token).or_default()[half] = *weight;
+        }
+    }
+    let mut fields = Vec::with_capacity(weights.len() + 4);
+    fields.extend(weights.into_iter().map(|(token, halves)| (token.to_string(), join(halves.into_iter().map(decimal)))));
     fields.push(("drift".to_string(), decimal(interests.drift)));
     push_when(&mut fields, interests.as_of, Fence { epoch: interests.epoch, generation });
     fields
@@ -547,11 +559,11 @@ pub fn decode_interests(fields: &BTreeMap<String, String>) -> Result<StoredInter
         drift: number(fields, "drift")?,
         ..Default::default()
     };
-    for (field, value) in fields.iter().filter(|(f, _)| f.contains(':')) {
-        let weight = parse(field, value)?;
-        match field.strip_prefix(SHORT) {
-            Some(token) => interests.short.push((token.to_string(), weight)),
-            None => interests.long.push((field.clone(), weight)),
+    for (token, value) in fields.iter().filter(|(f, _)| f.contains(':')) {
+        for (half, weight) in [&mut interests.long, &mut interests.short].into_iter().zip(split::<f64, 2>(token, value)?) {
+            if weight != 0.0 {
+                half.push((token.clone(), weight));
+            }
         }
     }
     for weights in [&mut interests.short, &mut interests.long] {
@@ -823,10 +835,9 @@ mod tests {
             weighted_milli: [0, 2_000, 3_000, 4_000, 3_001],
         };
         let fields = map(encode_features(&signals, 1_763_600_000_000, Fence { epoch: 42, generation: 3 }));
-        assert_eq!(fields.get("view_1m"), None, "a zero is not written");
-        assert_eq!(fields["view_5m"], "2");
-        assert_eq!(fields["not_interested_24h"], "1");
-        assert_eq!((fields["weighted_5m"].as_str(), fields["weighted_24h"].as_str()), ("2.0", "3.001"));
+        assert_eq!((fields["view"].as_str(), fields["not_interested"].as_str()), ("0,2,3,4,5", "0,0,0,0,1"));
+        assert_eq!(fields.get("like"), None, "a kind that did not occur is not written");
+        assert_eq!(fields["weighted"], "0.0,2.0,3.0,4.0,3.001");
         let read = decode_features(&fields).expect("what was written");
         assert_eq!((read.as_of, read.epoch), (1_763_600_000_000, 42));
         assert_eq!((read.decayed, read.velocity, read.ctr, read.engagement), (1.0 / 3.0, -2.5e-9, 0.05, 1.0));
@@ -834,8 +845,11 @@ mod tests {
         assert_eq!(read.windows.clone().map(|w| w.weighted), [0.0, 2.0, 3.0, 4.0, 3.001]);
 
         let mut odd = fields.clone();
-        odd.insert("view_5m".into(), "two".into());
-        let wrong = LayoutError::Number { field: "view_5m".into(), value: "two".into() };
+        odd.insert("view".into(), "0,two,3,4,5".into());
+        let wrong = LayoutError::Number { field: "view".into(), value: "two".into() };
+        assert_eq!(decode_features(&odd), Err(wrong));
+        odd.insert("view".into(), "0,2,3,4".into());
+        let wrong = LayoutError::Numbers { field: "view".into(), value: "0,2,3,4".into(), expected: 5 };
         assert_eq!(decode_features(&odd), Err(wrong));
         assert_eq!(decode_features(&BTreeMap::new()), Err(LayoutError::Missing("as_of")));
     }
@@ -851,7 +865,7 @@ mod tests {
             drift: 0.1,
         };
         let fields = map(encode_interests(&interests, 3));
-        assert_eq!((fields["category:jazz"].as_str(), fields["short:category:jazz"].as_str()), ("0.5", "0.25"));
+        assert_eq!((fields["category:jazz"].as_str(), fields["tag:live"].as_str()), ("0.5,0.25", "0.0,0.75"));
         assert_eq!(decode_interests(&fields), Ok(interests));
     }
 

@@ -18,11 +18,11 @@ use super::encode::Encoder;
 use super::jsonl::Undelivered;
 use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
 use crate::model::changes::Account;
-use crate::model::{Binding, Change, Epoch, Part, Saved, SignalKey, UserId};
+use crate::model::{Binding, Change, Epoch, Part, Positions, Saved, SignalKey, UserId};
 
 /// Keys in one batch at most.
 const BATCH: usize = 2048;
-/// Keys of ticks written between two looks at the channel, so that no epoch waits long behind a tick.
+/// Keys that settle written along with the urgent ones, so that no epoch waits long behind a tick.
 const SETTLED: usize = 64;
 /// The first pause when the store is away; it doubles up to `retry_max`.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -50,12 +50,14 @@ pub struct Left {
     /// What the store shows at least.
     pub shown: Applied,
     pub next: Applied,
+    /// The epoch in which the round of turns under way began, and the positions then.
+    pub round: Option<(u64, Positions)>,
     pub dirty: Vec<(Change, Epoch)>,
     pub forgotten: Vec<(UserId, u64)>,
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/1";
+pub const UID: &str = "dirty/2";
 
 impl Left {
     /// As saved.
@@ -63,7 +65,7 @@ impl Left {
         let mut left = Self::default();
         for entry in parts.iter().filter(|part| part.uid == UID).flat_map(|part| &part.entries) {
             match entry.payload.split_first() {
-                Some((0, body)) => (left.shown, left.next, left.forgotten) = marks(body)?,
+                Some((0, body)) => (left.shown, left.next, left.round, left.forgotten) = marks(body)?,
                 Some((_, body)) => left.dirty.push(postcard::from_bytes(body).map_err(unreadable)?),
                 None => return Err(format!("the snapshot's {UID} has an empty entry")),
             }
@@ -76,12 +78,14 @@ impl Left {
 pub fn leaving(parts: &[Part]) -> Result<BTreeSet<UserId>, String> {
     let entries = parts.iter().filter(|part| part.uid == UID).flat_map(|part| &part.entries);
     let of_marks = entries.filter_map(|entry| entry.payload.strip_prefix(&[0]));
-    let users = of_marks.map(|body| Ok(marks(body)?.2.into_iter().map(|(user, _)| user)));
+    let users = of_marks.map(|body| Ok(marks(body)?.3.into_iter().map(|(user, _)| user)));
     Ok(users.collect::<Result<Vec<_>, String>>()?.into_iter().flatten().collect())
 }
 
-/// What the store shows and will show, and who is to be forgotten since which epoch.
-fn marks(body: &[u8]) -> Result<(Applied, Applied, Vec<(UserId, u64)>), String> {
+/// What the store shows and will show, the round under way, and who is to be forgotten since which epoch.
+type Marks = (Applied, Applied, Option<(u64, Positions)>, Vec<(UserId, u64)>);
+
+fn marks(body: &[u8]) -> Result<Marks, String> {
     postcard::from_bytes(body).map_err(unreadable)
 }
 
@@ -183,6 +187,8 @@ pub struct WriteBehind {
     shown: Applied,
     /// What it will show when nothing is dirty.
     next: Applied,
+    /// The epoch in which the round of turns under way began, and the positions then.
+    round: Option<(u64, Positions)>,
     /// The loss after which everything was told again.
     retold: Option<u64>,
     pause: Duration,
@@ -290,6 +296,7 @@ impl WriteBehind {
             accepted: Accepted::default(),
             shown,
             next,
+            round: params.left.round.clone(),
             retold: None,
             pause: FIRST_PAUSE,
             away: None,
@@ -342,7 +349,7 @@ impl WriteBehind {
             Saved { group: 0, shared: false, payload }
         };
         let forgotten: Vec<(UserId, u64)> = self.forgotten.iter().map(|(user, epoch)| (*user, *epoch)).collect();
-        let marks = entry(0, postcard::to_stdvec(&(&self.shown, &self.next, forgotten)));
+        let marks = entry(0, postcard::to_stdvec(&(&self.shown, &self.next, &self.round, forgotten)));
         let dirty = self.dirty.all().map(|dated| entry(1, postcard::to_stdvec(&dated)));
         Part { uid: UID.to_string(), entries: std::iter::once(marks).chain(dirty).collect() }
     }
@@ -351,9 +358,14 @@ impl WriteBehind {
         let (next, epoch) = (&mut self.next, &binding.epoch);
         (next.epoch, next.clock_ms, next.watermark_ms) = (epoch.number, epoch.clock_ms, epoch.watermark_ms);
         next.offsets.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
-        if epoch.tick {
-            next.tick_epoch = epoch.number;
-            next.tick_offsets.clone_from(&next.offsets);
+        if epoch.turn.from == 0 && epoch.turn.to > 0 {
+            self.round = Some((epoch.number, next.offsets.clone()));
+        }
+        // what has its turn first was told first: everything of the round's first epoch is in it, of later ones not
+        if epoch.tick()
+            && let Some((number, offsets)) = self.round.take()
+        {
+            (next.tick_epoch, next.tick_offsets) = (number, offsets);
         }
     }
 
@@ -375,12 +387,13 @@ impl WriteBehind {
 
     /// Writes all that is urgent, then a little of what settles. On an error the same is written the next time.
     pub fn write_some(&mut self) -> Result<(), StoreError> {
-        while self.dirty.urgent() > 0 {
+        while self.dirty.urgent() > BATCH {
             let urgent = self.dirty.take_urgent(BATCH);
             self.write(urgent)?;
         }
-        let settling = self.dirty.take_settling(SETTLED);
-        if settling.is_empty() && !self.behind() { Ok(()) } else { self.write(settling) }
+        let mut taken = self.dirty.take_urgent(BATCH);
+        taken.extend(self.dirty.take_settling(SETTLED));
+        if taken.is_empty() && !self.behind() { Ok(()) } else { self.write(taken) }
     }
 
     /// Writes what was taken, then shows how far that brings the answers.
@@ -487,7 +500,7 @@ impl WriteBehind {
     /// A name that nothing needs any more. What it still stands on in the store is written with the next batch.
     fn let_go(&mut self, user: UserId) {
         let Applied { epoch: number, clock_ms, watermark_ms, .. } = self.shown;
-        let now = Epoch { number, clock_ms, watermark_ms, tick: false, refreshes: None, save: false, retell: None };
+        let now = Epoch { number, clock_ms, watermark_ms, ..Epoch::default() };
         self.encoder.writes(&Change::Forgotten(user), &now, self.params.generation, &mut self.farewells);
         let names = self.encoder.names();
         if let Some(name) = names.users.get(user.0) {

@@ -140,7 +140,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn binding(number: u64) -> Binding {
-        let epoch = Epoch { number, clock_ms: 1, watermark_ms: 0, tick: false, refreshes: None, save: false, retell: None };
+        let epoch = Epoch { number, clock_ms: 1, ..Epoch::default() };
         Binding { epoch, offsets: BTreeMap::from([((Role::Events, 0), (number, number + 1))]), pace: Pace::default() }
     }
 

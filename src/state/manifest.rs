@@ -138,16 +138,23 @@ fn body(bytes: &[u8]) -> Result<&str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Epoch, Pace, Role};
+    use crate::model::{Epoch, Pace, Role, Turn};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn manifest(path: &str) -> Manifest {
-        let epoch =
-            Epoch { number: 4812, clock_ms: 7, watermark_ms: -3, tick: true, refreshes: Some(9), save: true, retell: None };
+        let epoch = Epoch {
+            number: 4812,
+            clock_ms: 7,
+            watermark_ms: -3,
+            turn: Turn { from: 900, to: 1024 },
+            refreshes: Some(9),
+            save: true,
+            retell: None,
+        };
         let positions = BTreeMap::from([((Role::Events, 3), u64::MAX), ((Role::Control, 0), 0)]);
-        let head = Head { epoch, pace: Pace { unticked: 1, full: 2 }, positions, workers: 4, config: "c0ffee".into() };
+        let head = Head { epoch, pace: Pace { unticked: 1, turn: 3, full: 2 }, positions, workers: 4, config: "c0ffee".into() };
         let segment = Segment { path: path.into(), first: 0, last: 1023, rows: 2, bytes: 3, blake3: "ab".repeat(32) };
         let parts = vec![Files { uid: "ledger.1".into(), files: vec![segment] }];
         Manifest { format: FORMAT, generation: 7, written_ms: 1, parent: None, head, parts }

@@ -5,7 +5,7 @@ use overdrive::dataflows::recommend::{Probes, recommend};
 use overdrive::model::catalogue::Item;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
-use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, UserId};
+use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, Turn, UserId};
 use overdrive::operators::{PerEpoch, Vault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -70,14 +70,14 @@ impl Log {
         self.clock
     }
 
-    /// Closes an epoch; every third ticks.
+    /// Closes an epoch; a round of turns takes three.
     pub fn epoch(&mut self, inputs: Vec<Input>) {
         let number = self.epochs.len() as u64;
         let epoch = Epoch {
             number,
             clock_ms: self.clock,
             watermark_ms: self.clock - DAY,
-            tick: number.is_multiple_of(3),
+            turn: [Turn { from: 700, to: 1024 }, Turn { from: 0, to: 350 }, Turn { from: 350, to: 700 }][number as usize % 3],
             refreshes: None,
             save: false,
             retell: None,

@@ -123,8 +123,7 @@ impl Plan {
         let number = self.epochs.len() as u64;
         let clock_ms = self.epochs.last().map_or(at, |(epoch, _)| epoch.clock_ms.max(at));
         // no refresh: what is measured are the rankings that are asked for
-        let epoch =
-            Epoch { number, clock_ms, watermark_ms: i64::MIN / 2, tick: false, refreshes: Some(0), save: false, retell: None };
+        let epoch = Epoch { number, clock_ms, watermark_ms: i64::MIN / 2, refreshes: Some(0), ..Epoch::default() };
         let row = |(n, input)| {
             let origin = Origin { role: Role::Events, partition: 0, offset: number * 100_000 + n as u64, accepted: clock_ms };
             Row { origin, input: Ok(input) }
