@@ -124,6 +124,9 @@ fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Complete
     Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], save: None, retold }
 }
 
+/// No stream of these tests is longer.
+const LONGEST: u64 = 1_000;
+
 /// A writer at work.
 struct Running {
     tx: crossbeam_channel::Sender<Completed>,
@@ -141,7 +144,10 @@ impl Running {
         let feed = changes::open(&feed, dir.path(), &kafka, stream.names.clone()).expect("the feed opens");
         let encoder = Encoder::new(stream.names.clone(), &defaults("store").try_into().expect("the section of the store"));
         let retry_max = Duration::from_millis(10);
-        let params = writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, left: writer::Left::default() };
+        // the first run repeats nothing, a later one whatever those before it were given
+        let repeats_until = if generation == 1 { 0 } else { LONGEST };
+        let params =
+            writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, left: writer::Left::default(), repeats_until };
         let dead = DeadLetters::open(dir.path(), None).expect("the letters open");
         let (shown, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (told, losses) = (shown.clone(), lost.clone());
@@ -471,6 +477,34 @@ fn the_mark_does_not_pass_a_write_that_is_missing() {
     mark(7).expect_err("what is there is older");
     open(&server).write(&[write(8)], &Applied::default(), Known::default()).expect("the server is there");
     assert_eq!(mark(9), Ok((0, 0, false)), "what is there is newer");
+}
+
+/// Whoever writes without looking at fences must notice at once that a later run of the engine is there.
+#[test]
+fn a_transaction_of_a_run_that_was_replaced_comes_to_nothing() {
+    let server = RedisServer::start();
+    let (mut old, mut new) = (open(&server), open(&server));
+    let write = |store: &mut Redis, epoch: u64, generation: u32| {
+        let fence = Fence { epoch, generation };
+        let fields = [("epoch", epoch), ("generation", u64::from(generation))].map(|(f, v)| (f.to_string(), v.to_string()));
+        let write = Write::Fields { key: "od:item:1".into(), fields: fields.to_vec(), ttl: Duration::from_secs(60), fence };
+        let mark = Applied { epoch, generation, ..Applied::default() };
+        store.write(&[write], &mark, Known { first: true, ..Known::default() }).expect("the server is there").refused
+    };
+    let transactions = || {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connect(&server)).expect("it answers");
+        let calls = stats.lines().find_map(|l| l.strip_prefix("cmdstat_exec:calls=")?.split(',').next()?.parse::<u64>().ok());
+        calls.unwrap_or(0)
+    };
+    let there = || redis::cmd("HGET").arg("od:item:1").arg("epoch").query::<u64>(&mut connect(&server)).expect("it answers");
+    assert_eq!((write(&mut old, 1, 1), write(&mut old, 2, 1), transactions(), there()), (0, 0, 2, 2));
+    assert_eq!((write(&mut new, 50, 2), transactions(), there()), (0, 3, 50));
+    assert_eq!((write(&mut old, 9, 1), transactions(), there()), (1, 4, 50), "tried, came to nothing, refused by the script");
+    assert_eq!((write(&mut old, 10, 1), transactions(), there()), (1, 4, 50), "and is not tried again");
+    assert_eq!((write(&mut new, 51, 2), transactions(), there()), (0, 5, 51), "the new one was not disturbed");
+    tell(&mut connect(&server), &["FLUSHALL"]);
+    assert_eq!((write(&mut new, 52, 2), transactions(), there()), (0, 6, 52), "a lease that is gone is no lease");
+    assert_eq!((write(&mut new, 53, 2), transactions(), there()), (0, 7, 53), "and is asked for again");
 }
 
 /// A new engine finds the mark of one that crashed before it had told everything again.

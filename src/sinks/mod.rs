@@ -136,6 +136,8 @@ pub struct Known {
     pub tick_epoch: u64,
     /// It may say so: what was lost is being told again.
     pub rebuilding: bool,
+    /// No run of the engine before this one can have written anything of these epochs, and each key's is newer than its last.
+    pub first: bool,
 }
 
 /// An epoch whose answers are complete: every worker has passed it.

@@ -42,6 +42,8 @@ pub struct Params {
     pub retry_max: Duration,
     /// What an earlier run had left to do; empty without one.
     pub left: Left,
+    /// Epochs up to here may have been written by an earlier run.
+    pub repeats_until: u64,
 }
 
 /// What a writer has not yet written at an epoch, and how far the answers are when it is.
@@ -403,7 +405,9 @@ impl WriteBehind {
         }
         self.batch.extend(self.farewells.iter().cloned());
         let mark = self.mark();
-        let known = Known { epoch: self.shown.epoch, tick_epoch: self.shown.tick_epoch, rebuilding: self.next.rebuilding };
+        let first = self.farewells.is_empty() && taken.iter().all(|(_, epoch)| epoch.number > self.params.repeats_until);
+        let (shown, rebuilding) = (&self.shown, self.next.rebuilding);
+        let known = Known { epoch: shown.epoch, tick_epoch: shown.tick_epoch, rebuilding, first };
         let written = self.store.write(&self.batch, &mark, known);
         let writes = self.batch.len() as u64;
         self.batch.clear();

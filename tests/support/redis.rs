@@ -128,11 +128,12 @@ pub fn dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String,
     all
 }
 
-/// Everything a server holds.
+/// Everything a server holds, but the lease: that is between writers.
 #[cfg(feature = "redis")]
 pub fn raw_dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String, overdrive::sinks::memory::Dumped> {
     use overdrive::sinks::memory::Dumped;
-    let keys: Vec<String> = ask(redis, &["KEYS", "*"]);
+    let mut keys: Vec<String> = ask(redis, &["KEYS", "*"]);
+    keys.retain(|key| key != "od:lease");
     let dump_key = |key: &String| match ask::<String>(redis, &["TYPE", key]).as_str() {
         "string" => ask::<Option<Vec<u8>>>(redis, &["GET", key]).map(|value| Dumped::Value(value.into())),
         "hash" => Some(Dumped::Fields(ask(redis, &["HGETALL", key]))),

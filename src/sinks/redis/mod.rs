@@ -1,8 +1,9 @@
-//! The store in Redis, written by two scripts. A key changes as a whole or not at all, only to something newer, and `meta` changes
-//! last. No error text contains a secret of the URL.
+//! The store in Redis, written by a script that looks at the fence of each key, or in transactions while nobody else can have
+//! written. A key changes as a whole or not at all, only to something newer, and `meta` changes last. No error text contains a secret of the URL.
 
 mod health;
 mod script;
+mod transaction;
 mod writer;
 
 use redis::io::tcp::TcpSettings;
@@ -22,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(60);
 pub struct Redis {
     client: Client,
     connection: Option<Connection>,
+    /// This connection may write in transactions.
+    leased: bool,
     watch: Option<Watch>,
     looked: Instant,
     keys: Keys,
@@ -37,6 +40,7 @@ impl Redis {
         Ok(Self {
             client: client(params)?,
             connection: None,
+            leased: false,
             watch: None,
             looked: Instant::now(),
             keys: Keys::new(prefix),
@@ -53,17 +57,62 @@ impl Redis {
             Some(connection) => self.look(connection)?,
             None => {
                 let connection = self.connect()?;
-                self.look(connection)?
+                let mut connection = self.look(connection)?;
+                self.leased = self.claim(applied.generation, &mut connection)?;
+                connection
             }
         };
-        let mut pipelines = Pipelines::new(self.pipeline);
-        for write in writes {
-            pipelines.add(write, &mut connection)?;
-        }
-        let found = pipelines.finish(&self.keys.meta(), applied, known, &mut connection)?;
+        let found = match self.transact(writes, applied, known, &mut connection)? {
+            Some(found) => found,
+            None => self.script(writes, applied, known, &mut connection)?,
+        };
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
         Ok(found)
+    }
+
+    /// The way of whoever holds the lease. `None`: the script has to do it.
+    fn transact(
+        &mut self,
+        writes: &[Write],
+        applied: &Applied,
+        known: Known,
+        connection: &mut Connection,
+    ) -> Result<Option<Found>, RedisError> {
+        if !(self.leased && known.first) {
+            return Ok(None);
+        }
+        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, connection)?;
+        self.leased = found.is_some();
+        Ok(found)
+    }
+
+    /// The way that is always right.
+    fn script(
+        &mut self,
+        writes: &[Write],
+        applied: &Applied,
+        known: Known,
+        connection: &mut Connection,
+    ) -> Result<Found, RedisError> {
+        let mut pipelines = Pipelines::new(self.pipeline);
+        for write in writes {
+            pipelines.add(write, connection)?;
+        }
+        let found = pipelines.finish(&self.keys.meta(), applied, known, connection)?;
+        self.leased = known.first && self.claim(applied.generation, connection)?;
+        Ok(found)
+    }
+
+    /// Whether this run of the engine is the latest. A server that does not let us ask is written to by the script all the same.
+    fn claim(&self, generation: u32, connection: &mut Connection) -> Result<bool, RedisError> {
+        match transaction::claim(&self.keys, generation, connection) {
+            Err(error) if error.clone().into_server_errors().is_some() => {
+                tracing::debug!(error = text_of(&error), "redis gives no lease");
+                Ok(false)
+            }
+            answer => answer,
+        }
     }
 
     /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.

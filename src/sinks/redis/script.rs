@@ -1,4 +1,4 @@
-//! The two scripts that write, constant and called by their hash. A server forgets scripts when it restarts or is told to; what was
+//! The scripts that write, constant and called by their hash. A server forgets scripts when it restarts or is told to; what was
 //! called in vain is then sent again, which the fence makes harmless.
 
 use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, cmd};
@@ -30,10 +30,13 @@ pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include
 /// Shows how far the answers have come.
 pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mark.lua")));
 
-/// Gives the server both scripts.
+/// Who may write without them.
+pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
+
+/// Gives the server the scripts.
 pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
     let mut pipe = redis::pipe();
-    for script in [&*WRITE, &*MARK] {
+    for script in [&*WRITE, &*MARK, &*LEASE] {
         pipe.cmd("SCRIPT").arg("LOAD").arg(&script.code);
     }
     pipe.exec(connection)
@@ -51,7 +54,7 @@ pub(super) fn send<T: FromRedisValue>(calls: &Pipeline, connection: &mut Connect
 }
 
 /// Whether a call of the pipeline met a server without the script. Of the others some may have been served.
-fn forgotten(error: &RedisError) -> bool {
+pub(super) fn forgotten(error: &RedisError) -> bool {
     let errors = error.clone().into_server_errors();
     errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
 }
