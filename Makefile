@@ -56,6 +56,8 @@ lint:                           ## formatting and clippy, with and without the f
 	@cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	@echo "== clippy, with fluvio"
 	@cargo clippy --locked --all-targets --features fluvio -- -D warnings
+	@echo "== clippy, with s3"
+	@cargo clippy --locked --all-targets --features s3 -- -D warnings
 
 audit:                          ## licences, advisories and sources of every dependency; needs cargo-deny
 	@echo "== dependencies"

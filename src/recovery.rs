@@ -5,7 +5,6 @@
 //! snapshot it begins with, so that it comes, bit by bit, to where the run before was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,7 +20,7 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved, UserId};
 use crate::privacy::Privacy;
 use crate::sinks::writer::{self, Left};
-use crate::state::{EpochLog, Head, Snapshot, State, StateError};
+use crate::state::{Address, EpochLog, Head, Snapshot, State, StateError};
 use crate::telemetry;
 
 /// What a run begins with.
@@ -62,8 +61,8 @@ const NICE: i32 = 10;
 
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
-    pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
-        Self::of(State::open(dir)?, params, keep)
+    pub fn open(address: &Address, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
+        Self::of(State::open_at(address)?, params, keep)
     }
 
     /// As `open`, of a state that was taken.
@@ -440,6 +439,8 @@ pub struct Params {
     #[serde(with = "crate::model::time::span")]
     pub snapshot_every: Duration,
     pub snapshots_kept: usize,
+    /// Where; empty: in the folder of the engine.
+    pub url: String,
     #[serde(with = "crate::model::time::span")]
     pub stalled_after: Duration,
 }

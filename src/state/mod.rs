@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved};
 
+mod address;
 pub mod folder;
 pub mod frame;
 mod log;
@@ -24,6 +25,7 @@ pub mod objects;
 pub mod segment;
 pub mod store;
 
+pub use address::Address;
 pub use log::{EpochLog, Tail};
 pub use look::Look;
 
@@ -106,12 +108,11 @@ impl State {
         Self::open_in(Arc::new(Folder::open(dir)?))
     }
 
-    /// As `open`, of `file:///a/folder`, or of `memory://`, which is empty and ends with the process.
-    pub fn open_url(url: &str) -> Result<Self, StateError> {
-        match url.split_once("://") {
-            Some(("file", path)) if path.starts_with('/') => Self::open(Path::new(path)),
-            Some(("memory", "")) => Self::open_in(Arc::new(Objects::new(Arc::new(object_store::memory::InMemory::new()))?)),
-            _ => Err(StateError::Io(format!("cannot open the state at {url:?}: write file:///a/folder or memory://"))),
+    /// As `open`, of an address: see [`Address`].
+    pub fn open_at(address: &Address) -> Result<Self, StateError> {
+        match address {
+            Address::Folder(dir) => Self::open(dir),
+            Address::Objects(url) => Self::open_in(Arc::new(Objects::at(url)?)),
         }
     }
 
