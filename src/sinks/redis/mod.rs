@@ -15,14 +15,18 @@ pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
 
-/// How often the server is asked how it is.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often the server is asked how it is: what it drops is missed for so long.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A connection that is made when it is needed and dropped after any error.
 pub struct Redis {
     client: Client,
     connection: Option<Connection>,
     watch: Option<Watch>,
+    /// It has dropped keys and has room for them again, which nobody was told yet.
+    dropped: bool,
+    /// It may not say how it is.
+    silent: bool,
     looked: Instant,
     keys: Keys,
     pipeline: usize,
@@ -38,6 +42,8 @@ impl Redis {
             client: client(params)?,
             connection: None,
             watch: None,
+            dropped: false,
+            silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
             pipeline: params.pipeline,
@@ -63,16 +69,21 @@ impl Redis {
         let found = pipelines.finish(&self.keys.meta(), applied, known, &mut connection)?;
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
-        Ok(found)
+        Ok(Found { dropped: std::mem::take(&mut self.dropped), ..found })
     }
 
     /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.
     fn look(&mut self, mut connection: Connection) -> Result<Connection, RedisError> {
         self.looked = Instant::now();
         match Health::ask(&mut connection) {
-            Ok(health) => self.watch.get_or_insert_with(Watch::new).look(&health),
+            Ok(health) => self.dropped |= self.watch.get_or_insert_with(Watch::new).look(&health),
             Err(error) if error.clone().into_server_errors().is_some() => {
-                tracing::debug!(error = text_of(&error), "redis does not say how it is");
+                if !std::mem::replace(&mut self.silent, true) {
+                    tracing::warn!(
+                        error = text_of(&error),
+                        "redis does not say how it is: keys that it drops are not noticed; permit INFO"
+                    );
+                }
             }
             Err(error) => return Err(error),
         }

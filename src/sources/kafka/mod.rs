@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::ranges::Ranges;
 use super::{KafkaParams, Positions, Role, SourceError, wait_for};
+use crate::model::epoch::{TopicId, TopicIds};
 
 mod append;
+mod identity;
 mod source;
 
 pub use append::KafkaAppender;
@@ -176,6 +178,17 @@ fn create(params: &KafkaParams, missing: &[&NewTopic<'_>]) -> Result<(), SourceE
         }
     }
     Ok(())
+}
+
+/// The topics of all roles, as far as the brokers say which they are.
+fn identities(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<TopicIds, SourceError> {
+    let mut identities = TopicIds::new();
+    for role in Role::ALL {
+        let name = topic(params, role).to_string();
+        let id = identity::id(consumer, params, &name, ANSWER)?;
+        identities.extend(id.map(|id| (role, TopicId { name, id })));
+    }
+    Ok(identities)
 }
 
 /// First offset and the one after the last, of a partition.
