@@ -168,7 +168,7 @@ impl Drop for Ended {
 fn partitions_that_are_added_while_it_runs_are_read_from_their_first_record() {
     let input = KafkaInput::shared("added");
     let params = input.params.clone();
-    let scene = Scene::on(Stage { input: Some(Box::new(input)), redis: RedisServer::start(), batch: 5 }, 1);
+    let scene = Scene::on(Stage { input: Some(Box::new(input)), redis: RedisServer::start(), batch: 5, settings: &[] }, 1);
     let fleet = scene.start(Shape(2, 1), &[]);
     wait_for(&scene.redis, &scene.input.ends());
     let admin: AdminClient<DefaultClientContext> =

@@ -333,10 +333,12 @@ pub fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
 /// What an undisturbed run with one worker leaves over the same epochs.
 fn oracle(
     dir: &Path,
+    settings: &[(&str, &str)],
     bindings: Vec<Binding>,
     open: impl FnOnce(Positions) -> Box<dyn Source>,
 ) -> (BTreeMap<String, Dumped>, Stats) {
-    let mut config = Config::defaults();
+    let settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let mut config = Config::load(None, settings).expect("the settings are good");
     config.recommend.learn.enabled = true;
     (config.engine.workers, config.engine.state_dir) = (1, dir.join("oracle"));
     std::fs::create_dir(&config.engine.state_dir).expect("a folder");
@@ -411,22 +413,25 @@ pub struct Scene {
     kept: tempfile::TempDir,
     pub dir: tempfile::TempDir,
     losses: Arc<AtomicU64>,
+    settings: &'static [(&'static str, &'static str)],
 }
 
-/// What a scene is made of: where the stream lies (`None`: in the embedded log), which Redis, and how many events arrive at once.
+/// What a scene is made of: where the stream lies (`None`: in the embedded log), which Redis, how many events arrive at once, and
+/// settings of the engine, undisturbed or not.
 pub struct Stage {
     pub input: Option<Box<dyn Input>>,
     pub redis: RedisServer,
     pub batch: usize,
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 impl Scene {
     /// With the embedded log and a Redis that keeps nothing on disk.
     pub fn open(seed: u64) -> Self {
-        Self::on(Stage { input: None, redis: RedisServer::start(), batch: 1 }, seed)
+        Self::on(Stage { input: None, redis: RedisServer::start(), batch: 1, settings: &[] }, seed)
     }
 
-    pub fn on(Stage { input, redis, batch }: Stage, seed: u64) -> Self {
+    pub fn on(Stage { input, redis, batch, settings }: Stage, seed: u64) -> Self {
         let (dir, losses) = (tempfile::tempdir().expect("a folder"), Arc::new(AtomicU64::new(0)));
         let kept = tempfile::tempdir_in(dir.path()).expect("a folder");
         let input = input.unwrap_or_else(|| Box::new(LogInput::new(dir.path())));
@@ -441,14 +446,15 @@ impl Scene {
             input,
             kept,
             losses,
+            settings,
         }
     }
 
     /// An engine that reads this stream.
     pub fn start(&self, shape: Shape, settings: &[(&str, &str)]) -> Fleet {
         let input = self.input.settings();
-        let all: Vec<(&str, &str)> =
-            input.iter().map(|(name, value)| (*name, value.as_str())).chain(settings.iter().copied()).collect();
+        let of_input = input.iter().map(|(name, value)| (*name, value.as_str()));
+        let all: Vec<(&str, &str)> = of_input.chain(self.settings.iter().copied()).chain(settings.iter().copied()).collect();
         Fleet::start(self.dir.path(), &self.redis, shape, &all)
     }
 
@@ -480,7 +486,7 @@ impl Scene {
         self.archive.end();
         let bindings = State::open(self.kept.path()).expect("nobody has the archive").bindings(None).expect("it is whole");
         covers(&bindings, &ends);
-        let (undisturbed, stats) = oracle(dir, bindings, |from| self.input.open(from));
+        let (undisturbed, stats) = oracle(dir, self.settings, bindings, |from| self.input.open(from));
         let kept = is_kept().then(|| self.dir.keep());
         let events: u64 = ends.iter().filter(|((role, _), _)| *role == Role::Events).map(|(_, end)| end).sum();
         assert!(stats.account.balances() && stats.account.consumed == events, "{events} events, {:?}", stats.account);
