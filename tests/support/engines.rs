@@ -37,6 +37,14 @@ fn is_kept() -> bool {
     number("CHAOS_KEEP", 0) > 0
 }
 
+/// With `CHAOS_LOG`, what is said in this process is heard too: the load's client, and the undisturbed run.
+fn listen() {
+    if let Ok(filter) = std::env::var("CHAOS_LOG") {
+        let logging = overdrive::config::Logging { filter, ..Config::defaults().logging };
+        let _already = overdrive::telemetry::init(&logging);
+    }
+}
+
 /// Draws; the same seed draws the same.
 pub struct Dice(pub u64);
 
@@ -432,6 +440,7 @@ impl Scene {
     }
 
     pub fn on(Stage { input, redis, batch, settings }: Stage, seed: u64) -> Self {
+        listen();
         let (dir, losses) = (tempfile::tempdir().expect("a folder"), Arc::new(AtomicU64::new(0)));
         let kept = tempfile::tempdir_in(dir.path()).expect("a folder");
         let input = input.unwrap_or_else(|| Box::new(LogInput::new(dir.path())));

@@ -27,17 +27,27 @@ struct Context;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
-        match level {
-            Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
-            Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
-            _ => tracing::debug!(target: "kafka", facility, "{message}"),
-        }
+        say(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "kafka", %error, "{reason}");
+        warn(&error, reason);
     }
+}
+
+/// What librdkafka says of a client. To it a broker that is away is an error, to us something that passes.
+pub(crate) fn say(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
+    match level {
+        Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
+        Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
+        _ => tracing::debug!(target: "kafka", facility, "{message}"),
+    }
+}
+
+/// What went wrong with a client as a whole.
+pub(crate) fn warn(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "kafka", %error, "{reason}");
 }
 
 impl ConsumerContext for Context {}
