@@ -17,7 +17,7 @@ pub mod input;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod redis;
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "kafka", feature = "redis"))]
 pub mod topics;
 
 /// What a test says when a server is not installed.

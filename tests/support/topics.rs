@@ -3,9 +3,9 @@
 use overdrive::model::Positions;
 use overdrive::sources::kafka::{self, KafkaAppender, KafkaSource};
 use overdrive::sources::{Appender, KafkaParams, Source};
-use std::time::Duration;
 
-use super::input::{Append, Input};
+use super::engines::until;
+use super::input::{Append, Input, Records};
 use super::kafka::KafkaBroker;
 
 /// The topics of a broker.
@@ -19,12 +19,12 @@ impl KafkaInput {
     /// On a broker of its own.
     pub fn start() -> Self {
         let broker = KafkaBroker::start();
-        Self { params: patient(broker.params("own")), broker: Some(broker) }
+        Self { params: broker.params("own"), broker: Some(broker) }
     }
 
     /// On the broker that all tests of a binary share, under topics of this name.
     pub fn shared(test: &str) -> Self {
-        Self { broker: None, params: patient(KafkaBroker::shared().params(test)) }
+        Self { broker: None, params: KafkaBroker::shared().params(test) }
     }
 
     fn broker(&mut self) -> &mut KafkaBroker {
@@ -32,16 +32,13 @@ impl KafkaInput {
     }
 }
 
-/// A load that outlasts any restart.
-fn patient(params: KafkaParams) -> KafkaParams {
-    KafkaParams { message_timeout: Duration::from_secs(120), ..params }
-}
-
 impl Input for KafkaInput {
     fn appender(&self) -> Append {
         let appender = KafkaAppender::open(&self.params).expect("the broker answers");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        Box::new(move |role, records| drop(runtime.block_on(appender.append(role, records)).expect("the broker takes it")))
+        // what was refused is sent again, as whoever heard of it would: a record may lie there twice, as any other
+        let taken = move |role, records: &Records| runtime.block_on(appender.append(role, records.clone())).ok();
+        Box::new(move |role, records| drop(until("the broker takes it", || taken(role, &records))))
     }
 
     fn ends(&self) -> Positions {
