@@ -29,10 +29,14 @@ test:                           ## install the servers the tests use, then run e
 
 N ?= 200
 CYCLES ?= 20
+BROKER ?= 20
+REDIS ?= 20
+OUTAGE ?= 120
 SEED ?= 1
-chaos:                          ## kill, stop and flush at random, N=200 times, rescale CYCLES=20 times, and compare with an undisturbed run
-	@echo "== chaos: $(N) kills, $(CYCLES) cycles, seed $(SEED)"
-	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture --test-threads=1
+chaos:                          ## kill engines N=200 times, rescale CYCLES=20 times, restart Kafka and Redis 20 times, take Redis away for OUTAGE=120 s, and compare
+	@echo "== chaos: $(N) kills, $(CYCLES) cycles, $(BROKER) restarts of Kafka, $(REDIS) of Redis, $(OUTAGE) s without it, seed $(SEED)"
+	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_BROKER=$(BROKER) CHAOS_REDIS=$(REDIS) CHAOS_OUTAGE=$(OUTAGE) CHAOS_SEED=$(SEED) \
+		cargo test --locked --test chaos -- --nocapture --test-threads=1
 
 fuzz: N = 2000000
 fuzz:                           ## mutate the inputs of every decoder, N=2000000 times each, in search of a panic

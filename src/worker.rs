@@ -152,6 +152,7 @@ impl Engine {
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, StartError> {
         failstop::arm();
+        recovery.as_ref().map_or(Ok(()), |found| found.recognise(&source.topics()))?;
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
         let credit = Credit::new(config.engine.epochs_in_flight);

@@ -127,6 +127,8 @@ pub struct Found {
     pub rebuilding: bool,
     /// Writes that were not newer than what their keys held.
     pub refused: u64,
+    /// Some keys it had are gone though the mark is not, and there is room for them again.
+    pub dropped: bool,
 }
 
 /// What the writer knows of the mark a store shows. One that shows less has lost something.

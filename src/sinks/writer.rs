@@ -432,12 +432,12 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Whether the store no longer has what it showed, or is still without what another run of the engine missed. (A mark ahead of
+    /// Whether the store no longer has all it showed, or is still without what another run of the engine missed. (A mark ahead of
     /// ours is another run's, whose writes we have yet to repeat.)
     fn has_lost(&self, found: &Found, mark: &Applied) -> bool {
         let went_back = found.epoch < self.shown.epoch || found.tick_epoch < self.shown.tick_epoch;
         let inherited = found.rebuilding && !self.next.rebuilding && found.epoch <= mark.epoch;
-        went_back || inherited
+        went_back || inherited || found.dropped
     }
 
     fn mourn(&mut self, found: &Found) {

@@ -58,6 +58,11 @@ impl RedisServer {
         let _ = self.child.wait();
     }
 
+    /// Whether it keeps on disk what it has acknowledged.
+    pub fn keeps(&self) -> bool {
+        self.extra.iter().any(|option| option == "--appendonly")
+    }
+
     /// Starts it again on the same port, with what it kept on disk.
     pub fn restart(&mut self) {
         self.kill();

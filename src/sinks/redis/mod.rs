@@ -16,8 +16,8 @@ pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
 
-/// How often the server is asked how it is.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often the server is asked how it is: what it drops is missed for so long.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A connection that is made when it is needed and dropped after any error.
 pub struct Redis {
@@ -26,6 +26,10 @@ pub struct Redis {
     /// This connection may write in transactions.
     leased: bool,
     watch: Option<Watch>,
+    /// It has dropped keys and has room for them again, which nobody was told yet.
+    dropped: bool,
+    /// It may not say how it is.
+    silent: bool,
     looked: Instant,
     keys: Keys,
     pipeline: usize,
@@ -42,6 +46,8 @@ impl Redis {
             connection: None,
             leased: false,
             watch: None,
+            dropped: false,
+            silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
             pipeline: params.pipeline,
@@ -68,7 +74,7 @@ impl Redis {
         };
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
-        Ok(found)
+        Ok(Found { dropped: std::mem::take(&mut self.dropped), ..found })
     }
 
     /// The way of whoever holds the lease. `None`: the script has to do it.
@@ -119,9 +125,14 @@ impl Redis {
     fn look(&mut self, mut connection: Connection) -> Result<Connection, RedisError> {
         self.looked = Instant::now();
         match Health::ask(&mut connection) {
-            Ok(health) => self.watch.get_or_insert_with(Watch::new).look(&health),
+            Ok(health) => self.dropped |= self.watch.get_or_insert_with(Watch::new).look(&health),
             Err(error) if error.clone().into_server_errors().is_some() => {
-                tracing::debug!(error = text_of(&error), "redis does not say how it is");
+                if !std::mem::replace(&mut self.silent, true) {
+                    tracing::warn!(
+                        error = text_of(&error),
+                        "redis does not say how it is: keys that it drops are not noticed; permit INFO"
+                    );
+                }
             }
             Err(error) => return Err(error),
         }

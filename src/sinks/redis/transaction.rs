@@ -52,7 +52,7 @@ pub(super) fn write(
     };
     let Some(shown) = shown else { return Ok(None) };
     let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(shown)?;
-    Ok(Some(Found { epoch, tick_epoch, rebuilding, refused: 0 }))
+    Ok(Some(Found { epoch, tick_epoch, rebuilding, refused: 0, dropped: false }))
 }
 
 /// One transaction; yields the answer to its last command. `None`: the lease is lost.

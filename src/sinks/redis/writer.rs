@@ -59,7 +59,7 @@ impl<'w> Pipelines<'w> {
         let mut answers: Vec<Value> = script::send(&self.calls, connection)?;
         let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(answers.pop().unwrap_or(Value::Nil))?;
         self.count(answers)?;
-        Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused })
+        Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused, dropped: false })
     }
 
     fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
