@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos simulate fuzz fluvio lint audit bench clean-state
+.PHONY: help demo test chaos simulate fuzz s3 fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -42,6 +42,10 @@ fuzz: N = 2000000
 fuzz:                           ## mutate the inputs of every decoder, N=2000000 times each, in search of a panic
 	@echo "== fuzz: $(N) executions of each target, seed $(SEED)"
 	@FUZZ_RUNS=$(N) FUZZ_SEED=$(SEED) cargo test --locked --test fuzz -- --nocapture
+
+s3:                             ## state in a real object store: OVERDRIVE_TEST_S3=s3://bucket/prefix, credentials by AWS_…
+	@echo "== state, over S3"
+	@cargo test --locked --features s3 --test state s3 -- --include-ignored
 
 fluvio:                         ## the source's contract over a real Fluvio: FLUVIO_RUN=path of fluvio-run, or FLUVIO_ENDPOINT
 	@echo "== the contract of sources, over Fluvio"

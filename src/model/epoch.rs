@@ -77,8 +77,8 @@ impl TopicId {
     pub fn replaced_by(&self, name: &str, id: &str) -> String {
         format!(
             "topic {name} has the id {id}, but what was read is of topic {} with the id {}: it was deleted and created anew, or another \
-             one is named. Their records do not belong together. Give the old one back, or move the folder `state` under state_dir \
-             away to begin anew",
+             one is named. Their records do not belong together. Give the old one back, or move the state away \
+             ([recovery] url, or the folder `state` under state_dir) to begin anew",
             self.name, self.id
         )
     }

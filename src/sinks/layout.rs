@@ -148,7 +148,7 @@ impl Keys {
         format!("{}meta", self.prefix)
     }
 
-    /// Which run of the engine may write without looking at fences: its generation as text.
+    /// Which run of the engine may write without looking at fences: `<first epoch>:<generation>`.
     pub fn lease(&self) -> String {
         format!("{}lease", self.prefix)
     }

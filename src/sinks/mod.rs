@@ -138,7 +138,9 @@ pub struct Known {
     pub tick_epoch: u64,
     /// It may say so: what was lost is being told again.
     pub rebuilding: bool,
-    /// No run of the engine before this one can have written anything of these epochs, and each key's is newer than its last.
+    /// The first epoch that no run of the engine before this one can have written; 0: nobody knows.
+    pub since: u64,
+    /// All these writes are of such epochs, each newer than its key's last.
     pub first: bool,
 }
 

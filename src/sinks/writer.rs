@@ -191,6 +191,8 @@ pub struct WriteBehind {
     next: Applied,
     /// The epoch in which the round of turns under way began, and the positions then.
     round: Option<(u64, Positions)>,
+    /// The first epoch that no run before has written; 0 until one was merged.
+    since: u64,
     /// The loss after which everything was told again.
     retold: Option<u64>,
     pause: Duration,
@@ -299,6 +301,7 @@ impl WriteBehind {
             shown,
             next,
             round: params.left.round.clone(),
+            since: 0,
             retold: None,
             pause: FIRST_PAUSE,
             away: None,
@@ -325,6 +328,9 @@ impl WriteBehind {
     pub fn merge(&mut self, completed: Completed) {
         let Completed { binding, changes, accepted_ms, save, retold } = completed;
         self.advance(&binding);
+        if self.since == 0 {
+            self.since = binding.epoch.number.max(self.params.repeats_until.saturating_add(1));
+        }
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
         self.bury(binding.epoch.number, &changes);
         self.forget(binding.epoch.number, &changes);
@@ -407,7 +413,7 @@ impl WriteBehind {
         let mark = self.mark();
         let first = self.farewells.is_empty() && taken.iter().all(|(_, epoch)| epoch.number > self.params.repeats_until);
         let (shown, rebuilding) = (&self.shown, self.next.rebuilding);
-        let known = Known { epoch: shown.epoch, tick_epoch: shown.tick_epoch, rebuilding, first };
+        let known = Known { epoch: shown.epoch, tick_epoch: shown.tick_epoch, rebuilding, since: self.since, first };
         let written = self.store.write(&self.batch, &mark, known);
         let writes = self.batch.len() as u64;
         self.batch.clear();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Folder(PathBuf),
-    /// `s3://bucket/prefix`, or `memory://`, which is empty and ends with the process.
+    /// `s3://bucket/prefix`. (Any other is empty and ends with the process: for tests.)
     Objects(String),
 }
 
@@ -18,7 +18,6 @@ impl Address {
             None if url.is_empty() => Ok(Self::Folder(otherwise.to_path_buf())),
             Some(("file", path)) if path.starts_with('/') => Ok(Self::Folder(PathBuf::from(path))),
             Some(("s3", place)) if !place.is_empty() && !place.starts_with('/') => Ok(Self::Objects(url.to_string())),
-            Some(("memory", "")) => Ok(Self::Objects(url.to_string())),
             _ => Err(format!("{url:?} is no place for state: write file:///a/folder or s3://bucket/prefix")),
         }
     }
@@ -42,10 +41,10 @@ mod tests {
         let parse = |url| Address::parse(url, Path::new("here"));
         assert_eq!(parse(""), Ok(Address::Folder("here".into())));
         assert_eq!(parse("file:///a/folder"), Ok(Address::Folder("/a/folder".into())));
-        for url in ["s3://bucket", "s3://bucket/a/prefix", "memory://"] {
+        for url in ["s3://bucket", "s3://bucket/a/prefix"] {
             assert_eq!(parse(url).map(|address| address.to_string()), Ok(url.to_string()));
         }
-        for wrong in ["file://relative", "s4://x", "/a/folder", "memory://x", "s3://", "s3:///x"] {
+        for wrong in ["file://relative", "s4://x", "/a/folder", "memory://", "s3://", "s3:///x"] {
             assert!(parse(wrong).is_err_and(|what| what.contains("write file:///")), "{wrong}");
         }
     }

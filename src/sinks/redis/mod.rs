@@ -25,6 +25,8 @@ pub struct Redis {
     connection: Option<Connection>,
     /// This connection may write in transactions.
     leased: bool,
+    /// This connection was refused something that transactions need.
+    barred: bool,
     watch: Option<Watch>,
     /// It has dropped keys and has room for them again, which nobody was told yet.
     dropped: bool,
@@ -45,6 +47,7 @@ impl Redis {
             client: client(params)?,
             connection: None,
             leased: false,
+            barred: false,
             watch: None,
             dropped: false,
             silent: false,
@@ -63,14 +66,17 @@ impl Redis {
             Some(connection) => self.look(connection)?,
             None => {
                 let connection = self.connect()?;
-                let mut connection = self.look(connection)?;
-                self.leased = self.claim(applied.generation, &mut connection)?;
-                connection
+                (self.leased, self.barred) = (false, false);
+                self.look(connection)?
             }
         };
+        self.claim(applied, known, &mut connection)?;
         let found = match self.transact(writes, applied, known, &mut connection)? {
             Some(found) => found,
-            None => self.script(writes, applied, known, &mut connection)?,
+            None => {
+                self.claim(applied, known, &mut connection)?; // before anything is written, so that whoever has it hears of us
+                self.script(writes, applied, known, &mut connection)?
+            }
         };
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
@@ -88,9 +94,23 @@ impl Redis {
         if !(self.leased && known.first) {
             return Ok(None);
         }
-        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, connection)?;
+        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, connection);
+        let found = self.unless_refused(found)?.flatten();
         self.leased = found.is_some();
         Ok(found)
+    }
+
+    /// What the server refuses to a transaction (a command that is not permitted, a key of another sort, a script it has forgotten) the
+    /// script may do, or say better: no more transactions on this connection.
+    fn unless_refused<T>(&mut self, answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
+        match answer {
+            Err(error) if error.clone().into_server_errors().is_some() => {
+                tracing::debug!(error = text_of(&error), "redis takes no transaction");
+                self.barred = true;
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
     }
 
     /// The way that is always right.
@@ -106,19 +126,16 @@ impl Redis {
             pipelines.add(write, connection)?;
         }
         let found = pipelines.finish(&self.keys.meta(), applied, known, connection)?;
-        self.leased = known.first && self.claim(applied.generation, connection)?;
         Ok(found)
     }
 
-    /// Whether this run of the engine is the latest. A server that does not let us ask is written to by the script all the same.
-    fn claim(&self, generation: u32, connection: &mut Connection) -> Result<bool, RedisError> {
-        match transaction::claim(&self.keys, generation, connection) {
-            Err(error) if error.clone().into_server_errors().is_some() => {
-                tracing::debug!(error = text_of(&error), "redis gives no lease");
-                Ok(false)
-            }
-            answer => answer,
+    /// Asks for the lease where there is none, unless this connection was refused something.
+    fn claim(&mut self, applied: &Applied, known: Known, connection: &mut Connection) -> Result<(), RedisError> {
+        if !self.leased && !self.barred {
+            let ours = transaction::claim(&self.keys, known.since, applied.generation, connection);
+            self.leased = self.unless_refused(ours)?.unwrap_or(false);
         }
+        Ok(())
     }
 
     /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.

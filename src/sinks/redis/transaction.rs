@@ -8,7 +8,7 @@
 //! The fact that must stay true: another run of the engine claims the lease before it writes anything, and that changes
 //! the watched key; so from then on a transaction of ours comes to nothing. Losing the lease costs nothing but speed: the script is always right.
 
-use redis::{Cmd, Connection, ConnectionLike as _, RedisError, Value};
+use redis::{Cmd, Connection, RedisError, Value};
 use std::time::Duration;
 
 use super::script::{self, LEASE};
@@ -17,19 +17,18 @@ use crate::sinks::layout::{self, Fields, Keys};
 use crate::sinks::{Applied, Fence, Found, Known, Sort, Write};
 
 /// Asks for the lease. `false`: a later run of the engine has it.
-pub(super) fn claim(keys: &Keys, generation: u32, connection: &mut Connection) -> Result<bool, RedisError> {
+pub(super) fn claim(keys: &Keys, since: u64, generation: u32, connection: &mut Connection) -> Result<bool, RedisError> {
     let mut ask = LEASE.call(2);
-    ask.arg(keys.lease()).arg(keys.meta()).arg(generation);
+    ask.arg(keys.lease()).arg(keys.meta()).arg(since).arg(generation);
     let mut commands = Commands::default();
     commands.push("UNWATCH", |_| {});
     commands.add(&ask);
     push_watch(&mut commands, keys);
-    let mut answers = commands.send(3, connection)?;
-    is_ours(answers.pop().unwrap_or(Value::Nil), generation)
+    is_ours(commands.send(connection)?.pop(), since, generation)
 }
 
-/// Writes all, `limit` writes at a time, and shows how far that brings the answers. `None`: the lease is lost, or the server has
-/// forgotten the script that shows; the caller writes all of it by the script.
+/// Writes all, `limit` writes at a time, and shows how far that brings the answers. `None`: the lease is lost; the caller writes all of
+/// it by the script.
 pub(super) fn write(
     writes: &[Write],
     limit: usize,
@@ -38,29 +37,25 @@ pub(super) fn write(
     known: Known,
     connection: &mut Connection,
 ) -> Result<Option<Found>, RedisError> {
-    let whole = writes.len() / limit.max(1) * limit.max(1);
-    let (first, last) = writes.split_at(whole.min(writes.len().saturating_sub(1)));
-    for part in first.chunks(limit.max(1)) {
-        if transact(part, None, keys, applied.generation, connection)?.is_none() {
+    let run = (known.since, applied.generation);
+    let (first, last) = writes.split_at(writes.len().saturating_sub(1) / limit * limit);
+    for part in first.chunks(limit) {
+        if transact(part, None, keys, run, connection)?.is_none() {
             return Ok(None);
         }
     }
     let mark = show(&keys.meta(), &[], applied, known);
-    let shown = match transact(last, Some(mark), keys, applied.generation, connection) {
-        Err(error) if script::forgotten(&error) => return Ok(None),
-        shown => shown?,
-    };
-    let Some(shown) = shown else { return Ok(None) };
+    let Some(shown) = transact(last, Some(mark), keys, run, connection)? else { return Ok(None) };
     let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(shown)?;
     Ok(Some(Found { epoch, tick_epoch, rebuilding, refused: 0, dropped: false }))
 }
 
-/// One transaction; yields the answer to its last command. `None`: the lease is lost.
+/// One transaction of this run; yields the answer to its last command. `None`: the lease is lost.
 fn transact(
     writes: &[Write],
     mark: Option<Cmd>,
     keys: &Keys,
-    generation: u32,
+    (since, generation): (u64, u32),
     connection: &mut Connection,
 ) -> Result<Option<Value>, RedisError> {
     let mut commands = Commands::default();
@@ -69,9 +64,9 @@ fn transact(
     mark.iter().for_each(|mark| commands.add(mark));
     commands.push("EXEC", |_| {});
     push_watch(&mut commands, keys);
-    let mut answers = commands.send(3, connection)?;
-    let ours = is_ours(answers.pop().unwrap_or(Value::Nil), generation)?;
-    answers.truncate(1);
+    let mut answers = commands.send(connection)?;
+    let ours = is_ours(answers.pop(), since, generation)?;
+    answers.pop(); // WATCH
     match answers.pop() {
         Some(Value::Array(mut done)) if ours => Ok(done.pop()),
         _ => Ok(None),
@@ -99,10 +94,9 @@ impl Commands {
         self.count += 1;
     }
 
-    /// Sends them; yields the last `answers`. Before these there is only that a command is queued.
-    fn send(self, answers: usize, connection: &mut Connection) -> Result<Vec<Value>, RedisError> {
-        let answers = connection.req_packed_commands(&self.wire, self.count - answers, answers)?;
-        answers.into_iter().map(Value::extract_error).collect()
+    /// Sends them; yields the answers.
+    fn send(self, connection: &mut Connection) -> Result<Vec<Value>, RedisError> {
+        script::exchange(&self.wire, self.count, connection)
     }
 }
 
@@ -112,10 +106,10 @@ fn push_watch(commands: &mut Commands, keys: &Keys) {
     }
 }
 
-/// Whether the lease says this generation.
-fn is_ours(holder: Value, generation: u32) -> Result<bool, RedisError> {
-    let holder: Option<u32> = redis::from_redis_value(holder)?;
-    Ok(holder == Some(generation))
+/// Whether the lease names this run.
+fn is_ours(holder: Option<Value>, since: u64, generation: u32) -> Result<bool, RedisError> {
+    let holder: Option<String> = redis::from_redis_value(holder.unwrap_or(Value::Nil))?;
+    Ok(holder == Some(format!("{since}:{generation}")))
 }
 
 fn push_write(commands: &mut Commands, write: &Write) {

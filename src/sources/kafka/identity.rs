@@ -88,7 +88,9 @@ impl Answer {
             }
             let id = c::rd_kafka_TopicDescription_topic_id(*topics);
             let none = c::rd_kafka_Uuid_most_significant_bits(id) == 0 && c::rd_kafka_Uuid_least_significant_bits(id) == 0;
-            Ok((!none).then(|| CStr::from_ptr(c::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned()))
+            // Kafka's tools print the alphabet that may stand in URLs
+            let text = || CStr::from_ptr(c::rd_kafka_Uuid_base64str(id)).to_string_lossy().replace('+', "-").replace('/', "_");
+            Ok((!none).then(text))
         }
     }
 }
