@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::align::{Aligner, Arrived};
 use crate::codec::Decoder;
 use crate::config::{ClockKind, Engine};
+use crate::model::epoch::BEGIN_ANEW;
 use crate::model::ids::KEY_GROUPS;
 use crate::model::time::{Millis, now_ms};
 use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row, Turn};
@@ -182,13 +183,54 @@ const RETOLD: u16 = 16;
 /// What the feed remembers from epoch to epoch.
 struct Course {
     saved: Instant,
-    /// The loss that is being made good, and the next key group to be said once more.
-    retold: (u64, u16),
+    retelling: Retelling,
     /// Every partition's position at the start: bound with the first epoch, so that no partition is ever begun anew. (What is gained
     /// later is bound with the next epoch.)
     announced: Option<Positions>,
     /// Read for a bound epoch, and not part of it.
     left_over: VecDeque<Record>,
+}
+
+/// How everything is said once more that the store has lost: some key groups in each epoch, then a whole round of what settles.
+#[derive(Debug, Default)]
+struct Retelling {
+    /// The loss that is being made good, and was; 0: none.
+    loss: u64,
+    left: Left,
+}
+
+/// What is left of it.
+#[derive(Debug, Default, PartialEq)]
+enum Left {
+    #[default]
+    Nothing,
+    /// Key groups from this one on.
+    Groups(u16),
+    /// What settles: so many ends of rounds. (The round under way did not hear of all.)
+    Rounds(u8),
+}
+
+impl Retelling {
+    /// The key groups that are said once more in this epoch, and the loss that is made good with it.
+    fn at(&mut self, epoch: &Epoch, wished: u64) -> (Option<(u16, u16)>, Option<u64>) {
+        if wished > self.loss {
+            (self.loss, self.left) = (wished, Left::Groups(0));
+        }
+        let all = KEY_GROUPS as u16;
+        match self.left {
+            Left::Nothing => (None, None),
+            Left::Groups(from) => {
+                let to = (from + RETOLD).min(all);
+                self.left = if to < all { Left::Groups(to) } else { Left::Rounds(2) };
+                (Some((from, to)), None)
+            }
+            Left::Rounds(left) => {
+                let left = if epoch.turn == Turn::ALL { 0 } else { left - u8::from(epoch.tick()) };
+                self.left = if left == 0 { Left::Nothing } else { Left::Rounds(left) };
+                (None, (left == 0).then_some(self.loss))
+            }
+        }
+    }
 }
 
 impl Feed {
@@ -197,7 +239,8 @@ impl Feed {
     pub fn run(mut self, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
         let mut retries = Retries::default();
         let announced = Some(self.source.positions());
-        let mut course = Course { saved: Instant::now(), retold: (0, 0), announced, left_over: VecDeque::new() };
+        let mut course =
+            Course { saved: Instant::now(), retelling: Retelling::default(), announced, left_over: VecDeque::new() };
         if !self.replay(&mut course, &mut retries, &mut deliver)? || self.ends {
             return Ok(());
         }
@@ -275,7 +318,7 @@ impl Feed {
                 found => {
                     return Err(SourceError::Stop(format!(
                         "epoch {} was bound to {}/{partition} up to offset {to}, but the source has {}; give it the same input as \
-                         before ([source], [kafka]), or move the folder `state` under state_dir away to begin anew",
+                         before ([source], [kafka]), or {BEGIN_ANEW}",
                         binding.epoch.number,
                         role.name(),
                         found.map_or("no such partition".to_string(), |next| format!("nothing beyond {next}")),
@@ -371,7 +414,7 @@ impl Feed {
         }
         let mut epoch = self.cutter.close(now_ms(), &rows);
         epoch.save = self.saves(course, last);
-        let (retell, retold) = self.retell(course, &epoch);
+        let (retell, retold) = course.retelling.at(&epoch, self.wishes.retell.load(Ordering::Acquire));
         epoch.retell = retell;
         Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms, retold }
     }
@@ -385,29 +428,6 @@ impl Feed {
             under_way.store(true, Ordering::Release);
         }
         due
-    }
-
-    /// The key groups that are said once more in this epoch, and the loss that is made good with it: when the first round after the last
-    /// group is complete, because what settles is told in turns.
-    fn retell(&self, course: &mut Course, epoch: &Epoch) -> (Option<(u16, u16)>, Option<u64>) {
-        let wished = self.wishes.retell.load(Ordering::Acquire);
-        if wished > course.retold.0 {
-            course.retold = (wished, 0);
-        }
-        let ((loss, from), all) = (course.retold, KEY_GROUPS as u16);
-        let done = all + 2;
-        if loss == 0 || from == done {
-            return (None, None);
-        }
-        if from >= all {
-            course.retold.1 += u16::from(epoch.tick());
-            if epoch.turn == Turn::ALL {
-                course.retold.1 = done;
-            }
-            return (None, (course.retold.1 == done).then_some(loss));
-        }
-        course.retold.1 = (from + RETOLD).min(all);
-        (Some((from, course.retold.1)), None)
     }
 
     fn decode_all(&self, records: Vec<Record>) -> Vec<Arrived> {
@@ -503,6 +523,28 @@ mod tests {
         let whole = [(0, 0, false), (0, 3, false), (3, 256, false), (256, 1022, false), (1022, 1024, true), (0, 1, false)];
         assert_eq!(said, whole);
         assert_eq!(cutter.close(19_000, &[]).turn, Turn::ALL, "a clock that leaps leaves nobody out");
+    }
+
+    #[test]
+    fn a_loss_is_made_good_with_the_first_whole_round_after_the_last_key_group() {
+        let turn = |from, to| Epoch { turn: Turn { from, to }, ..Epoch::default() };
+        let groups: Vec<_> = (0..1024 / RETOLD).map(|n| (Some((n * RETOLD, (n + 1) * RETOLD)), None)).collect();
+        let (mut retelling, mut wished) = (Retelling::default(), 0);
+        assert_eq!(retelling.at(&turn(1000, 1024), wished), (None, None), "nothing is lost");
+        for rounds in [
+            &[(600, 1024, None), (0, 600, None), (600, 1024, Some(())), (0, 600, None)][..], // two ends: the first round began too early
+            &[(0, 1024, Some(())), (0, 1024, None)],
+            &[(600, 1024, None), (0, 1024, Some(())), (0, 9, None)],
+        ] {
+            wished += 1;
+            let told: Vec<_> = groups.iter().map(|_| retelling.at(&turn(1000, 1024), wished)).collect();
+            assert_eq!(told, groups, "ends of rounds meanwhile count for nothing");
+            for (from, to, good) in rounds {
+                assert_eq!(retelling.at(&turn(*from, *to), wished), (None, good.map(|()| wished)), "{from}..{to} of {rounds:?}");
+            }
+        }
+        retelling.at(&turn(0, 9), wished + 1);
+        assert_eq!(retelling.at(&turn(0, 9), wished + 2), (Some((0, RETOLD)), None), "another loss meanwhile begins again");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crossbeam_channel::{Sender, unbounded};
 use metrics::{counter, gauge};
 
 use crate::dataflows;
-use crate::model::epoch::TopicIds;
+use crate::model::epoch::{BEGIN_ANEW, TopicIds};
 use crate::model::forget::Order;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::time::now_ms;
@@ -208,8 +208,8 @@ fn known(parts: &[Part]) -> Result<(), String> {
     }
     let odd = odd.join(", ");
     Err(format!(
-        "the snapshot was taken by another version of overdrive (it differs in {odd}); start that version, or move the folder `state` \
-         under state_dir away to build the state anew from what the log retains"
+        "the snapshot was taken by another version of overdrive (it differs in {odd}); start that version, or {BEGIN_ANEW} from \
+         what the log retains"
     ))
 }
 

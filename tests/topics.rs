@@ -144,7 +144,6 @@ fn a_topic_that_is_created_anew_while_it_is_read_stops_the_engine() {
     let told = told(&running.wait());
     let topic = &case.input.params.events_topic;
     assert!(told.contains(topic), "{told}");
-    eprintln!("{told}");
     let told = case.refused();
     assert!(told.contains(topic), "the next start is refused too: {told}");
 }

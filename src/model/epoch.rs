@@ -69,6 +69,9 @@ pub struct TopicId {
     pub id: String,
 }
 
+/// How an operator begins anew, where what was kept cannot be gone on from.
+pub const BEGIN_ANEW: &str = "move the state away ([recovery] url, or the folder `state` under state_dir) to begin anew";
+
 /// The topic of each role, as far as they are known.
 pub type TopicIds = BTreeMap<Role, TopicId>;
 
@@ -77,8 +80,7 @@ impl TopicId {
     pub fn replaced_by(&self, name: &str, id: &str) -> String {
         format!(
             "topic {name} has the id {id}, but what was read is of topic {} with the id {}: it was deleted and created anew, or another \
-             one is named. Their records do not belong together. Give the old one back, or move the state away \
-             ([recovery] url, or the folder `state` under state_dir) to begin anew",
+             one is named. Their records do not belong together. Give the old one back, or {BEGIN_ANEW}",
             self.name, self.id
         )
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Positions, Role, SourceError};
+use crate::model::epoch::BEGIN_ANEW;
 
 /// First offset and the one after the last, of every partition.
 pub type Ranges = BTreeMap<(Role, u32), (u64, u64)>;
@@ -21,8 +22,7 @@ pub fn out_of_range(topic: &str, (role, partition): (Role, u32), offset: u64, (f
     };
     SourceError::Stop(format!(
         "{}/{partition}: offset {offset} is not in topic {topic}, which holds {first}..{end}: records {}..{} are gone ({why}?). Bring \
-         them back, or give up what was kept: move the folder `state` under state_dir away, and everything is built anew from what is \
-         there",
+         them back, or {BEGIN_ANEW} with what is there",
         role.name(),
         missing.start,
         missing.end,

@@ -56,21 +56,30 @@ impl Drive {
         assert!(fleet.live(), "{shape:?} ended by itself after {:?}", self.done);
         let action = self.draw(actions);
         *self.done.entry(action).or_default() += 1;
+        self.running = self.act(action, fleet).map(|fleet| (shape, fleet));
+        action
+    }
+
+    /// Yields what still runs.
+    fn act(&mut self, action: Action, fleet: Fleet) -> Option<Fleet> {
         match action {
             Action::KillEngine => self.kill_one(&fleet),
-            Action::KillAll => return self.without(action, Fleet::kill, fleet),
-            Action::Stop => return self.without(action, Fleet::stop, fleet),
-            Action::Corrupt => {
-                fleet.kill();
-                corrupt(&self.scene.dir.path().join("state"), &mut self.dice);
-                return action;
-            }
             Action::Flush => self.scene.lose(),
             Action::RestartRedis => self.scene.restart_redis(),
             Action::KillBroker | Action::StopBroker => self.restart_broker(action == Action::StopBroker, &fleet),
+            Action::Stop => {
+                fleet.stop();
+                return None;
+            }
+            Action::KillAll | Action::Corrupt => {
+                fleet.kill();
+                if action == Action::Corrupt {
+                    corrupt(&self.scene.dir.path().join("state"), &mut self.dice);
+                }
+                return None;
+            }
         }
-        self.running = Some((shape, fleet));
-        action
+        Some(fleet)
     }
 
     fn start(&mut self) -> (Shape, Fleet) {
@@ -87,11 +96,6 @@ impl Drive {
             }
         }
         unreachable!("the number drawn is below the sum of all weights")
-    }
-
-    fn without(&mut self, action: Action, end: impl FnOnce(Fleet), fleet: Fleet) -> Action {
-        end(fleet);
-        action
     }
 
     fn kill_one(&mut self, fleet: &Fleet) {

@@ -8,7 +8,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 use super::{Context, identities, identity, partitions, prepared, range, ranges, topic};
-use crate::model::epoch::TopicIds;
+use crate::model::epoch::{BEGIN_ANEW, TopicIds};
 use crate::sources::ranges::{out_of_range, outside, positions};
 use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
 
@@ -75,7 +75,7 @@ impl KafkaSource {
             Ok(Some(count)) if count == known => Ok(()),
             Ok(found) => Err(SourceError::Stop(format!(
                 "topic {} had {known} partitions and has {} now: it was deleted or created anew; what was read of it and what it holds \
-                 do not belong together. Give it back, or move the folder `state` under state_dir away to begin anew",
+                 do not belong together. Give it back, or {BEGIN_ANEW}",
                 topic(&self.params, role),
                 found.unwrap_or(0)
             ))),
