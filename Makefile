@@ -3,13 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos simulate fuzz fluvio lint audit bench clean-state
+.PHONY: help demo test chaos simulate fuzz s3 fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
 
 help:                           ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo:                           ## build and show the whole system at work; needs only Rust and a C compiler
 	@echo "== building (the first time takes some minutes)"
@@ -29,15 +29,23 @@ test:                           ## install the servers the tests use, then run e
 
 N ?= 200
 CYCLES ?= 20
+BROKER ?= 20
+REDIS ?= 20
+OUTAGE ?= 120
 SEED ?= 1
-chaos:                          ## kill, stop and flush at random, N=200 times, rescale CYCLES=20 times, and compare with an undisturbed run
-	@echo "== chaos: $(N) kills, $(CYCLES) cycles, seed $(SEED)"
-	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_SEED=$(SEED) cargo test --locked --test chaos -- --nocapture --test-threads=1
+chaos:                          ## kill engines N=200 times, rescale CYCLES=20 times, restart Kafka and Redis 20 times, take Redis away for OUTAGE=120 s, and compare
+	@echo "== chaos: $(N) kills, $(CYCLES) cycles, $(BROKER) restarts of Kafka, $(REDIS) of Redis, $(OUTAGE) s without it, seed $(SEED)"
+	@CHAOS_KILLS=$(N) CHAOS_CYCLES=$(CYCLES) CHAOS_BROKER=$(BROKER) CHAOS_REDIS=$(REDIS) CHAOS_OUTAGE=$(OUTAGE) CHAOS_SEED=$(SEED) \
+		cargo test --locked --test chaos -- --nocapture --test-threads=1
 
 fuzz: N = 2000000
 fuzz:                           ## mutate the inputs of every decoder, N=2000000 times each, in search of a panic
 	@echo "== fuzz: $(N) executions of each target, seed $(SEED)"
 	@FUZZ_RUNS=$(N) FUZZ_SEED=$(SEED) cargo test --locked --test fuzz -- --nocapture
+
+s3:                             ## state in a real object store: OVERDRIVE_TEST_S3=s3://bucket/prefix, credentials by AWS_…
+	@echo "== state, over S3"
+	@cargo test --locked --features s3 --test state s3 -- --include-ignored
 
 fluvio:                         ## the source's contract over a real Fluvio: FLUVIO_RUN=path of fluvio-run, or FLUVIO_ENDPOINT
 	@echo "== the contract of sources, over Fluvio"
@@ -56,6 +64,8 @@ lint:                           ## formatting and clippy, with and without the f
 	@cargo clippy --locked --all-targets --no-default-features -- -D warnings
 	@echo "== clippy, with fluvio"
 	@cargo clippy --locked --all-targets --features fluvio -- -D warnings
+	@echo "== clippy, with s3"
+	@cargo clippy --locked --all-targets --features s3 -- -D warnings
 
 audit:                          ## licences, advisories and sources of every dependency; needs cargo-deny
 	@echo "== dependencies"

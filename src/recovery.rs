@@ -5,7 +5,6 @@
 //! snapshot it begins with, so that it comes, bit by bit, to where the run before was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -15,13 +14,14 @@ use crossbeam_channel::{Sender, unbounded};
 use metrics::{counter, gauge};
 
 use crate::dataflows;
+use crate::model::epoch::TopicIds;
 use crate::model::forget::Order;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Saved, UserId};
+use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Role, Saved, UserId};
 use crate::privacy::Privacy;
 use crate::sinks::writer::{self, Left};
-use crate::state::{EpochLog, Head, Snapshot, State, StateError};
+use crate::state::{Address, EpochLog, Head, Snapshot, State, StateError};
 use crate::telemetry;
 
 /// What a run begins with.
@@ -62,8 +62,8 @@ const NICE: i32 = 10;
 
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
-    pub fn open(dir: &Path, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
-        Self::of(State::open(dir)?, params, keep)
+    pub fn open(address: &Address, params: &dataflows::Params, keep: usize) -> Result<Self, RecoveryError> {
+        Self::of(State::open_at(address)?, params, keep)
     }
 
     /// As `open`, of a state that was taken.
@@ -121,6 +121,27 @@ impl Recovery {
             positions.entry(*place).or_insert(*from);
         }
         positions
+    }
+
+    /// Refuses other topics than those that were read before, and remembers those that were not. Call it before anything is given out.
+    pub fn recognise(&self, topics: &TopicIds) -> Result<(), RecoveryError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut known = state.topics()?;
+        let before = known.clone();
+        for (role, found) in topics {
+            if let Some(known) = known.get(role).filter(|known| known.id != found.id && self.has_read(*role)) {
+                return Err(RecoveryError::Stop(known.replaced_by(&found.name, &found.id)));
+            }
+            known.insert(*role, found.clone());
+        }
+        if known != before { Ok(state.keep_topics(&known)?) } else { Ok(()) }
+    }
+
+    /// Whether there is anything of this role in the snapshot or among what was bound since.
+    fn has_read(&self, role: Role) -> bool {
+        let saved = self.snapshot.iter().flat_map(|snapshot| &snapshot.head.positions).map(|((of, _), next)| (*of, *next));
+        let bound = self.bound.iter().flat_map(|binding| &binding.offsets).map(|((of, _), (_, to))| (*of, *to));
+        saved.chain(bound).any(|(of, next)| of == role && next > 0)
     }
 
     /// The last epoch of the run before and how its input ran.
@@ -440,6 +461,8 @@ pub struct Params {
     #[serde(with = "crate::model::time::span")]
     pub snapshot_every: Duration,
     pub snapshots_kept: usize,
+    /// Where; empty: in the folder of the engine.
+    pub url: String,
     #[serde(with = "crate::model::time::span")]
     pub stalled_after: Duration,
 }

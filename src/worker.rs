@@ -32,7 +32,7 @@ use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
-use crate::sinks::writer::{self, Hooks, Left, Stats, Writer};
+use crate::sinks::writer::{self, Hooks, Stats, Writer};
 use crate::sinks::{Applied, Completed, Save, Store};
 use crate::sources::{self, Kind, Source, SourceError};
 use crate::telemetry;
@@ -152,6 +152,7 @@ impl Engine {
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, StartError> {
         failstop::arm();
+        recovery.as_ref().map_or(Ok(()), |found| found.recognise(&source.topics()))?;
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
         let credit = Credit::new(config.engine.epochs_in_flight);
@@ -169,14 +170,23 @@ impl Engine {
         };
         let applied = move |applied: &Applied| shown.iter().for_each(|shown| shown(applied.epoch));
         let hooks = Hooks { applied: Box::new(applied), lost: Box::new(lost) };
-        let writer = start_writer(config, names.clone(), store, takes, generation, given.left, files, hooks)?;
+        let bound_until = last.as_ref().map(|last| last.epoch.number);
+        let params = writer::Params {
+            generation,
+            max_dirty_keys: config.store.max_dirty_keys,
+            retry_max: config.redis.retry_max,
+            left: given.left,
+            repeats_until: bound_until.unwrap_or(0),
+        };
+        let encoder = Encoder::new(names.clone(), &config.store);
+        let writer = Writer::spawn(store, encoder, params, takes, files.changes, files.dead, hooks);
+        let writer = writer.map_err(|e| format!("the writer cannot start: {e}"))?;
         let (desk, workers) = start_workers(config, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
         last.iter().for_each(|last| feed.cutter.follow(last));
         feed.bound = given.bound.into();
-        let bound_until = last.as_ref().map(|last| last.epoch.number);
         let collector = Collector {
             workers: config.engine.workers,
             epochs: BTreeMap::new(),
@@ -280,24 +290,6 @@ impl Files {
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, String> {
     std::thread::Builder::new().name(name.to_string()).spawn(run).map_err(|e| format!("the {name} thread cannot start: {e}"))
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is one thing that the writer alone is given")]
-fn start_writer(
-    config: &Config,
-    names: Arc<Names>,
-    store: Box<dyn Store>,
-    takes: Receiver<Completed>,
-    generation: u32,
-    left: Left,
-    files: Files,
-    hooks: Hooks,
-) -> Result<Writer, String> {
-    let params =
-        writer::Params { generation, max_dirty_keys: config.store.max_dirty_keys, retry_max: config.redis.retry_max, left };
-    let encoder = Encoder::new(names, &config.store);
-    let Files { changes, dead } = files;
-    Writer::spawn(store, encoder, params, takes, changes, dead, hooks).map_err(|e| format!("the writer cannot start: {e}"))
 }
 
 fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Credit, wishes: Arc<Wishes>) -> Feed {

@@ -124,6 +124,9 @@ fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Complete
     Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], save: None, retold }
 }
 
+/// No stream of these tests is longer.
+const LONGEST: u64 = 1_000;
+
 /// A writer at work.
 struct Running {
     tx: crossbeam_channel::Sender<Completed>,
@@ -141,7 +144,10 @@ impl Running {
         let feed = changes::open(&feed, dir.path(), &kafka, stream.names.clone()).expect("the feed opens");
         let encoder = Encoder::new(stream.names.clone(), &defaults("store").try_into().expect("the section of the store"));
         let retry_max = Duration::from_millis(10);
-        let params = writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, left: writer::Left::default() };
+        // the first run repeats nothing, a later one whatever those before it were given
+        let repeats_until = if generation == 1 { 0 } else { LONGEST };
+        let params =
+            writer::Params { generation, max_dirty_keys: 1 << 20, retry_max, left: writer::Left::default(), repeats_until };
         let dead = DeadLetters::open(dir.path(), None).expect("the letters open");
         let (shown, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (told, losses) = (shown.clone(), lost.clone());
@@ -471,6 +477,99 @@ fn the_mark_does_not_pass_a_write_that_is_missing() {
     mark(7).expect_err("what is there is older");
     open(&server).write(&[write(8)], &Applied::default(), Known::default()).expect("the server is there");
     assert_eq!(mark(9), Ok((0, 0, false)), "what is there is newer");
+}
+
+/// Whoever writes without looking at fences must notice at once that a later run of the engine is there.
+#[test]
+fn a_transaction_of_a_run_that_was_replaced_comes_to_nothing() {
+    let server = RedisServer::start();
+    let (mut old, mut new) = (open(&server), open(&server));
+    let run = |store: &mut Redis, epoch: u64, since: u64, generation: u32| {
+        let fence = Fence { epoch, generation };
+        let fields = [("epoch", epoch), ("generation", u64::from(generation))].map(|(f, v)| (f.to_string(), v.to_string()));
+        let write = Write::Fields { key: "od:item:1".into(), fields: fields.to_vec(), ttl: Duration::from_secs(60), fence };
+        let mark = Applied { epoch, generation, ..Applied::default() };
+        store.write(&[write], &mark, Known { since, first: true, ..Known::default() }).expect("the server is there").refused
+    };
+    let write = |store: &mut Redis, epoch, generation| run(store, epoch, if generation == 1 { 1 } else { 50 }, generation);
+    let transactions = || {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut connect(&server)).expect("it answers");
+        let calls = stats.lines().find_map(|l| l.strip_prefix("cmdstat_exec:calls=")?.split(',').next()?.parse::<u64>().ok());
+        calls.unwrap_or(0)
+    };
+    let there = || redis::cmd("HGET").arg("od:item:1").arg("epoch").query::<u64>(&mut connect(&server)).expect("it answers");
+    assert_eq!((write(&mut old, 1, 1), write(&mut old, 2, 1), transactions(), there()), (0, 0, 2, 2));
+    assert_eq!((write(&mut new, 50, 2), transactions(), there()), (0, 3, 50));
+    assert_eq!((write(&mut old, 9, 1), transactions(), there()), (1, 4, 50), "tried, came to nothing, refused by the script");
+    assert_eq!((write(&mut old, 10, 1), transactions(), there()), (1, 4, 50), "and is not tried again");
+    assert_eq!((write(&mut new, 51, 2), transactions(), there()), (0, 5, 51), "the new one was not disturbed");
+    tell(&mut connect(&server), &["FLUSHALL"]);
+    assert_eq!((write(&mut new, 52, 2), transactions(), there()), (0, 6, 52), "a lease that is gone is no lease");
+    assert_eq!((write(&mut new, 53, 2), transactions(), there()), (0, 7, 53), "and is asked for again");
+    assert_eq!((run(&mut open(&server), 100, 100, 1), transactions(), there()), (0, 8, 100), "a state that was begun anew");
+    assert_eq!((write(&mut new, 54, 2), transactions(), there()), (1, 9, 100), "and its generation is lower");
+}
+
+/// A transaction in which one command fails has done the others: the script says it all once more, and replaces the stranger.
+#[test]
+fn a_key_of_another_sort_is_replaced() {
+    let server = RedisServer::start();
+    let mut store = open(&server);
+    let members = |epoch| {
+        let members = vec![("i1".to_string(), Some(1.0))];
+        Write::Members { key: "od:gone".into(), members, ttl: Duration::from_secs(60), fence: Fence { epoch, generation: 1 } }
+    };
+    let mark = |epoch| Applied { epoch, generation: 1, ..Applied::default() };
+    let first = Known { since: 1, first: true, ..Known::default() };
+    store.write(&[members(1)], &mark(1), first).expect("the server is there");
+    tell(&mut connect(&server), &["SET", "od:gone", "x"]);
+    store.write(&[members(2)], &mark(2), first).expect("the script replaces it");
+    let there: Vec<String> = redis::cmd("ZRANGE").arg("od:gone").arg(1).arg(-1).query(&mut connect(&server)).expect("a set");
+    assert_eq!(there, ["i1"]);
+}
+
+/// A server that takes connections and says nothing holds the writer up for one timeout, not for one per answer.
+#[test]
+fn a_server_that_falls_silent_is_given_up_after_one_timeout() {
+    let server = RedisServer::start();
+    let mut params: RedisParams = defaults("redis").try_into().expect("the section of redis");
+    (params.url, params.response_timeout) = (server.url(), Duration::from_millis(200));
+    let mut store = Redis::open(&params, "od:").expect("a readable url");
+    let write = |key: usize, epoch| Write::Value {
+        key: format!("od:slate:home:{{u{key}}}"),
+        value: layout::deleted_value(Fence { epoch, generation: 1 }),
+        ttl: Duration::from_secs(60),
+        fence: Fence { epoch, generation: 1 },
+    };
+    let mut batch = move |epoch| {
+        let writes: Vec<Write> = (0..200).map(|key| write(key, epoch)).collect();
+        let mark = Applied { epoch, generation: 1, ..Applied::default() };
+        store.write(&writes, &mark, Known { since: 1, first: true, ..Known::default() })
+    };
+    batch(1).expect("the server is there");
+    tell(&mut connect(&server), &["CLIENT", "PAUSE", "600000", "ALL"]);
+    let (done, hears) = std::sync::mpsc::channel();
+    let writing = std::thread::spawn(move || done.send(batch(2).map_err(|error| error.to_string())));
+    // one timeout for each of its 200 answers would be 40 s
+    let answer = hears.recv_timeout(Duration::from_secs(20)).expect("it gives up");
+    assert!(answer.is_err(), "{answer:?}");
+    writing.join().expect("no panic").expect("heard");
+}
+
+/// Neighbours are told in turns: only what a round began with is told of every key group when it ends.
+#[test]
+fn the_tick_of_the_mark_is_where_the_last_complete_round_began() {
+    let (stream, server) = (Stream::new(), RedisServer::start());
+    let running = Running::start(Box::new(open(&server)), &stream, 1);
+    let turns = [(0, 300), (300, 300), (300, 1024), (0, 0), (0, 1), (1, 1000)];
+    for (number, (from, to)) in (1..).zip(turns) {
+        let mut completed = completed(number, Vec::new(), None);
+        completed.binding.epoch.turn = Turn { from, to };
+        running.send(completed);
+    }
+    let (stats, _) = running.end();
+    assert_eq!((stats.applied.epoch, stats.applied.tick_epoch), (6, 1));
+    assert_eq!(stats.applied.tick_offsets, [((Role::Events, 0), 2)].into());
 }
 
 /// A new engine finds the mark of one that crashed before it had told everything again.

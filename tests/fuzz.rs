@@ -396,7 +396,8 @@ fn escaped_ids() {
 /// What the writer left, as a snapshot holds it. (Operators read their own entries only behind a digest that agrees.)
 #[test]
 fn what_a_writer_left() {
-    let marks = (writer::Left::default().shown, writer::Left::default().next, Vec::<(overdrive::model::UserId, u64)>::new());
+    let writer::Left { shown, next, round, forgotten, .. } = writer::Left::default();
+    let marks = (shown, next, round, forgotten);
     let marks = [&[0], &postcard::to_stdvec(&marks).expect("plain data")[..]].concat();
     let entry = |payload: &[u8]| Saved { group: 0, shared: false, payload: payload.to_vec() };
     fuzz("what_a_writer_left", vec![marks], |bytes| {

@@ -576,7 +576,7 @@ mod contract {
         let feed = changes::open(&feed, dir, &kafka, names.clone()).expect("the feed opens");
         let encoder = Encoder::new(names.clone(), &super::store_params());
         let retry_max = Duration::from_millis(100);
-        let params = writer::Params { generation: 1, max_dirty_keys, retry_max, left: writer::Left::default() };
+        let params = writer::Params { generation: 1, max_dirty_keys, retry_max, left: writer::Left::default(), repeats_until: 0 };
         let dead = DeadLetters::open(dir, None).expect("the letters open");
         let (tx, rx) = crossbeam_channel::bounded(4);
         let hooks = Hooks {

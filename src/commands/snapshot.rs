@@ -2,12 +2,11 @@
 
 use clap::Subcommand;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 
 use super::say;
 use crate::config::Config;
-use crate::state::Look;
 use crate::state::manifest::{Manifest, Name};
+use crate::state::{Address, Look};
 
 /// Arguments of `overdrive snapshot`.
 #[derive(Debug, clap::Args)]
@@ -31,21 +30,25 @@ enum Action {
 }
 
 /// Where the state of an engine lies.
-pub fn folder(state_dir: &Path) -> PathBuf {
-    state_dir.join("state")
+pub fn address(config: &Config) -> Result<Address, String> {
+    Address::parse(&config.recovery.url, &config.engine.state_dir.join("state"))
 }
 
 /// Lists, checks or shows.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
-    let dir = folder(&config.engine.state_dir);
-    if !dir.is_dir() {
-        return Err(format!("there is no state in {}; does `engine.state_dir` name the folder of the engine?", dir.display()));
+    let address = address(config)?;
+    if let Address::Folder(dir) = &address
+        && !dir.is_dir()
+    {
+        return Err(format!(
+            "there is no state in {address}; do `engine.state_dir` and `recovery.url` name the folder of the engine?"
+        ));
     }
-    let look = Look::folder(&dir);
+    let look = Look::at(&address).map_err(|e| e.to_string())?;
     match args.action {
         Action::List => say(&list(&manifests(&look)?)),
-        Action::Verify => verify(&look, &dir),
-        Action::Inspect { epoch } => say(&inspect(&manifests(&look)?, epoch, &dir)?),
+        Action::Verify => verify(&look, &address),
+        Action::Inspect { epoch } => say(&inspect(&manifests(&look)?, epoch, &address)?),
     }
 }
 
@@ -81,7 +84,7 @@ fn moment(ms: i64) -> String {
     at.unwrap_or_else(|| format!("{ms} ms"))
 }
 
-fn verify(look: &Look, dir: &Path) -> Result<(), String> {
+fn verify(look: &Look, address: &Address) -> Result<(), String> {
     let found = look.verify().map_err(|e| e.to_string())?;
     if found.damaged.is_empty() {
         return say(&format!("ok: {} files, none damaged\n", found.files));
@@ -91,11 +94,11 @@ fn verify(look: &Look, dir: &Path) -> Result<(), String> {
         "{} faults in {} files of {}; the engine takes up the newest snapshot that is whole",
         found.damaged.len(),
         found.files,
-        dir.display()
+        address
     ))
 }
 
-fn inspect(manifests: &[(Name, Result<Manifest, String>)], epoch: Option<u64>, dir: &Path) -> Result<String, String> {
+fn inspect(manifests: &[(Name, Result<Manifest, String>)], epoch: Option<u64>, address: &Address) -> Result<String, String> {
     let wanted = |(name, manifest): &&(Name, Result<Manifest, String>)| match epoch {
         Some(epoch) => name.epoch == epoch,
         None => manifest.is_ok(),
@@ -104,7 +107,7 @@ fn inspect(manifests: &[(Name, Result<Manifest, String>)], epoch: Option<u64>, d
     let (_, manifest) = manifests
         .iter()
         .find(wanted)
-        .ok_or_else(|| format!("there is no snapshot {named} in {}; `overdrive snapshot list` names them", dir.display()))?;
+        .ok_or_else(|| format!("there is no snapshot {named} in {}; `overdrive snapshot list` names them", address))?;
     let manifest = manifest.as_ref().map_err(String::clone)?;
     let head = serde_json::to_string_pretty(&manifest.head).expect("numbers and texts are JSON");
     let mut text = format!("{head}\n\n{:<32} {:>6} {:>12} {:>14}\n", "operator", "files", "rows", "bytes");

@@ -125,9 +125,9 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     if source.kind == sources::Kind::Kafka && kafka.create_topics {
         sources::kafka::create_topics(kafka).map_err(|e| e.to_string())?;
     }
-    let dir = super::snapshot::folder(&config.engine.state_dir);
+    let address = super::snapshot::address(config)?;
     let recovery = &config.recovery;
-    let found = recovery.enabled.then(|| Recovery::open(&dir, &config.recommend, recovery.snapshots_kept)).transpose()?;
+    let found = recovery.enabled.then(|| Recovery::open(&address, &config.recommend, recovery.snapshots_kept)).transpose()?;
     let recorded = found.as_ref().map(Recovery::positions).unwrap_or_default();
     let opened = sources::open(source, log, kafka, &config.fluvio, &config.engine.state_dir, &recorded)?;
     let names = Arc::new(Names::default());

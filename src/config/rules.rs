@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, Layers};
+use crate::state::Address;
 
 /// A rule that does not hold: the settings it is about, and what is allowed.
 pub struct Broken {
@@ -60,6 +62,8 @@ impl Check {
 
 fn recovery(check: &mut Check, config: &Config) {
     check.within("recovery.snapshots_kept", config.recovery.snapshots_kept, 2..=100);
+    let address = Address::parse(&config.recovery.url, Path::new(""));
+    check.rule(&["recovery.url"], address.is_ok(), address.err().unwrap_or_default());
     let every = config.recovery.snapshot_every;
     check.rule(&["recovery.snapshot_every"], every >= Duration::from_secs(1), "must be 1s or more");
     let stalled = config.recovery.stalled_after;

@@ -61,6 +61,29 @@ impl Epoch {
 /// Next offset to read, by role and partition.
 pub type Positions = BTreeMap<(Role, u32), u64>;
 
+/// A topic: its name, and the id it was given when it was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicId {
+    pub name: String,
+    pub id: String,
+}
+
+/// The topic of each role, as far as they are known.
+pub type TopicIds = BTreeMap<Role, TopicId>;
+
+impl TopicId {
+    /// Why what was read of this one does not go on with another.
+    pub fn replaced_by(&self, name: &str, id: &str) -> String {
+        format!(
+            "topic {name} has the id {id}, but what was read is of topic {} with the id {}: it was deleted and created anew, or another \
+             one is named. Their records do not belong together. Give the old one back, or move the state away \
+             ([recovery] url, or the folder `state` under state_dir) to begin anew",
+            self.name, self.id
+        )
+    }
+}
+
 /// An epoch and the offsets it holds: from these two everything downstream can be made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {

@@ -148,6 +148,11 @@ impl Keys {
         format!("{}meta", self.prefix)
     }
 
+    /// Which run of the engine may write without looking at fences: `<first epoch>:<generation>`.
+    pub fn lease(&self) -> String {
+        format!("{}lease", self.prefix)
+    }
+
     /// The family a key belongs to: `slate` for `od:slate:home:{u1}`. Empty for a key of somebody else.
     pub fn family_of<'k>(&self, key: &'k str) -> &'k str {
         let rest = key.strip_prefix(&self.prefix).unwrap_or("");

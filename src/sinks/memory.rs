@@ -203,7 +203,7 @@ impl Store for Memory {
         self.0.show(Entry { content: Content::Fields(encode_applied(&mark)), fence, expires: None });
         self.0.applied.send_replace(mark);
         self.0.sweep(now);
-        Ok(Found { epoch: held.epoch, tick_epoch: held.tick_epoch, rebuilding: held.rebuilding, refused })
+        Ok(Found { epoch: held.epoch, tick_epoch: held.tick_epoch, rebuilding: held.rebuilding, refused, dropped: false })
     }
 }
 

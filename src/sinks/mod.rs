@@ -127,6 +127,8 @@ pub struct Found {
     pub rebuilding: bool,
     /// Writes that were not newer than what their keys held.
     pub refused: u64,
+    /// Some keys it had are gone though the mark is not, and there is room for them again.
+    pub dropped: bool,
 }
 
 /// What the writer knows of the mark a store shows. One that shows less has lost something.
@@ -136,6 +138,10 @@ pub struct Known {
     pub tick_epoch: u64,
     /// It may say so: what was lost is being told again.
     pub rebuilding: bool,
+    /// The first epoch that no run of the engine before this one can have written; 0: nobody knows.
+    pub since: u64,
+    /// All these writes are of such epochs, each newer than its key's last.
+    pub first: bool,
 }
 
 /// An epoch whose answers are complete: every worker has passed it.

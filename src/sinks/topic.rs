@@ -1,7 +1,7 @@
 //! A Kafka topic that is only written. A full queue makes the caller wait; what the broker did not take in time is counted, for
 //! `flush` and `send` say nothing of it.
 
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::jsonl::Undelivered;
-use crate::sources::KafkaParams;
+use crate::sources::{KafkaParams, kafka};
 
 /// How long a full queue is left to empty before the next try.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -26,7 +26,15 @@ pub(super) struct Topic {
 /// Counts what the broker did not take.
 struct Deliveries(Arc<AtomicU64>);
 
-impl rdkafka::ClientContext for Deliveries {}
+impl rdkafka::ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka::say(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka::warn(&error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();

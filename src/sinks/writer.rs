@@ -42,6 +42,8 @@ pub struct Params {
     pub retry_max: Duration,
     /// What an earlier run had left to do; empty without one.
     pub left: Left,
+    /// Epochs up to here may have been written by an earlier run.
+    pub repeats_until: u64,
 }
 
 /// What a writer has not yet written at an epoch, and how far the answers are when it is.
@@ -189,6 +191,8 @@ pub struct WriteBehind {
     next: Applied,
     /// The epoch in which the round of turns under way began, and the positions then.
     round: Option<(u64, Positions)>,
+    /// The first epoch that no run before has written; 0 until one was merged.
+    since: u64,
     /// The loss after which everything was told again.
     retold: Option<u64>,
     pause: Duration,
@@ -297,6 +301,7 @@ impl WriteBehind {
             shown,
             next,
             round: params.left.round.clone(),
+            since: 0,
             retold: None,
             pause: FIRST_PAUSE,
             away: None,
@@ -323,6 +328,9 @@ impl WriteBehind {
     pub fn merge(&mut self, completed: Completed) {
         let Completed { binding, changes, accepted_ms, save, retold } = completed;
         self.advance(&binding);
+        if self.since == 0 {
+            self.since = binding.epoch.number.max(self.params.repeats_until.saturating_add(1));
+        }
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
         self.bury(binding.epoch.number, &changes);
         self.forget(binding.epoch.number, &changes);
@@ -403,7 +411,9 @@ impl WriteBehind {
         }
         self.batch.extend(self.farewells.iter().cloned());
         let mark = self.mark();
-        let known = Known { epoch: self.shown.epoch, tick_epoch: self.shown.tick_epoch, rebuilding: self.next.rebuilding };
+        let first = self.farewells.is_empty() && taken.iter().all(|(_, epoch)| epoch.number > self.params.repeats_until);
+        let (shown, rebuilding) = (&self.shown, self.next.rebuilding);
+        let known = Known { epoch: shown.epoch, tick_epoch: shown.tick_epoch, rebuilding, since: self.since, first };
         let written = self.store.write(&self.batch, &mark, known);
         let writes = self.batch.len() as u64;
         self.batch.clear();
@@ -428,12 +438,12 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Whether the store no longer has what it showed, or is still without what another run of the engine missed. (A mark ahead of
+    /// Whether the store no longer has all it showed, or is still without what another run of the engine missed. (A mark ahead of
     /// ours is another run's, whose writes we have yet to repeat.)
     fn has_lost(&self, found: &Found, mark: &Applied) -> bool {
         let went_back = found.epoch < self.shown.epoch || found.tick_epoch < self.shown.tick_epoch;
         let inherited = found.rebuilding && !self.next.rebuilding && found.epoch <= mark.epoch;
-        went_back || inherited
+        went_back || inherited || found.dropped
     }
 
     fn mourn(&mut self, found: &Found) {

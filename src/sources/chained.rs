@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Positions, Record, Source, SourceError};
+use super::{Positions, Record, Source, SourceError, TopicIds};
 
 /// `first` until it ends, then `then`. Their partitions must differ, and `then` must be open already: what is appended to it
 /// while `first` is read lies behind its position and is read afterwards. A record in both is dropped later, by its event id.
@@ -29,6 +29,10 @@ impl Source for Chained {
 
     fn gained(&mut self) -> Positions {
         self.then.gained() // a file gains none
+    }
+
+    fn topics(&self) -> TopicIds {
+        self.then.topics() // a file is none
     }
 
     fn positions(&self) -> Positions {

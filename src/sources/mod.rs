@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use crate::model::epoch::Positions;
+pub use crate::model::epoch::{Positions, TopicIds};
 pub use crate::model::interaction::Role;
 use crate::model::time::span;
 
@@ -61,6 +61,11 @@ pub trait Source: Send {
     /// Partitions that were found since the last time this was asked, and where they begin.
     fn gained(&mut self) -> Positions {
         Positions::new()
+    }
+
+    /// Which topics these are, where the brokers say so: under the name of one there may be another some day.
+    fn topics(&self) -> TopicIds {
+        TopicIds::new()
     }
 
     /// Whether there will never be another record (files end, logs do not).

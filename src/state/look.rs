@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::folder::Folder;
 use super::manifest::{self, Manifest, Name, Refused};
+use super::objects::Objects;
 use super::segment::{self, Segment};
 use super::store::Store;
-use super::{COMMITTED, StateError, log};
+use super::{Address, COMMITTED, StateError, log};
 use crate::model::Saved;
 
 /// The manifests of a state.
@@ -64,12 +65,20 @@ pub struct Verified {
 impl Look {
     /// At the state in a folder.
     pub fn folder(dir: &Path) -> Self {
-        Self::at(Arc::new(Folder::look(dir)))
+        Self::of(Arc::new(Folder::look(dir)))
     }
 
     /// At the state in a store.
-    pub fn at(store: Arc<dyn Store>) -> Self {
+    pub fn of(store: Arc<dyn Store>) -> Self {
         Self { store }
+    }
+
+    /// At the state at an address.
+    pub fn at(address: &Address) -> Result<Self, StateError> {
+        match address {
+            Address::Folder(dir) => Ok(Self::folder(dir)),
+            Address::Objects(url) => Ok(Self::of(Arc::new(Objects::at(url)?))),
+        }
     }
 
     /// All manifests that count, the newest first: read, or what is wrong with them.

@@ -12,9 +12,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::model::epoch::TopicIds;
 use crate::model::time::now_ms;
 use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved};
 
+mod address;
 pub mod folder;
 pub mod frame;
 mod log;
@@ -24,6 +26,7 @@ pub mod objects;
 pub mod segment;
 pub mod store;
 
+pub use address::Address;
 pub use log::{EpochLog, Tail};
 pub use look::Look;
 
@@ -36,6 +39,8 @@ use store::Store;
 
 /// There since the first snapshot: whoever finds it and no manifest knows that something was lost.
 const COMMITTED: &str = "committed";
+/// Which topics the epochs were read from.
+const TOPICS: &str = "topics.json";
 const WHAT_TO_DO: &str = "put back a copy of the state, or move it away to begin again from the start of the input";
 /// Bindings in one file of those that a start makes its own.
 const ADOPTED: usize = 1 << 14;
@@ -106,12 +111,11 @@ impl State {
         Self::open_in(Arc::new(Folder::open(dir)?))
     }
 
-    /// As `open`, of `file:///a/folder`, or of `memory://`, which is empty and ends with the process.
-    pub fn open_url(url: &str) -> Result<Self, StateError> {
-        match url.split_once("://") {
-            Some(("file", path)) if path.starts_with('/') => Self::open(Path::new(path)),
-            Some(("memory", "")) => Self::open_in(Arc::new(Objects::new(Arc::new(object_store::memory::InMemory::new()))?)),
-            _ => Err(StateError::Io(format!("cannot open the state at {url:?}: write file:///a/folder or memory://"))),
+    /// As `open`, of an address: see [`Address`].
+    pub fn open_at(address: &Address) -> Result<Self, StateError> {
+        match address {
+            Address::Folder(dir) => Self::open(dir),
+            Address::Objects(url) => Self::open_in(Arc::new(Objects::at(url)?)),
         }
     }
 
@@ -192,6 +196,21 @@ impl State {
     pub fn bindings(&self, after: Option<u64>) -> Result<Vec<Binding>, StateError> {
         let Manifests { names, .. } = look::manifests(&*self.store)?;
         log::read(&*self.store, after, names.first().map(|name| name.epoch))
+    }
+
+    /// The topics that were read so far; none where nobody told.
+    pub fn topics(&self) -> Result<TopicIds, StateError> {
+        let Some(bytes) = self.store.read(TOPICS, manifest::MOST)? else { return Ok(TopicIds::new()) };
+        serde_json::from_slice(&bytes)
+            .map_err(|e| StateError::Damaged(format!("{TOPICS} in {} cannot be read: {e}; {WHAT_TO_DO}", self.store.place())))
+    }
+
+    /// Remembers them, durably. Call it before anything of them is bound.
+    pub fn keep_topics(&self, topics: &TopicIds) -> Result<(), StateError> {
+        fence(&*self.store, self.generation)?;
+        let text = serde_json::to_string(topics).expect("names and ids are plain data");
+        self.store.put(TOPICS, Bytes::from(text + "\n"))?;
+        self.store.sync("")
     }
 
     /// Makes the bindings its own that a start has read and will give effects, where nothing keeps older processes from appending yet:

@@ -24,6 +24,14 @@ impl Objects {
         Ok(Self { store, runtime })
     }
 
+    /// Of an address.
+    pub fn at(url: &str) -> Result<Self, StateError> {
+        match url.strip_prefix("s3://") {
+            Some(place) => Self::new(s3(url, place)?),
+            None => Self::new(Arc::new(object_store::memory::InMemory::new())),
+        }
+    }
+
     fn put_as(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<(), Error> {
         let options = PutOptions { mode, ..PutOptions::default() };
         self.runtime.block_on(self.store.put_opts(&Path::from(path), bytes.into(), options)).map(drop)
@@ -32,6 +40,24 @@ impl Objects {
     fn failed(&self, what: &str, path: &str, error: &Error) -> StateError {
         StateError::Io(format!("cannot {what} {path} in {}: {error}; check the address and the credentials", self.store))
     }
+}
+
+/// A bucket, and what all names in it begin with. Region, endpoint and credentials come from the environment (`AWS_REGION`,
+/// `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` …), as with Amazon's own tools. A server must know conditional puts.
+#[cfg(feature = "s3")]
+fn s3(url: &str, place: &str) -> Result<Arc<dyn ObjectStore>, StateError> {
+    use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
+    let bucket = builder.build().map_err(|e| StateError::Io(format!("cannot use {url} for the state: {e}")))?;
+    Ok(Arc::new(object_store::prefix::PrefixStore::new(bucket, prefix)))
+}
+
+#[cfg(not(feature = "s3"))]
+fn s3(url: &str, _place: &str) -> Result<Arc<dyn ObjectStore>, StateError> {
+    Err(StateError::Io(format!(
+        "cannot use {url} for the state: this binary was built without the feature s3; build it with --features s3"
+    )))
 }
 
 impl Store for Objects {

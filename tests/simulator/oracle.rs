@@ -17,8 +17,13 @@ use super::settings::Settings;
 /// The keys that are left, less what tells runs apart, and the accounts of all epochs, summed.
 pub fn undisturbed(settings: &Settings, input: &Input, bindings: &[Binding]) -> (BTreeMap<String, Dumped>, Account) {
     let (names, memory) = (Arc::new(Names::default()), Memory::new("od:"));
-    let params =
-        writer::Params { generation: 1, max_dirty_keys: 1000, retry_max: settings.config.redis.retry_max, left: Left::default() };
+    let params = writer::Params {
+        generation: 1,
+        max_dirty_keys: 1000,
+        retry_max: settings.config.redis.retry_max,
+        left: Left::default(),
+        repeats_until: 0,
+    };
     let mut writing = settings.writing(&names, Box::new(memory.clone()), params);
     let (mut crew, mut gathered) = (Crew::new(1, settings.params(), &Restored::default()), Gathered::default());
     let (decoding, mut account) = (Decoding::new(&names), Account::default());

@@ -79,7 +79,13 @@ impl Process {
         let names = Arc::new(Names::default());
         let given = recovery.give_out(&names)?;
         let tail = recovery.state().expect("it is kept").tail().map_err(|e| e.to_string())?;
-        let params = writer::Params { generation, max_dirty_keys: 1000, retry_max: config.redis.retry_max, left: given.left };
+        let params = writer::Params {
+            generation,
+            max_dirty_keys: 1000,
+            retry_max: config.redis.retry_max,
+            left: given.left,
+            repeats_until: u64::MAX,
+        };
         let mut cutter = Cutter::new(&config.engine, config.recommend.ledger.lateness, config.recommend.slates.busy_refreshes, 0);
         last.iter().for_each(|last| cutter.follow(last));
         let mut reads: Positions = input.ends().into_keys().map(|place| (place, 0)).collect();

@@ -8,7 +8,7 @@ use overdrive::model::{Binding, Names, Positions, Role};
 use overdrive::recovery::Recovery;
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::writer::Stats;
-use overdrive::sources::log::{LogAppender, LogSource, ends, folder};
+use overdrive::sources::Source;
 use overdrive::sources::synthetic::{Params, World};
 use overdrive::state::State;
 use overdrive::worker::Engine;
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::free_port;
+use super::input::{Append, Input, LogInput};
 use super::redis::RedisServer;
 
 /// How long anything may take before a test is given up.
@@ -34,6 +35,14 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
 /// Whether what a failed run leaves is to be looked at.
 fn is_kept() -> bool {
     number("CHAOS_KEEP", 0) > 0
+}
+
+/// With `CHAOS_LOG`, what is said in this process is heard too: the load's client, and the undisturbed run.
+fn listen() {
+    if let Ok(filter) = std::env::var("CHAOS_LOG") {
+        let logging = overdrive::config::Logging { filter, ..Config::defaults().logging };
+        let _already = overdrive::telemetry::init(&logging);
+    }
 }
 
 /// Draws; the same seed draws the same.
@@ -124,7 +133,7 @@ pub fn command(dir: &Path, redis: &RedisServer, args: &[String], settings: &[(&s
         .env("OVERDRIVE_REDIS_URL", redis.url());
     command.env("OVERDRIVE_STORE__KIND", "redis").env("OVERDRIVE_METRICS__PORT", "0");
     command.env("OVERDRIVE_CHANGES__KIND", if is_kept() { "file" } else { "none" });
-    command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error".into()));
+    command.env("OVERDRIVE_LOGGING__FILTER", std::env::var("CHAOS_LOG").unwrap_or("error,librdkafka=off,rdkafka=off".into()));
     command.env("OVERDRIVE_LEARN__ENABLED", "true"); // all there is to come back
     command.env("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s").env("OVERDRIVE_ENGINE__EPOCH_ROWS", "200");
     command.env("OVERDRIVE_SUPERVISOR__RESTARTS", "1000").env("OVERDRIVE_SUPERVISOR__FIRST_PAUSE", "50ms");
@@ -235,13 +244,13 @@ impl<T> Drop for Beside<T> {
     }
 }
 
-/// Appends a made-up world's events, broken and repeated ones and a forgotten user among them, until told to stop.
-fn load(log: LogAppender, seed: u64, stop: &AtomicBool) {
+/// Appends a made-up world's events, broken and repeated ones and a forgotten user among them, so many at once, until told to stop.
+fn load(mut append: Append, seed: u64, batch: usize, stop: &AtomicBool) {
     let flawed = Params { seed, malformed: 0.05, duplicates: 0.05, ..Params::sized(10_000_000, 300, 200) };
     let world = World::new(flawed).expect("the parameters are good");
     let keyed = |key: &str, payload: Vec<u8>| (Bytes::from(key.to_string()), Some(Bytes::from(payload)));
-    let put = |role, records: Vec<_>| drop(log.append_now(role, &records).expect("the log takes it"));
-    put(Role::Items, world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect());
+    append(Role::Items, world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect());
+    let mut events = Vec::with_capacity(batch);
     for (n, row) in world.events().enumerate() {
         if stop.load(Ordering::Acquire) {
             return;
@@ -249,36 +258,63 @@ fn load(log: LogAppender, seed: u64, stop: &AtomicBool) {
         let mut wire = world.wire(&row);
         wire.ts = overdrive::model::time::now_ms();
         let event = if n % 20 == 7 { b"{broken".to_vec() } else { json::event(&wire) };
-        put(Role::Events, vec![keyed(&wire.user_id, event)]);
+        events.push(keyed(&wire.user_id, event));
         if n % 1000 == 999 {
             let forget = format!(r#"{{"op":"forget","user_id":"{}"}}"#, wire.user_id);
-            put(Role::Control, vec![keyed(&wire.user_id, forget.into_bytes())]);
+            append(Role::Control, vec![keyed(&wire.user_id, forget.into_bytes())]);
         }
-        std::thread::sleep(Duration::from_micros(600));
+        if events.len() == batch {
+            append(Role::Events, std::mem::take(&mut events));
+            std::thread::sleep(Duration::from_micros(600));
+        }
     }
 }
 
-/// Reads every key over and over; yields what it saw go back. What `losses` counts begins anew.
-fn watch(url: String, losses: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
-    let mut redis = redis::Client::open(url).and_then(|c| c.get_connection()).expect("redis answers");
-    let (mut seen, mut back, mut lost) = (BTreeMap::<String, u64>::new(), Vec::new(), 0);
+/// Reads every key over and over; yields what it saw go back. What `losses` counts begins anew; a server that is away is waited for.
+fn watch(url: &str, losses: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
+    let client = redis::Client::open(url).expect("a readable url");
+    let mut seen = Seen::default();
     while !stop.load(Ordering::Acquire) {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("redis answers");
-        for key in keys {
-            let epoch = epoch_in(&mut redis, &key);
-            let now = losses.load(Ordering::Acquire);
-            if std::mem::replace(&mut lost, now) != now || now % 2 == 1 {
-                seen.clear(); // it is being lost, or was
-                continue;
-            }
-            let Some(epoch) = epoch else { continue };
-            let before = seen.insert(key.clone(), epoch).unwrap_or(0);
-            if epoch < before {
-                back.push(format!("{key}: {before} then {epoch}"));
+        let away = match client.get_connection() {
+            Ok(mut redis) => seen.read_while(&mut redis, losses, stop).is_err(),
+            Err(_) => true,
+        };
+        std::thread::sleep(Duration::from_millis(if away { 20 } else { 0 }));
+    }
+    seen.back
+}
+
+/// What a reader has seen.
+#[derive(Default)]
+struct Seen {
+    epochs: BTreeMap<String, u64>,
+    lost: u64,
+    back: Vec<String>,
+}
+
+impl Seen {
+    fn read_while(&mut self, redis: &mut redis::Connection, losses: &AtomicU64, stop: &AtomicBool) -> redis::RedisResult<()> {
+        while !stop.load(Ordering::Acquire) {
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(redis)?;
+            for key in keys {
+                let epoch = epoch_in(redis, &key);
+                self.note(key, epoch, losses.load(Ordering::Acquire));
             }
         }
+        Ok(())
     }
-    back
+
+    fn note(&mut self, key: String, epoch: Option<u64>, losses: u64) {
+        if std::mem::replace(&mut self.lost, losses) != losses || losses % 2 == 1 {
+            self.epochs.clear(); // it is being lost, or was
+            return;
+        }
+        let Some(epoch) = epoch else { return };
+        let before = self.epochs.insert(key.clone(), epoch).unwrap_or(0);
+        if epoch < before {
+            self.back.push(format!("{key}: {before} then {epoch}"));
+        }
+    }
 }
 
 /// The epoch a key shows; `None`: it shows none, or it is gone.
@@ -303,16 +339,21 @@ pub fn archive(from: &Path, into: &Path, stop: &AtomicBool) {
 }
 
 /// What an undisturbed run with one worker leaves over the same epochs.
-fn oracle(dir: &Path, bindings: Vec<Binding>) -> (BTreeMap<String, Dumped>, Stats) {
-    let mut config = Config::defaults();
+fn oracle(
+    dir: &Path,
+    settings: &[(&str, &str)],
+    bindings: Vec<Binding>,
+    open: impl FnOnce(Positions) -> Box<dyn Source>,
+) -> (BTreeMap<String, Dumped>, Stats) {
+    let settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    let mut config = Config::load(None, settings).expect("the settings are good");
     config.recommend.learn.enabled = true;
     (config.engine.workers, config.engine.state_dir) = (1, dir.join("oracle"));
     std::fs::create_dir(&config.engine.state_dir).expect("a folder");
     let found = Recovery::over(bindings);
-    let source = LogSource::open(&folder(dir), &config.log, found.positions()).expect("the log opens");
+    let source = open(found.positions());
     let memory = Memory::new(&config.store.prefix);
-    let engine =
-        Engine::start(&config, Arc::new(Names::default()), Box::new(source), Box::new(memory.clone()), Some(found), |_| {});
+    let engine = Engine::start(&config, Arc::new(Names::default()), source, Box::new(memory.clone()), Some(found), |_| {});
     let engine = engine.expect("the engine starts");
     while !engine.has_ended() {
         std::thread::sleep(Duration::from_millis(10));
@@ -348,7 +389,7 @@ fn covers(bindings: &[Binding], ends: &Positions) {
     assert_eq!(&next, ends);
 }
 
-fn connect(redis: &RedisServer) -> redis::Connection {
+pub fn connect(redis: &RedisServer) -> redis::Connection {
     redis::Client::open(redis.url()).and_then(|c| c.get_connection()).expect("redis answers")
 }
 
@@ -358,7 +399,7 @@ pub fn shown(redis: &RedisServer) -> u64 {
 }
 
 /// Until everything that lies in the log is answered, and nothing is missing.
-fn wait_for(redis: &RedisServer, ends: &Positions) {
+pub fn wait_for(redis: &RedisServer, ends: &Positions) {
     let mut connection = connect(redis);
     until("the engine catches up", || {
         let meta: BTreeMap<String, String> = redis::cmd("HGETALL").arg("od:meta").query(&mut connection).expect("redis answers");
@@ -369,56 +410,92 @@ fn wait_for(redis: &RedisServer, ends: &Positions) {
     });
 }
 
-/// A folder, a Redis, a stream into the log, a reader, and everything that was ever bound.
+/// A folder, a Redis, a stream into an input, a reader, and everything that was ever bound.
 pub struct Scene {
     // what runs ends before what it needs is gone
     load: Beside<()>,
     reader: Beside<Vec<String>>,
     archive: Beside<()>,
     pub redis: RedisServer,
+    pub input: Box<dyn Input>,
     kept: tempfile::TempDir,
     pub dir: tempfile::TempDir,
     losses: Arc<AtomicU64>,
+    settings: &'static [(&'static str, &'static str)],
+}
+
+/// What a scene is made of: where the stream lies (`None`: in the embedded log), which Redis, how many events arrive at once, and
+/// settings of the engine, undisturbed or not.
+pub struct Stage {
+    pub input: Option<Box<dyn Input>>,
+    pub redis: RedisServer,
+    pub batch: usize,
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 impl Scene {
+    /// With the embedded log and a Redis that keeps nothing on disk.
     pub fn open(seed: u64) -> Self {
-        let (redis, dir, losses) = (RedisServer::start(), tempfile::tempdir().expect("a folder"), Arc::new(AtomicU64::new(0)));
+        Self::on(Stage { input: None, redis: RedisServer::start(), batch: 1, settings: &[] }, seed)
+    }
+
+    pub fn on(Stage { input, redis, batch, settings }: Stage, seed: u64) -> Self {
+        listen();
+        let (dir, losses) = (tempfile::tempdir().expect("a folder"), Arc::new(AtomicU64::new(0)));
         let kept = tempfile::tempdir_in(dir.path()).expect("a folder");
-        let log = LogAppender::open(&folder(dir.path()), &Config::defaults().log).expect("the log opens");
+        let input = input.unwrap_or_else(|| Box::new(LogInput::new(dir.path())));
         let (from, into): (PathBuf, PathBuf) = (dir.path().join("state/epochs"), kept.path().join("epochs"));
-        let (url, counted) = (redis.url(), losses.clone());
+        let (url, counted, append) = (redis.url(), losses.clone(), input.appender());
         Self {
-            load: Beside::start(move |stop| load(log, seed, stop)),
-            reader: Beside::start(move |stop| watch(url, &counted, stop)),
+            load: Beside::start(move |stop| load(append, seed, batch, stop)),
+            reader: Beside::start(move |stop| watch(&url, &counted, stop)),
             archive: Beside::start(move |stop| archive(&from, &into, stop)),
             dir,
             redis,
+            input,
             kept,
             losses,
+            settings,
         }
     }
 
-    /// Redis loses everything. The count is odd while it happens.
-    pub fn lose(&self) {
-        let mut connection = connect(&self.redis);
+    /// An engine that reads this stream.
+    pub fn start(&self, shape: Shape, settings: &[(&str, &str)]) -> Fleet {
+        let input = self.input.settings();
+        let of_input = input.iter().map(|(name, value)| (*name, value.as_str()));
+        let all: Vec<(&str, &str)> = of_input.chain(self.settings.iter().copied()).chain(settings.iter().copied()).collect();
+        Fleet::start(self.dir.path(), &self.redis, shape, &all)
+    }
+
+    /// Redis loses something. The count is odd while it happens.
+    pub fn losing<T>(&mut self, lose: impl FnOnce(&mut RedisServer) -> T) -> T {
         self.losses.fetch_add(1, Ordering::AcqRel);
-        redis::cmd("FLUSHALL").exec(&mut connection).expect("redis answers");
+        let lost = lose(&mut self.redis);
         self.losses.fetch_add(1, Ordering::AcqRel);
+        lost
+    }
+
+    /// Redis is killed and started again; what it kept on disk is not lost.
+    pub fn restart_redis(&mut self) {
+        if self.redis.keeps() { self.redis.restart() } else { self.losing(RedisServer::restart) }
+    }
+
+    /// Redis loses everything.
+    pub fn lose(&mut self) {
+        self.losing(|redis| redis::cmd("FLUSHALL").exec(&mut connect(redis)).expect("redis answers"));
     }
 
     /// The stream ends, `fleet` brings it to its end and stops; then everything must be as if nothing had been. Yields a line of figures.
     pub fn close(self, fleet: Fleet) -> String {
         self.load.end();
-        let (config, dir) = (Config::defaults(), self.dir.path());
-        let ends = ends(&folder(dir), &config.log).expect("the log tells");
+        let (dir, ends) = (self.dir.path(), self.input.ends());
         wait_for(&self.redis, &ends);
         fleet.stop();
         let back = self.reader.end();
         self.archive.end();
         let bindings = State::open(self.kept.path()).expect("nobody has the archive").bindings(None).expect("it is whole");
         covers(&bindings, &ends);
-        let (undisturbed, stats) = oracle(dir, bindings);
+        let (undisturbed, stats) = oracle(dir, self.settings, bindings, |from| self.input.open(from));
         let kept = is_kept().then(|| self.dir.keep());
         let events: u64 = ends.iter().filter(|((role, _), _)| *role == Role::Events).map(|(_, end)| end).sum();
         assert!(stats.account.balances() && stats.account.consumed == events, "{events} events, {:?}", stats.account);

@@ -16,7 +16,8 @@ static SHARED: LazyLock<KafkaBroker> = LazyLock::new(KafkaBroker::start);
 
 /// Killed on drop.
 pub struct KafkaBroker {
-    _server: Server,
+    server: Server,
+    dir: PathBuf,
     port: u16,
 }
 
@@ -45,7 +46,18 @@ impl KafkaBroker {
         let args = [&args[..], &["-cp", &class_path, "kafka.Kafka", &config]].concat();
         let server = Server::start(&dir, "java", &args);
         wait_for(port, &dir);
-        KafkaBroker { _server: server, port }
+        KafkaBroker { server, dir, port }
+    }
+
+    /// Ends it, as a crash would or as one asks it to. Its records stay.
+    pub fn end(&mut self, cleanly: bool) {
+        self.server.end(if cleanly { "TERM" } else { "KILL" });
+    }
+
+    /// Starts it again with the records it has, and waits until it answers.
+    pub fn start_again(&mut self) {
+        self.server.start_again();
+        wait_for(self.port, &self.dir);
     }
 
     /// `127.0.0.1:<port>`

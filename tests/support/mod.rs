@@ -2,17 +2,23 @@
 //! process ends, however it ends.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
+#[cfg(feature = "redis")]
+pub mod actions;
 #[cfg(feature = "redis")]
 pub mod engines;
 #[cfg(feature = "fluvio")]
 pub mod fluvio;
+pub mod input;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod redis;
+#[cfg(all(feature = "kafka", feature = "redis"))]
+pub mod topics;
 
 /// What a test says when a server is not installed.
 pub const MISSING: &str = "run `make test`, which installs it";
@@ -20,18 +26,43 @@ pub const MISSING: &str = "run `make test`, which installs it";
 /// A server that lives no longer than this process.
 pub struct Server {
     shell: Child,
+    says: BufReader<ChildStdout>,
 }
 
 impl Server {
-    /// Starts a command, its output in `<dir>/server.log`. It runs under a shell that waits for its own input to end, which
-    /// happens when this process dies as well, and then ends the server and removes `dir`.
+    /// Starts a command, its output in `<dir>/server.log`. It runs under a shell that sends it the signals it is told, and starts it
+    /// again; when its own input ends, which happens when this process dies as well, it ends the server and removes `dir`.
     pub fn start(dir: &Path, program: &str, args: &[&str]) -> Server {
         let script = r#"dir=$1; shift; "$@" >"$dir/server.log" 2>&1 & pid=$!
-            read _; kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null; rm -rf "$dir""#;
+            while read word; do
+                case $word in
+                    START) "$@" >>"$dir/server.log" 2>&1 & pid=$! ;;
+                    *) kill -"$word" $pid 2>/dev/null; wait $pid 2>/dev/null; echo ended ;;
+                esac
+            done
+            kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null; rm -rf "$dir""#;
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(dir).arg(program).args(args);
-        let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Server { shell: shell.expect("a POSIX shell is there") }
+        let shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut shell = shell.expect("a POSIX shell is there");
+        let says = BufReader::new(shell.stdout.take().expect("it is piped"));
+        Server { shell, says }
+    }
+
+    /// Sends the server a signal, `KILL` or `TERM`, and waits until it has ended. Its folder stays.
+    pub fn end(&mut self, signal: &str) {
+        self.tell(signal);
+        self.says.read_line(&mut String::new()).expect("the shell says when the server has ended");
+    }
+
+    /// Starts it once more, in the folder as it is.
+    pub fn start_again(&mut self) {
+        self.tell("START");
+    }
+
+    fn tell(&mut self, word: &str) {
+        let ear = self.shell.stdin.as_mut().expect("it is piped");
+        writeln!(ear, "{word}").expect("the shell listens");
     }
 }
 

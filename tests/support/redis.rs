@@ -58,6 +58,11 @@ impl RedisServer {
         let _ = self.child.wait();
     }
 
+    /// Whether it keeps on disk what it has acknowledged.
+    pub fn keeps(&self) -> bool {
+        self.extra.iter().any(|option| option == "--appendonly")
+    }
+
     /// Starts it again on the same port, with what it kept on disk.
     pub fn restart(&mut self) {
         self.kill();
@@ -128,11 +133,12 @@ pub fn dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String,
     all
 }
 
-/// Everything a server holds.
+/// Everything a server holds, but the lease: that is between writers.
 #[cfg(feature = "redis")]
 pub fn raw_dump(redis: &mut redis::Connection) -> std::collections::BTreeMap<String, overdrive::sinks::memory::Dumped> {
     use overdrive::sinks::memory::Dumped;
-    let keys: Vec<String> = ask(redis, &["KEYS", "*"]);
+    let mut keys: Vec<String> = ask(redis, &["KEYS", "*"]);
+    keys.retain(|key| key != "od:lease");
     let dump_key = |key: &String| match ask::<String>(redis, &["TYPE", key]).as_str() {
         "string" => ask::<Option<Vec<u8>>>(redis, &["GET", key]).map(|value| Dumped::Value(value.into())),
         "hash" => Some(Dumped::Fields(ask(redis, &["HGETALL", key]))),

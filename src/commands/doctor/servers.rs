@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn an_old_redis_fails_and_a_forgetful_one_is_noted() {
         use crate::sinks::redis::Health;
-        let health = Health { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), evicted: 0 };
+        let health = Health { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), ..Health::default() };
         let of = |health: Health, ahead_ms| RedisState { health, ahead_ms };
         let marks = |state: &RedisState| redis_findings(state).iter().map(|f| (f.mark, f.what)).collect::<Vec<_>>();
         assert_eq!(marks(&of(health.clone(), 3)), [(Mark::Good, "redis")]);

@@ -1,8 +1,9 @@
-//! The store in Redis, written by two scripts. A key changes as a whole or not at all, only to something newer, and `meta` changes
-//! last. No error text contains a secret of the URL.
+//! The store in Redis, written by a script that looks at the fence of each key, or in transactions while nobody else can have
+//! written. A key changes as a whole or not at all, only to something newer, and `meta` changes last. No error text contains a secret of the URL.
 
 mod health;
 mod script;
+mod transaction;
 mod writer;
 
 use redis::io::tcp::TcpSettings;
@@ -15,14 +16,22 @@ pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
 
-/// How often the server is asked how it is.
-const LOOK: Duration = Duration::from_secs(60);
+/// How often the server is asked how it is: what it drops is missed for so long.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A connection that is made when it is needed and dropped after any error.
 pub struct Redis {
     client: Client,
     connection: Option<Connection>,
+    /// This connection may write in transactions.
+    leased: bool,
+    /// This connection was refused something that transactions need.
+    barred: bool,
     watch: Option<Watch>,
+    /// It has dropped keys and has room for them again, which nobody was told yet.
+    dropped: bool,
+    /// It may not say how it is.
+    silent: bool,
     looked: Instant,
     keys: Keys,
     pipeline: usize,
@@ -37,7 +46,11 @@ impl Redis {
         Ok(Self {
             client: client(params)?,
             connection: None,
+            leased: false,
+            barred: false,
             watch: None,
+            dropped: false,
+            silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
             pipeline: params.pipeline,
@@ -53,26 +66,90 @@ impl Redis {
             Some(connection) => self.look(connection)?,
             None => {
                 let connection = self.connect()?;
+                (self.leased, self.barred) = (false, false);
                 self.look(connection)?
             }
         };
-        let mut pipelines = Pipelines::new(self.pipeline);
-        for write in writes {
-            pipelines.add(write, &mut connection)?;
-        }
-        let found = pipelines.finish(&self.keys.meta(), applied, known, &mut connection)?;
+        self.claim(applied, known, &mut connection)?;
+        let found = match self.transact(writes, applied, known, &mut connection)? {
+            Some(found) => found,
+            None => {
+                self.claim(applied, known, &mut connection)?; // before anything is written, so that whoever has it hears of us
+                self.script(writes, applied, known, &mut connection)?
+            }
+        };
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
+        Ok(Found { dropped: std::mem::take(&mut self.dropped), ..found })
+    }
+
+    /// The way of whoever holds the lease. `None`: the script has to do it.
+    fn transact(
+        &mut self,
+        writes: &[Write],
+        applied: &Applied,
+        known: Known,
+        connection: &mut Connection,
+    ) -> Result<Option<Found>, RedisError> {
+        if !(self.leased && known.first) {
+            return Ok(None);
+        }
+        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, connection);
+        let found = self.unless_refused(found)?.flatten();
+        self.leased = found.is_some();
         Ok(found)
+    }
+
+    /// What the server refuses to a transaction (a command that is not permitted, a key of another sort, a script it has forgotten) the
+    /// script may do, or say better: no more transactions on this connection.
+    fn unless_refused<T>(&mut self, answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
+        match answer {
+            Err(error) if error.clone().into_server_errors().is_some() => {
+                tracing::debug!(error = text_of(&error), "redis takes no transaction");
+                self.barred = true;
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+
+    /// The way that is always right.
+    fn script(
+        &mut self,
+        writes: &[Write],
+        applied: &Applied,
+        known: Known,
+        connection: &mut Connection,
+    ) -> Result<Found, RedisError> {
+        let mut pipelines = Pipelines::new(self.pipeline);
+        for write in writes {
+            pipelines.add(write, connection)?;
+        }
+        let found = pipelines.finish(&self.keys.meta(), applied, known, connection)?;
+        Ok(found)
+    }
+
+    /// Asks for the lease where there is none, unless this connection was refused something.
+    fn claim(&mut self, applied: &Applied, known: Known, connection: &mut Connection) -> Result<(), RedisError> {
+        if !self.leased && !self.barred {
+            let ours = transaction::claim(&self.keys, known.since, applied.generation, connection);
+            self.leased = self.unless_refused(ours)?.unwrap_or(false);
+        }
+        Ok(())
     }
 
     /// Looks how the server is. One that does not say (a user may lack the permission) is written to all the same.
     fn look(&mut self, mut connection: Connection) -> Result<Connection, RedisError> {
         self.looked = Instant::now();
         match Health::ask(&mut connection) {
-            Ok(health) => self.watch.get_or_insert_with(Watch::new).look(&health),
+            Ok(health) => self.dropped |= self.watch.get_or_insert_with(Watch::new).look(&health),
             Err(error) if error.clone().into_server_errors().is_some() => {
-                tracing::debug!(error = text_of(&error), "redis does not say how it is");
+                if !std::mem::replace(&mut self.silent, true) {
+                    tracing::warn!(
+                        error = text_of(&error),
+                        "redis does not say how it is: keys that it drops are not noticed; permit INFO"
+                    );
+                }
             }
             Err(error) => return Err(error),
         }

@@ -1,7 +1,7 @@
-//! The two scripts that write, constant and called by their hash. A server forgets scripts when it restarts or is told to; what was
+//! The scripts that write, constant and called by their hash. A server forgets scripts when it restarts or is told to; what was
 //! called in vain is then sent again, which the fence makes harmless.
 
-use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, cmd};
+use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, Value, cmd};
 use std::sync::LazyLock;
 
 /// A script and its hash.
@@ -30,10 +30,13 @@ pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include
 /// Shows how far the answers have come.
 pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mark.lua")));
 
-/// Gives the server both scripts.
+/// Who may write without them.
+pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
+
+/// Gives the server the scripts.
 pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
     let mut pipe = redis::pipe();
-    for script in [&*WRITE, &*MARK] {
+    for script in [&*WRITE, &*MARK, &*LEASE] {
         pipe.cmd("SCRIPT").arg("LOAD").arg(&script.code);
     }
     pipe.exec(connection)
@@ -41,13 +44,23 @@ pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
 
 /// Sends calls; once more with the scripts when the server has forgotten them.
 pub(super) fn send<T: FromRedisValue>(calls: &Pipeline, connection: &mut Connection) -> Result<T, RedisError> {
-    match calls.query(connection) {
+    let wire = calls.get_packed_pipeline();
+    let answers = match exchange(&wire, calls.len(), connection) {
         Err(error) if forgotten(&error) => {
             load(connection)?;
-            calls.query(connection)
+            exchange(&wire, calls.len(), connection)
         }
-        answer => answer,
-    }
+        answers => answers,
+    };
+    Ok(redis::from_redis_value(Value::Array(answers?))?)
+}
+
+/// Sends commands and waits for every answer; the first that does not come in time is the end. (The client itself would wait as long
+/// for each of the others.) What the server refuses is an error when all has been heard: then the connection is in step.
+pub(super) fn exchange(wire: &[u8], count: usize, connection: &mut Connection) -> Result<Vec<Value>, RedisError> {
+    connection.send_packed_command(wire)?;
+    let answers = (0..count).map(|_| connection.recv_response()).collect::<Result<Vec<_>, _>>()?;
+    answers.into_iter().map(Value::extract_error).collect()
 }
 
 /// Whether a call of the pipeline met a server without the script. Of the others some may have been served.

@@ -14,7 +14,7 @@ use crate::sinks::{Applied, Fence, Found, Known, Sort, Write};
 /// Keys in one call: enough to spread the cost of a call, and Redis serves nobody else for less than half a millisecond.
 const KEYS: usize = 32;
 /// The score of the member that holds the fence.
-const LOWEST: &str = "-inf";
+pub(super) const LOWEST: &str = "-inf";
 
 /// Calls under way to one connection.
 pub(super) struct Pipelines<'w> {
@@ -59,7 +59,7 @@ impl<'w> Pipelines<'w> {
         let mut answers: Vec<Value> = script::send(&self.calls, connection)?;
         let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(answers.pop().unwrap_or(Value::Nil))?;
         self.count(answers)?;
-        Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused })
+        Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused, dropped: false })
     }
 
     fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
@@ -119,7 +119,7 @@ fn push_fields(call: &mut Cmd, fields: &Fields, ttl: Duration, fence: Fence) {
     push_pairs(call, fields);
 }
 
-fn push_pairs(call: &mut Cmd, fields: &Fields) {
+pub(super) fn push_pairs(call: &mut Cmd, fields: &Fields) {
     for (name, value) in fields {
         call.arg(name).arg(value);
     }
@@ -148,7 +148,7 @@ fn push_members(call: &mut Cmd, members: &[(String, Option<f64>)], ttl: Duration
 }
 
 /// Shows how far the answers have come, if the writes that came before it are there.
-fn show(key: &str, last: &[&Write], applied: &Applied, known: Known) -> Cmd {
+pub(super) fn show(key: &str, last: &[&Write], applied: &Applied, known: Known) -> Cmd {
     let (epoch_half, tick_half) = (layout::encode_epoch_half(applied), layout::encode_tick_half(applied));
     let mut call = MARK.call(1 + last.len());
     call.arg(key);
@@ -177,6 +177,6 @@ fn sort(write: &Write) -> &'static str {
 }
 
 /// Redis refuses a lifetime of nothing.
-fn millis(ttl: Duration) -> u64 {
+pub(super) fn millis(ttl: Duration) -> u64 {
     (ttl.as_millis() as u64).max(1)
 }

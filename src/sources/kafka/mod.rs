@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::ranges::Ranges;
 use super::{KafkaParams, Positions, Role, SourceError, wait_for};
+use crate::model::epoch::{TopicId, TopicIds};
 
 mod append;
+mod identity;
 mod source;
 
 pub use append::KafkaAppender;
@@ -25,17 +27,27 @@ struct Context;
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
-        match level {
-            Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
-            Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
-            _ => tracing::debug!(target: "kafka", facility, "{message}"),
-        }
+        say(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "kafka", %error, "{reason}");
+        warn(&error, reason);
     }
+}
+
+/// What librdkafka says of a client. To it a broker that is away is an error, to us something that passes.
+pub(crate) fn say(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
+    match level {
+        Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
+        Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
+        _ => tracing::debug!(target: "kafka", facility, "{message}"),
+    }
+}
+
+/// What went wrong with a client as a whole.
+pub(crate) fn warn(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "kafka", %error, "{reason}");
 }
 
 impl ConsumerContext for Context {}
@@ -176,6 +188,17 @@ fn create(params: &KafkaParams, missing: &[&NewTopic<'_>]) -> Result<(), SourceE
         }
     }
     Ok(())
+}
+
+/// The topics of all roles, as far as the brokers say which they are.
+fn identities(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<TopicIds, SourceError> {
+    let mut identities = TopicIds::new();
+    for role in Role::ALL {
+        let name = topic(params, role).to_string();
+        let id = identity::id(consumer, params, &name, ANSWER)?;
+        identities.extend(id.map(|id| (role, TopicId { name, id })));
+    }
+    Ok(identities)
 }
 
 /// First offset and the one after the last, of a partition.

@@ -7,7 +7,8 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
-use super::{Context, partitions, prepared, range, ranges, topic};
+use super::{Context, identities, identity, partitions, prepared, range, ranges, topic};
+use crate::model::epoch::TopicIds;
 use crate::sources::ranges::{out_of_range, outside, positions};
 use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
 
@@ -19,6 +20,8 @@ pub struct KafkaSource {
     params: KafkaParams,
     consumer: BaseConsumer<Context>,
     next: Positions,
+    /// Which topics these are.
+    topics: TopicIds,
     /// An error met after records had been handed out: told by the next poll.
     held: Option<SourceError>,
     gained: Positions,
@@ -35,8 +38,8 @@ impl KafkaSource {
         refuse_unknown(&start, |place| ranges.contains_key(place), &format!("kafka at {}", params.brokers))?;
         let next = positions(&ranges, &start, |role| topic(params, role))?;
         consumer.assign(&assignment(params, &next)?).map_err(|e| SourceError::Stop(format!("cannot assign partitions: {e}")))?;
-        let looked = (Instant::now(), 0);
-        Ok(Self { params: params.clone(), consumer, next, held: None, gained: Positions::new(), looked })
+        let (looked, topics) = ((Instant::now(), 0), identities(&consumer, params)?);
+        Ok(Self { params: params.clone(), consumer, next, topics, held: None, gained: Positions::new(), looked })
     }
 
     fn take(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
@@ -57,7 +60,7 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Now and then asks one topic whether it has gained partitions; all of them within `topics_every`.
+    /// Now and then asks one topic whether it is still the same and has gained partitions; all of them within `topics_every`.
     fn look(&mut self) -> Result<(), SourceError> {
         let (last, turn) = self.looked;
         if last.elapsed() < self.params.topics_every / Role::ALL.len() as u32 {
@@ -65,6 +68,7 @@ impl KafkaSource {
         }
         self.looked = (Instant::now(), (turn + 1) % Role::ALL.len());
         let role = Role::ALL[turn];
+        self.recognise(role)?;
         let known = self.next.keys().filter(|(of, _)| *of == role).count() as u32;
         match partitions(&self.consumer, &self.params, topic(&self.params, role), GLANCE) {
             Ok(Some(count)) if count > known => self.gain(role, known..count),
@@ -76,6 +80,16 @@ impl KafkaSource {
                 found.unwrap_or(0)
             ))),
             Err(SourceError::Retry(_)) => Ok(()), // a broker that is away is told of by what is read
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// A topic that was deleted and created anew may hold as many records as the one before: offsets do not tell.
+    fn recognise(&self, role: Role) -> Result<(), SourceError> {
+        let Some(known) = self.topics.get(&role) else { return Ok(()) };
+        match identity::id(&self.consumer, &self.params, &known.name, GLANCE) {
+            Ok(Some(id)) if id != known.id => Err(SourceError::Stop(known.replaced_by(&known.name, &id))),
+            Ok(_) | Err(SourceError::Retry(_)) => Ok(()), // one that is gone, or a broker that is away, is told of by others
             Err(stop) => Err(stop),
         }
     }
@@ -164,6 +178,10 @@ impl Source for KafkaSource {
 
     fn gained(&mut self) -> Positions {
         std::mem::take(&mut self.gained)
+    }
+
+    fn topics(&self) -> TopicIds {
+        self.topics.clone()
     }
 
     fn positions(&self) -> Positions {
