@@ -1,5 +1,5 @@
 //! The whole path without servers: how many events a second go from the embedded log into the store in memory, and what CPU that
-//! takes. `EVENTS`, `USERS`, `ITEMS`, `WORKERS` change the workload; under `perf record -g` it shows where the time goes.
+//! takes. `EVENTS`, `USERS`, `ITEMS`, `WORKERS` change the workload, `LEARN=1` turns the learned blend on and `LEARN=0` off; under `perf record -g` it shows where the time goes.
 
 mod common;
 
@@ -28,6 +28,7 @@ fn main() {
     config.engine.state_dir = dir.path().to_path_buf();
     config.engine.workers = number("WORKERS", 2) as usize;
     config.recommend.slates.busy_refreshes = 1.0; // the work of a stream that keeps up: a refresh for every event
+    config.recommend.learn.enabled = number("LEARN", u64::from(config.recommend.learn.enabled)) > 0;
     config.changes.kind = overdrive::sinks::changes::Kind::None;
     let folder = log::folder(dir.path());
     let events = number("EVENTS", 200_000);

@@ -57,7 +57,7 @@ impl Learned {
         weights: &Weights,
         lesson: &mut Lesson,
     ) -> Option<Vec<(ItemId, u16)>> {
-        let taken = self.lessons_of(epoch, delta, viewer);
+        let taken = self.lessons_of(epoch, delta, viewer, store);
         if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_))) = delta.asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
             return Some(drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect());
@@ -76,12 +76,13 @@ impl Learned {
     }
 
     /// The items the user took for the first time from which something may be learned.
-    fn lessons_of(&self, epoch: &Epoch, delta: &UserDelta, viewer: &Viewer) -> Vec<ItemId> {
+    fn lessons_of(&self, epoch: &Epoch, delta: &UserDelta, viewer: &Viewer, store: &FeatureStore) -> Vec<ItemId> {
         let share = if epoch.refreshes.is_some() { self.params.busy_share } else { self.params.share };
         let mut taken: Vec<ItemId> = Vec::new();
+        let allows = |item| viewer.filter.passes(item, store.find(item).and_then(|slot| store.gate(slot)));
         for update in delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive()) {
             let timely = update.at >= epoch.clock_ms - self.params.late && drawn_lot(delta.user.0 ^ update.at as u64) < share;
-            if self.params.enabled && timely && (viewer.allows)(update.item) && !taken.contains(&update.item) {
+            if self.params.enabled && timely && allows(update.item) && !taken.contains(&update.item) {
                 taken.push(update.item);
             }
         }
@@ -112,8 +113,7 @@ impl Learned {
         params: &SlatesParams,
     ) -> Vec<Scored> {
         let filter = user.profile.filter();
-        let allows = |item| filter.allows(item, board.item(item).and_then(|card| card.facts.as_deref()));
-        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), allows: &allows };
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter };
         let recent = user.profile.recent(params.neighbours_from);
         let others: Vec<ItemId> =
             candidates.explore(user.profile, &recent, board, self.params.per_source).iter().map(|c| c.item).collect();

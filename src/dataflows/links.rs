@@ -38,6 +38,9 @@ pub fn links<'scope>(
 /// The place of a link in its row: the greater, the stronger.
 type Rank = (i64, Reverse<ItemId>);
 
+/// A link, how strong it was, and how strong it is.
+type Moved = (ItemId, Strength, Strength);
+
 #[derive(Clone, Debug, Default)]
 struct Row {
     sums: FxHashMap<ItemId, Strength>,
@@ -79,33 +82,33 @@ impl Rows {
 impl Row {
     /// Adds differences, sorted by item; answers what changed of the strongest.
     fn take(&mut self, links: &[Link], kept: usize) -> Vec<(ItemId, Strength)> {
-        let mut before: Vec<(ItemId, Strength)> = Vec::with_capacity(links.len());
+        let mut moved: Vec<Moved> = Vec::with_capacity(links.len());
         for of_link in links.chunk_by(|one, next| one.b == next.b) {
-            let sum = self.sums.entry(of_link[0].b).or_default();
-            before.push((of_link[0].b, *sum));
+            let item = of_link[0].b;
+            let sum = self.sums.entry(item).or_default();
+            let before = *sum;
             of_link.iter().for_each(|link| sum.add(link.strength));
-            self.onward = self.onward.wrapping_add_signed(of_link.iter().map(|link| link.strength.m).sum());
-            if sum.is_zero() {
-                self.sums.remove(&of_link[0].b);
+            let after = *sum;
+            self.onward = self.onward.wrapping_add_signed(after.m - before.m);
+            if after.is_zero() {
+                self.sums.remove(&item);
+            }
+            if before != after {
+                moved.push((item, before, after));
             }
         }
-        let after = |item: &ItemId| self.sums.get(item).copied().unwrap_or_default();
-        before.retain(|(item, before)| *before != after(item));
         if self.told.is_none() && self.sums.len() <= kept {
-            return before.into_iter().map(|(item, _)| (item, after(&item))).collect();
+            return moved.into_iter().map(|(item, _, after)| (item, after)).collect();
         }
         match &mut self.told {
-            Some(told) if before.iter().all(|(item, before)| after(item).weight() >= before.weight()) => {
-                let after: Vec<_> = before.into_iter().map(|(item, before)| (item, before, after(&item))).collect();
-                risen(told, &after, kept)
-            }
-            _ => self.anew(&before, kept),
+            Some(told) if moved.iter().all(|(_, before, after)| after.weight() >= before.weight()) => risen(told, &moved, kept),
+            _ => self.anew(&moved, kept),
         }
     }
 
     /// What changes of the told when nothing got weaker but by addition, or when the row was not full: all is looked at.
-    fn anew(&mut self, before: &[(ItemId, Strength)], kept: usize) -> Vec<(ItemId, Strength)> {
-        let earlier: BTreeMap<ItemId, Strength> = before.iter().copied().collect();
+    fn anew(&mut self, moved: &[Moved], kept: usize) -> Vec<(ItemId, Strength)> {
+        let earlier: BTreeMap<ItemId, Strength> = moved.iter().map(|(item, before, _)| (*item, *before)).collect();
         let was = |item: &ItemId| earlier.get(item).or(self.sums.get(item)).copied().unwrap_or_default();
         let known = self.sums.keys().chain(earlier.keys().filter(|item| !self.sums.contains_key(item)));
         let told_before: BTreeSet<ItemId> = match &self.told {
@@ -129,28 +132,34 @@ impl Row {
 }
 
 /// Links that only grew, in a full row: each is told if it was, or if it is now stronger than the weakest that was.
-fn risen(told: &mut BTreeSet<Rank>, links: &[(ItemId, Strength, Strength)], kept: usize) -> Vec<(ItemId, Strength)> {
-    let mut changes = BTreeMap::new();
-    for (item, before, after) in links {
-        told.remove(&(before.weight(), Reverse(*item))).then(|| changes.insert(*item, *after));
-    }
-    let stayed: BTreeSet<ItemId> = changes.keys().copied().collect();
-    told.extend(links.iter().map(|(item, _, after)| (after.weight(), Reverse(*item))));
-    changes.extend(links.iter().map(|(item, _, after)| (*item, *after)));
-    while told.len() > kept {
-        let (_, Reverse(weakest)) = told.pop_first().expect("more than are kept");
-        let risen = links.iter().any(|(item, ..)| *item == weakest) && !stayed.contains(&weakest);
-        if risen {
-            changes.remove(&weakest)
+fn risen(told: &mut BTreeSet<Rank>, moved: &[Moved], kept: usize) -> Vec<(ItemId, Strength)> {
+    let mut changes: Vec<(ItemId, Strength)> = Vec::with_capacity(moved.len());
+    let mut entered: Vec<ItemId> = Vec::new();
+    let rank = |strength: &Strength, item: &ItemId| (strength.weight(), Reverse(*item));
+    let weakest = told.first().copied();
+    for (item, before, after) in moved {
+        let was = weakest.is_some_and(|weakest| rank(before, item) >= weakest);
+        if was {
+            let moves = before.weight() != after.weight() && told.remove(&rank(before, item));
+            moves.then(|| told.insert(rank(after, item)));
+        } else if weakest.is_some_and(|weakest| rank(after, item) > weakest) {
+            told.insert(rank(after, item));
+            entered.push(*item);
         } else {
-            changes.insert(weakest, Strength::default())
-        };
+            continue;
+        }
+        changes.push((*item, *after));
     }
-    changes.into_iter().collect()
+    while told.len() > kept {
+        let (_, Reverse(leaves)) = told.pop_first().expect("more than are kept");
+        changes.retain(|(item, _)| *item != leaves);
+        changes.extend((!entered.contains(&leaves)).then_some((leaves, Strength::default())));
+    }
+    changes
 }
 
 impl Durable for Rows {
-    const UID: &'static str = "links/1";
+    const UID: &'static str = "links/2";
 
     fn save(&self, into: &mut Saver) {
         for (item, row) in self.rows.clone() {

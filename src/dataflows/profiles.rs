@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::feature_store::city;
+use super::feature_store::{Gate, city};
 use super::ledger::{Touch, UserDelta};
 use crate::model::catalogue::{Item, User};
 use crate::model::changes::Interests;
@@ -125,9 +125,14 @@ pub struct Filter<'a> {
 impl Filter<'_> {
     /// Whether the user may be shown this item.
     pub fn allows(&self, item: ItemId, facts: Option<&Item>) -> bool {
-        let seen = self.touches.get(&item).is_some_and(|t| t.seen.is_some());
-        let fits =
-            |f: &Item| f.available && (self.mature || !f.mature) && f.author.is_none_or(|author| !self.authors.contains(&author));
-        !seen && !self.items.contains(&item) && facts.is_none_or(fits)
+        self.passes(item, facts.map(Gate::of).as_ref())
+    }
+
+    /// The same for who knows of the item no more than it takes.
+    pub fn passes(&self, item: ItemId, gate: Option<&Gate>) -> bool {
+        let by_author = |author: &TokenId| self.authors.is_empty() || !self.authors.contains(author);
+        let fits = |g: &Gate| g.available && (self.mature || !g.mature) && g.author.as_ref().is_none_or(by_author);
+        let blocked = || !self.items.is_empty() && self.items.contains(&item);
+        gate.is_none_or(fits) && !blocked() && self.touches.get(&item).is_none_or(|t| t.seen.is_none())
     }
 }

@@ -188,9 +188,8 @@ impl State {
             }
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             let filter = of.profile.filter();
-            let allows = |item| filter.allows(item, self.board.item(item).and_then(|card| card.facts.as_deref()));
-            let viewer =
-                Viewer { ring: &of.ring, habit: (of.taken > 0).then_some(of.habit), city: of.profile.city(), allows: &allows };
+            let habit = (of.taken > 0).then_some(of.habit);
+            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter };
             let ranked = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
             out.extend(ranked.map(|ranked| Change::Ranking(delta.user, ranked)));
             for update in steps() {

@@ -1,8 +1,8 @@
 //! Each user's trail: the positive records in the order of their time, and what every step of it counts for.
 //!
 //! A step to an item counts once for the item; it links the item with what the user took before: with the last item (`m`, at every
-//! step), and, the first time the user takes the item, with the latest distinct items (`d` directed and by nearness, `s` both
-//! ways). The fact that must stay true: what was let out and not taken back is that of the trail as it is now, so a record
+//! step), and, the first time the user takes the item, with the latest twenty distinct items (`d` directed and by nearness, `s`
+//! both ways). The fact that must stay true: what was let out and not taken back is that of the trail as it is now, so a record
 //! that comes late, or goes, changes just what it would have changed in its place.
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,7 +21,7 @@ use crate::operators::{Durable, Keep, Saver, Vault};
 
 /// How many distinct items a ring holds.
 pub const RING: usize = 50;
-/// How many of them a first step is linked with by nearness.
+/// How many of them a first step is linked with.
 const NEAR: usize = 20;
 /// What the nearest link weighs, so that sums are integers.
 pub const ONE: f64 = 1024.0;
@@ -156,9 +156,9 @@ impl Latest {
 
     /// What a step to `item` from here links, once for each pair of rows it changes.
     fn links(&self, item: ItemId, first: bool, mut emit: impl FnMut(usize, Link)) {
-        let reach = if first { RING } else { 1 };
+        let reach = if first { NEAR } else { 1 };
         for (back, from) in self.0.iter().take(reach).enumerate().filter(|(_, from)| **from != item) {
-            let d = if first && back < NEAR { (ONE / ((back + 1) as f64).sqrt()).round() as i32 } else { 0 };
+            let d = if first { (ONE / ((back + 1) as f64).sqrt()).round() as i32 } else { 0 };
             let (s, m) = (i32::from(first), i32::from(back == 0));
             emit(back, Link { a: *from, b: item, strength: Strength { d, s, m } });
         }
@@ -241,7 +241,7 @@ impl Trail {
 /// A step to `item` seen from two rings, and whether it is the first to the item: what the one links and the other does not.
 fn exchange([with, without]: [(&Latest, bool); 2], item: ItemId, sign: i32, out: &mut Vec<Output>) {
     let of = |(ring, first): (&Latest, bool)| {
-        let mut links = [None; RING];
+        let mut links = [None; NEAR];
         ring.links(item, first, |back, link| links[back] = Some(link));
         links
     };
@@ -319,8 +319,9 @@ mod tests {
             let first = !counts.contains_key(item);
             *counts.entry(*item).or_insert(0) += 1;
             for (k, j) in ring.iter().enumerate().filter(|(_, j)| *j != item) {
-                let d = if first && k < 20 { (1024.0 / ((k + 1) as f64).sqrt()).round() as i32 } else { 0 };
-                let s = i32::from(first);
+                let near = first && k < 20;
+                let d = if near { (1024.0 / ((k + 1) as f64).sqrt()).round() as i32 } else { 0 };
+                let s = i32::from(near);
                 sums.entry((*j, *item)).or_default().add(Strength { d, s, m: i32::from(k == 0) });
                 sums.entry((*item, *j)).or_default().add(Strength { d: 0, s, m: 0 });
             }

@@ -145,7 +145,7 @@ impl Request {
     fn squares(&self) -> [i64; FEATURES] {
         let mut sums = [0i64; FEATURES];
         for row in &self.rows {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += i64::from(*x) * i64::from(*x));
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += i64::from(i32::from(*x) * i32::from(*x)));
         }
         sums.map(|sum| sum / (self.rows.len() as i64).max(1))
     }
@@ -379,14 +379,19 @@ impl Ready {
         into.x.clear();
         into.before.clear();
         for row in &request.rows {
-            let x: [f32; FEATURES] = std::array::from_fn(|f| (f32::from(row[f]) * scale[f]).clamp(-CLIP, CLIP));
+            let mut x = [0.0f32; FEATURES];
+            for ((x, row), scale) in x.iter_mut().zip(row).zip(&scale) {
+                *x = (f32::from(*row) * scale).clamp(-CLIP, CLIP);
+            }
             let mut before = base;
             let mut score = 0.0;
-            for f in 0..FEATURES {
-                score += linear[f] * x[f];
-                (0..HIDDEN).for_each(|h| before[h] += self.mix[f][h] * x[f]);
+            for ((x, linear), mix) in x.iter().zip(linear).zip(&self.mix) {
+                score += linear * x;
+                speak(&mut before, mix, *x);
             }
-            (0..HIDDEN).for_each(|h| score += self.out[h] * before[h].max(0.0));
+            let mut fired = [0.0f32; HIDDEN];
+            (0..HIDDEN).for_each(|h| fired[h] = self.out[h] * before[h].max(0.0));
+            score += fired.iter().sum::<f32>();
             into.scores.push(score);
             into.x.push(x);
             into.before.push(before);
@@ -413,7 +418,8 @@ impl Ready {
         let mut hidden = [0.0f32; HIDDEN];
         for (i, error) in errors(&scored.scores, taken).into_iter().enumerate().filter(|(_, e)| e.abs() >= LEAST) {
             let (x, before) = (&scored.x[i], &scored.before[i]);
-            let back: [f32; HIDDEN] = std::array::from_fn(|h| if before[h] > 0.0 { error * self.out[h] } else { 0.0 });
+            let mut back = [0.0f32; HIDDEN];
+            (0..HIDDEN).for_each(|h| back[h] = if before[h] > 0.0 { error * self.out[h] } else { 0.0 });
             for f in 0..FEATURES {
                 gradient[f] += error * x[f];
                 let mix = &mut gradient[BUCKETED + f * HIDDEN..BUCKETED + (f + 1) * HIDDEN];
@@ -438,18 +444,52 @@ impl Ready {
     pub fn adds(&self, request: &Request, scored: &Scores, i: usize) -> [f32; VOICES] {
         let (x, before) = (&scored.x[i], &scored.before[i]);
         let linear = &self.linear[request.bucket.min(BUCKETS - 1)];
-        let mut without = [*before; VOICES];
         let mut adds = [0.0; VOICES];
-        for f in 0..FEATURES {
-            let voice = SPEAKS_FOR[f] as usize;
-            adds[voice] += linear[f] * x[f];
-            (0..HIDDEN).for_each(|h| without[voice][h] -= self.mix[f][h] * x[f]);
-        }
-        for (add, without) in adds.iter_mut().zip(&without) {
-            (0..HIDDEN).for_each(|h| *add += self.out[h] * (before[h].max(0.0) - without[h].max(0.0)));
+        for (voice, add) in adds.iter_mut().enumerate() {
+            let mut said = [0.0f32; HIDDEN];
+            for f in features_of(voice) {
+                *add += linear[f] * x[f];
+                speak(&mut said, &self.mix[f], x[f]);
+            }
+            let mut lost = [0.0f32; HIDDEN];
+            for (((lost, out), before), said) in lost.iter_mut().zip(&self.out).zip(before).zip(&said) {
+                *lost = out * (before.max(0.0) - (before - said).max(0.0));
+            }
+            *add += lost.iter().sum::<f32>();
         }
         adds
     }
+}
+
+/// Adds what a feature says to each hidden unit.
+#[inline]
+fn speak(sums: &mut [f32; HIDDEN], mix: &[f32; HIDDEN], x: f32) {
+    sums.iter_mut().zip(mix).for_each(|(sum, mix)| *sum += mix * x);
+}
+
+/// The features that speak for a voice: one voice at a time keeps its sums at hand.
+fn features_of(voice: usize) -> impl Iterator<Item = usize> {
+    const PLACES: ([usize; FEATURES], [usize; VOICES + 1]) = by_voice();
+    PLACES.0[PLACES.1[voice]..PLACES.1[voice + 1]].iter().copied()
+}
+
+/// The features voice by voice, and where each voice begins.
+const fn by_voice() -> ([usize; FEATURES], [usize; VOICES + 1]) {
+    let (mut order, mut begins) = ([0; FEATURES], [0; VOICES + 1]);
+    let (mut voice, mut next) = (0, 0);
+    while voice < VOICES {
+        let mut feature = 0;
+        while feature < FEATURES {
+            if SPEAKS_FOR[feature] as usize == voice {
+                order[next] = feature;
+                next += 1;
+            }
+            feature += 1;
+        }
+        voice += 1;
+        begins[voice] = next;
+    }
+    (order, begins)
 }
 
 /// Of each candidate: was it taken, less how likely that seemed, over the root of how many were taken.
