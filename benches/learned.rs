@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::number;
 use overdrive::codec::{Decoder, Limits, json};
 use overdrive::dataflows::board::{Board, Post};
 use overdrive::dataflows::feature_store::{Fact, FeatureStore, Now};
@@ -26,10 +27,6 @@ use std::sync::Arc;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PER_EPOCH: usize = 10;
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
-}
 
 /// CPU time of this thread in microseconds.
 fn cpu() -> f64 {

@@ -239,8 +239,7 @@ impl Feed {
     pub fn run(mut self, mut deliver: impl FnMut(Cut) -> bool) -> Result<(), SourceError> {
         let mut retries = Retries::default();
         let announced = Some(self.source.positions());
-        let mut course =
-            Course { saved: Instant::now(), retelling: Retelling::default(), announced, left_over: VecDeque::new() };
+        let mut course = Course { saved: Instant::now(), retelling: Retelling::default(), announced, left_over: VecDeque::new() };
         if !self.replay(&mut course, &mut retries, &mut deliver)? || self.ends {
             return Ok(());
         }

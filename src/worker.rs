@@ -23,6 +23,7 @@ use crate::codec::{Decoder, Limits};
 use crate::config::Config;
 use crate::dataflows::Probes;
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
+use crate::model::changes::Account;
 use crate::model::forget::{Eraser, Order};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
@@ -411,7 +412,8 @@ impl<F: FnMut(&Completed)> Collector<F> {
     }
 
     /// Passes an epoch on; `false` when nobody takes it.
-    fn complete(&mut self, Gathering { cut, changes, kept, .. }: Gathering) -> bool {
+    fn complete(&mut self, Gathering { cut, mut changes, kept, .. }: Gathering) -> bool {
+        Account::sum_up(&mut changes);
         let (binding, (accepted_ms, retold)) = cut.expect("complete, so cut");
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));
         let completed = Completed { binding, changes, accepted_ms, save, retold };

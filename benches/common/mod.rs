@@ -1,7 +1,14 @@
 //! What the benchmarks share: a workload, CPU time, medians. Each benchmark is a program that prints its figures; nothing asserts.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+pub mod whole;
+
 use std::time::Duration;
+
+/// A number that the environment may change.
+pub fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(otherwise)
+}
 
 /// xorshift64: the same workload each time.
 pub struct Rng(pub u64);

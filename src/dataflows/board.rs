@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::trending::{List, Told, Warmth};
-use crate::model::catalogue::Item;
+use crate::model::catalogue::{Gate, Item};
 use crate::model::changes::Neighbour;
 use crate::model::time::Millis;
 use crate::model::{ItemId, TokenId};
@@ -28,6 +28,10 @@ pub enum Post {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Card {
     pub facts: Option<Arc<Item>>,
+    /// Of the facts, what every refresh asks of every candidate.
+    pub gate: Option<Gate>,
+    /// Its first category.
+    pub category: Option<TokenId>,
     pub warmth: Option<Warmth>,
     /// [`heat`] of its trending score.
     pub heat: f64,
@@ -45,15 +49,17 @@ impl Card {
 
     /// Its author.
     pub fn author(&self) -> Option<TokenId> {
-        self.facts.as_ref().and_then(|f| f.author)
+        self.gate.and_then(|gate| gate.author)
     }
 
-    /// Its first category.
-    pub fn category(&self) -> Option<TokenId> {
-        self.facts.as_ref().and_then(|f| f.categories.first().copied())
+    fn describe(&mut self, facts: Option<Arc<Item>>) {
+        self.gate = facts.as_deref().map(Gate::of);
+        self.category = facts.as_deref().and_then(|facts| facts.categories.first().copied());
+        self.facts = facts;
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is known of it.
+    pub fn is_empty(&self) -> bool {
         self.facts.is_none() && self.warmth.is_none() && self.users == 0 && self.nearest.is_none()
     }
 }
@@ -68,13 +74,14 @@ pub fn heat(trending_milli: i64) -> f64 {
 pub struct Board {
     items: FxHashMap<ItemId, Card>,
     lists: FxHashMap<List, Arc<Vec<(ItemId, i64)>>>,
+    blank: Card,
 }
 
 impl Board {
     /// Takes a change.
     pub fn post(&mut self, post: Post) {
         match post {
-            Post::Item(item, facts) => self.card(item, |card| card.facts = facts),
+            Post::Item(item, facts) => self.card(item, |card| card.describe(facts)),
             Post::Warmth(item, warmth) => self.card(item, |card| {
                 card.heat = heat(warmth.map_or(0, |w| w.trending_milli));
                 card.warmth = warmth;
@@ -120,9 +127,9 @@ impl Board {
         }
     }
 
-    /// The card of an item; `None` where nothing is known of it.
-    pub fn item(&self, item: ItemId) -> Option<&Card> {
-        self.items.get(&item)
+    /// The card of an item; a blank one where nothing is known of it.
+    pub fn item(&self, item: ItemId) -> &Card {
+        self.items.get(&item).unwrap_or(&self.blank)
     }
 
     /// What the catalogue says of each item, where it says something.

@@ -3,10 +3,10 @@
 //! Sources in order: neighbours of the latest items of the history; items of the categories the user likes; trending; fresh;
 //! popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::SlatesParams;
-use super::board::Board;
+use super::board::{Board, Card};
 use super::profiles::{Filter, Profile, Recent};
 use super::trending::{List, Order};
 use crate::model::changes::Scope;
@@ -14,9 +14,10 @@ use crate::model::kind::Weights;
 use crate::model::{ItemId, Kind};
 
 /// An item to be scored.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
     pub item: ItemId,
+    pub card: &'a Card,
     /// Sum over the history of how much each item of it speaks for this one.
     pub affinity: f64,
     /// The item of the history that speaks loudest.
@@ -32,8 +33,7 @@ pub struct Candidates {
     weights: Weights,
     damping: f64,
     voices: FxHashMap<ItemId, Voices>,
-    found: Vec<Candidate>,
-    places: FxHashMap<ItemId, usize>,
+    known: FxHashSet<ItemId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,49 +46,50 @@ struct Voices {
 impl Candidates {
     /// `damping` as in `[neighbours]`.
     pub fn new(params: SlatesParams, weights: Weights, damping: f64) -> Self {
-        Self { params, weights, damping, voices: FxHashMap::default(), found: Vec::new(), places: FxHashMap::default() }
+        Self { params, weights, damping, voices: FxHashMap::default(), known: FxHashSet::default() }
     }
 
     /// All candidates of a user, in a fixed order.
-    pub fn gather(&mut self, profile: &Profile, recent: &[Recent], board: &Board) -> &[Candidate] {
+    pub fn gather<'a>(&mut self, profile: &Profile, recent: &[Recent], board: &'a Board) -> Vec<Candidate<'a>> {
         let filter = profile.filter();
-        self.found.clear();
-        self.places.clear();
-        self.neighbours(recent, board, &filter);
+        let found = &mut Vec::with_capacity(self.params.candidates);
+        self.known.clear();
+        self.neighbours(recent, board, &filter, found);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
-        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter);
-        self.lists(&[Order::Trending], &[Scope::Global], trending, board, &filter);
-        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter);
-        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter);
-        let room = kept.saturating_sub(self.found.len());
-        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter);
-        &self.found
+        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
+        self.lists(&[Order::Trending], &[Scope::Global], trending, board, &filter, found);
+        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
+        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
+        let room = kept.saturating_sub(found.len());
+        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
+        std::mem::take(found)
     }
 
     /// What the learned blend's own sources do not bring: items of the categories the user likes, and new ones nobody took yet; then
     /// popular ones, as far as room is left beside `known`.
-    pub fn explore(&mut self, profile: &Profile, recent: &[Recent], board: &Board, known: usize) -> &[Candidate] {
+    pub fn explore<'a>(&mut self, profile: &Profile, recent: &[Recent], board: &'a Board, known: usize) -> Vec<Candidate<'a>> {
         let filter = profile.filter();
-        self.found.clear();
-        self.places.clear();
+        let found = &mut Vec::with_capacity(self.params.candidates);
+        self.known.clear();
         let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
-        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter);
-        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter);
-        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter);
-        let room = kept.saturating_sub(known + self.found.len());
-        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter);
-        &self.found
+        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
+        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
+        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
+        let room = kept.saturating_sub(known + found.len());
+        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
+        std::mem::take(found)
     }
 
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
-    fn neighbours(&mut self, recent: &[Recent], board: &Board, filter: &Filter) {
+    fn neighbours<'a>(&mut self, recent: &[Recent], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
         self.voices.clear();
         let heaviest = self.weights.milli(Kind::Follow).max(1) as f64;
         for (back, from) in recent.iter().enumerate() {
-            let Some((card, nearest)) = board.item(from.item).and_then(|c| Some((c, c.nearest.as_ref()?))) else { continue };
+            let card = board.item(from.item);
+            let Some(nearest) = &card.nearest else { continue };
             let weight = (self.weights.milli(from.kind) as f64 / heaviest).clamp(0.1, 1.0) * libm::pow(RECENCY, back as f64);
             let loudness = weight / (f64::from(card.users) + self.damping).sqrt();
             for neighbour in nearest.iter() {
@@ -101,22 +102,29 @@ impl Candidates {
                 }
             }
         }
-        let fitting = self.voices.iter().filter_map(|(item, voices)| {
-            let card = board.item(*item)?;
+        let candidate = |(item, voices): (&ItemId, &Voices)| {
+            let card = board.item(*item);
             let affinity = voices.sum / (f64::from(card.users) + self.damping).sqrt();
-            let allowed = filter.allows(*item, card.facts.as_deref());
-            allowed.then_some(Candidate { item: *item, affinity, because: Some(voices.because) })
-        });
-        let mut best: Vec<Candidate> = fitting.collect();
-        best.sort_unstable_by(|a, b| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item)));
-        best.truncate(self.params.neighbours);
-        for candidate in best {
-            self.push(candidate);
-        }
+            Candidate { item: *item, card, affinity, because: Some(voices.because) }
+        };
+        found.extend(
+            self.voices.iter().map(candidate).filter(|c| !c.card.is_empty() && filter.passes(c.item, c.card.gate.as_ref())),
+        );
+        found.sort_unstable_by(|a, b| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item)));
+        found.truncate(self.params.neighbours);
+        self.known.extend(found.iter().map(|candidate| candidate.item));
     }
 
     /// Up to `most` new items from the tops of lists: an equal share of each scope in turn, the first order first.
-    fn lists(&mut self, orders: &[Order], scopes: &[Scope], most: usize, board: &Board, filter: &Filter) {
+    fn lists<'a>(
+        &mut self,
+        orders: &[Order],
+        scopes: &[Scope],
+        most: usize,
+        board: &'a Board,
+        filter: &Filter,
+        found: &mut Vec<Candidate<'a>>,
+    ) {
         let mut room = most;
         for (turn, scope) in scopes.iter().enumerate() {
             let mut share = room.div_ceil(scopes.len() - turn);
@@ -125,20 +133,19 @@ impl Candidates {
                     if share == 0 {
                         break;
                     }
-                    let facts = board.item(*item).and_then(|c| c.facts.as_deref());
-                    if !self.places.contains_key(item) && filter.allows(*item, facts) {
-                        self.push(Candidate { item: *item, affinity: 0.0, because: None });
+                    if self.known.contains(item) {
+                        continue;
+                    }
+                    let card = board.item(*item);
+                    if filter.passes(*item, card.gate.as_ref()) {
+                        self.known.insert(*item);
+                        found.push(Candidate { item: *item, card, affinity: 0.0, because: None });
                         share -= 1;
                         room -= 1;
                     }
                 }
             }
         }
-    }
-
-    fn push(&mut self, candidate: Candidate) {
-        self.places.insert(candidate.item, self.found.len());
-        self.found.push(candidate);
     }
 }
 
@@ -149,7 +156,7 @@ const CATEGORIES: usize = 6;
 fn categories(profile: &Profile, recent: &[Recent], board: &Board) -> Vec<Scope> {
     let interests = profile.interests.as_deref();
     let liked = interests.into_iter().flat_map(|i| i.long.iter().take(8).chain(i.short.iter().take(4)).map(|(token, _)| *token));
-    let latest = recent.iter().take(8).filter_map(|r| board.item(r.item).and_then(|c| c.category()));
+    let latest = recent.iter().take(8).filter_map(|r| board.item(r.item).category);
     let mut scopes = Vec::with_capacity(CATEGORIES);
     for token in liked.chain(latest) {
         let scope = Scope::Category(token);

@@ -1,4 +1,5 @@
-//! The catalogue's changes: of several in one epoch the last one counts, by place in the log.
+//! The catalogue's changes: of several in one epoch the last one counts, by place in the log. Every worker hears all of them: the next
+//! stages look items up wherever they are, and so need not wait for one more exchange.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,16 +22,16 @@ pub struct Said {
 /// An item as it is from now on; `None`: withdrawn.
 pub type Change = (ItemId, Option<Arc<Item>>);
 
-/// The stage: what the items topic says, at most one change per item and epoch out.
+/// The stage: what the items topic says, at most one change per item and epoch out, on every worker.
 pub fn catalogue<'scope>(
     said: StreamVec<'scope, u64, Said>,
     clock: StreamVec<'scope, u64, Epoch>,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    said.route(|said| said.item.0).keep(clock, Pipeline, Withheld::default(), vault, Withheld::step)
+    said.to_all().keep(clock, Pipeline, Withheld::default(), vault, Withheld::step)
 }
 
-/// The items of one worker that are not to be shown, withdrawn or not available: what is said once more where it was lost.
+/// The items that are not to be shown, withdrawn or not available: what is said once more where it was lost.
 #[derive(Default)]
 pub(super) struct Withheld(BTreeMap<ItemId, Option<Arc<Item>>>);
 
@@ -52,11 +53,11 @@ impl Withheld {
 }
 
 impl Durable for Withheld {
-    const UID: &'static str = "catalogue/1";
+    const UID: &'static str = "catalogue/2";
 
     fn save(&self, into: &mut Saver) {
         for (item, facts) in self.0.clone() {
-            into.own(0, item.0, move || (item, facts));
+            into.shared(0, item.0, move || (item, facts));
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::links::RowChange;
 use super::tallies::{HALF_LIVES, RUNGS, Tally};
 use super::trails::Strength;
-use crate::model::catalogue::Item;
+use crate::model::catalogue::{Gate, Item};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{ItemId, TokenId};
 use crate::operators::Saver;
@@ -127,21 +127,6 @@ fn place_of(slots: &[Slot], wanted: Slot) -> Option<usize> {
     let chunk = slots.chunks(16).position(there)?;
     let within = slots[chunk * 16..].iter().position(|slot| *slot == wanted)?;
     Some(chunk * 16 + within)
-}
-
-/// What the catalogue says of whom an item may be shown to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gate {
-    pub available: bool,
-    pub mature: bool,
-    pub author: Option<TokenId>,
-}
-
-impl Gate {
-    /// Of an item.
-    pub fn of(facts: &Item) -> Self {
-        Self { available: facts.available, mature: facts.mature, author: facts.author }
-    }
 }
 
 /// What is known of an item.

@@ -60,20 +60,18 @@ impl Taste {
 const HALF_AFFINITY: f64 = 0.1;
 
 /// What all candidates of one refresh share.
-pub struct Features<'a> {
-    board: &'a Board,
+pub struct Features {
     taste: Taste,
     hottest: f64,
     clock: Millis,
     fresh_half_life: f64,
 }
 
-impl<'a> Features<'a> {
+impl Features {
     /// Of one user at one clock.
-    pub fn new(profile: &Profile, board: &'a Board, clock: Millis, params: &SlatesParams) -> Self {
+    pub fn new(profile: &Profile, board: &Board, clock: Millis, params: &SlatesParams) -> Self {
         let hottest = board.list(List { order: Order::Trending, scope: Scope::Global }).first().map_or(0, |best| best.1);
         Self {
-            board,
             taste: profile.interests.as_deref().map(Taste::of).unwrap_or_default(),
             hottest: heat(hottest),
             clock,
@@ -83,8 +81,7 @@ impl<'a> Features<'a> {
 
     /// The terms of a candidate, and its reason.
     pub fn terms(&self, candidate: &Candidate, blend: &Blend) -> (Terms, Source, Reason) {
-        let nothing = Card::default();
-        let card = self.board.item(candidate.item).unwrap_or(&nothing);
+        let card = candidate.card;
         let [(content, token), (now, token_now)] = self.taste.likes(card);
         let terms = [
             content,
@@ -93,7 +90,7 @@ impl<'a> Features<'a> {
             now,
             card.created().map_or(0.0, |created| libm::exp2(-((self.clock - created).max(0) as f64) / self.fresh_half_life)),
         ];
-        let (source, reason) = reason(candidate, card, token.or(token_now), &blend.contributions(&terms));
+        let (source, reason) = reason(candidate, token.or(token_now), &blend.contributions(&terms));
         (terms, source, reason)
     }
 
@@ -103,16 +100,17 @@ impl<'a> Features<'a> {
 }
 
 /// The source whose terms add most to the score.
-fn reason(candidate: &Candidate, card: &Card, token: Option<TokenId>, adds: &Terms) -> (Source, Reason) {
+fn reason(candidate: &Candidate, token: Option<TokenId>, adds: &Terms) -> (Source, Reason) {
     let of = |term: Term| adds[term as usize];
     let (collaborative, taste) = (of(Term::Collaborative), of(Term::Content) + of(Term::Interests));
     let (heat, freshness) = (of(Term::RealTime), of(Term::Freshness));
     let most = collaborative.max(taste).max(heat).max(freshness);
+    let category = candidate.card.category;
     match (candidate.because, token) {
         _ if most <= 0.0 => (Source::Popular, Reason::Popular),
         (Some((kind, item)), _) if collaborative == most => (Source::Neighbours, Reason::Because { kind, item }),
         (_, Some(token)) if taste == most => (Source::Interests, Reason::Likes { token }),
-        _ if heat == most => (Source::Trending, Reason::Trending { token: card.category() }),
-        _ => (Source::Fresh, Reason::New { token: card.category() }),
+        _ if heat == most => (Source::Trending, Reason::Trending { token: category }),
+        _ => (Source::Fresh, Reason::New { token: category }),
     }
 }

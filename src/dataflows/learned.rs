@@ -152,12 +152,12 @@ impl Learned {
         request: &Request,
     ) -> Scored {
         let item = store.item(drawn.slot).id;
-        let nothing = Card::default();
-        let card = board.item(item).unwrap_or(&nothing);
+        let card = board.item(item);
         let adds = weights.ready.adds(request, &self.scores, i);
         let (source, reason) = self.reason(drawn, card, &adds, user, store, request.rows[i][AGE] < 0);
         let score = libm::exp(f64::from(self.scores.scores[i] - most) / TEMPERATURE);
-        Scored { item, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
+        let (author, category) = (card.author(), card.category);
+        Scored { item, author, category, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
     }
 
     /// The voice that adds most, as far as it can be said in words; then the next.
@@ -183,9 +183,9 @@ impl Learned {
                 let kind = user.profile.kind(item)?;
                 Some((Source::Neighbours, Reason::Because { kind, item }))
             }
-            Voice::Now => Some((Source::Trending, Reason::Trending { token: card.category() })),
+            Voice::Now => Some((Source::Trending, Reason::Trending { token: card.category })),
             Voice::Lasting | Voice::Habit => Some((Source::Popular, Reason::Popular)),
-            Voice::Age => young.then(|| (Source::Fresh, Reason::New { token: card.category() })),
+            Voice::Age => young.then(|| (Source::Fresh, Reason::New { token: card.category })),
         };
         let positive = voices.iter().take_while(|voice| adds[**voice as usize] > 0.0);
         positive.filter_map(in_words).next().unwrap_or((Source::Popular, Reason::Popular))

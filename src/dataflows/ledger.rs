@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::OkErr;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Concat, OkErr};
 
-use super::LedgerParams;
+use super::{LedgerParams, catalogue};
 use crate::model::catalogue::{Item, User};
 use crate::model::changes::Account;
 use crate::model::kind::Weights;
@@ -92,15 +93,16 @@ pub struct UserDelta {
     pub asked: Option<Ranker>,
 }
 
-/// The stage: entries in, each user's changes and the account of the events out.
+/// The stage: entries in, and what changed of items, on every worker; each user's changes and the account of the events out.
 pub fn ledger<'scope>(
     entries: StreamVec<'scope, u64, Entry>,
+    items: StreamVec<'scope, u64, catalogue::Change>,
     clock: StreamVec<'scope, u64, Epoch>,
     params: &super::Params,
     vault: &Vault,
 ) -> (StreamVec<'scope, u64, Arc<UserDelta>>, StreamVec<'scope, u64, Account>) {
     let state = Ledger::new(params.ledger.clone(), params.weights.table());
-    let own = entries.deliver(Entry::to);
+    let own = entries.deliver(Entry::to).concat(items.map(|(item, facts)| Entry::Item(item, facts)));
     own.keep(clock, Pipeline, state, vault, Ledger::step).ok_err(|output| match output {
         Output::Delta(delta) => Ok(delta),
         Output::Account(account) => Err(account),

@@ -141,10 +141,10 @@ pub struct SlatesParams {
     pub fresh_half_life: Millis,
 }
 
-/// The uid of every stage that keeps something.
-pub fn uids() -> [&'static str; 13] {
+/// The uid of every stage that keeps something under these settings.
+pub fn uids(params: &Params) -> Vec<&'static str> {
     use crate::operators::Durable;
-    [
+    let always = [
         catalogue::Withheld::UID,
         ledger::Ledger::UID,
         signals::State::UID,
@@ -153,10 +153,8 @@ pub fn uids() -> [&'static str; 13] {
         neighbours::Rows::UID,
         trending::Heat::UID,
         trending::Lists::UID,
-        trails::Trails::UID,
-        tallies::Tallies::UID,
-        links::Rows::UID,
-        learner::Learner::UID,
         slates::State::UID,
-    ]
+    ];
+    let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
+    always.into_iter().chain(learning.into_iter().filter(|_| params.learn.enabled)).collect()
 }

@@ -4,9 +4,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::feature_store::{Gate, city};
+use super::feature_store::city;
 use super::ledger::{Touch, UserDelta};
-use crate::model::catalogue::{Item, User};
+use crate::model::catalogue::{Gate, User};
 use crate::model::changes::Interests;
 use crate::model::time::Millis;
 use crate::model::{ItemId, Kind, TokenId};
@@ -123,12 +123,7 @@ pub struct Filter<'a> {
 }
 
 impl Filter<'_> {
-    /// Whether the user may be shown this item.
-    pub fn allows(&self, item: ItemId, facts: Option<&Item>) -> bool {
-        self.passes(item, facts.map(Gate::of).as_ref())
-    }
-
-    /// The same for who knows of the item no more than it takes.
+    /// Whether the user may be shown this item; without a gate the catalogue does not know it.
     pub fn passes(&self, item: ItemId, gate: Option<&Gate>) -> bool {
         let by_author = |author: &TokenId| self.authors.is_empty() || !self.authors.contains(author);
         let fits = |g: &Gate| g.available && (self.mature || !g.mature) && g.author.as_ref().is_none_or(by_author);

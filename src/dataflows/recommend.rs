@@ -10,17 +10,17 @@
 //!                                  └▶ interests ───────────────────────────────┘
 //! ```
 
+use std::sync::Arc;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::probe::Handle;
-use timely::dataflow::operators::vec::{Filter, Map};
+use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
 use super::feature_store::Fact;
 use super::interests::interests;
-use super::ledger::{Entry, ledger};
+use super::ledger::{Entry, UserDelta, ledger};
 use super::links::links;
 use super::neighbours::neighbours;
 use super::signals::signals;
@@ -31,7 +31,7 @@ use super::trending::{self, Order, trending};
 use super::{Params, slates as refresh};
 use crate::model::changes::{Account, Scope};
 use crate::model::{Change, Dead, Epoch, Input, Origin, Row};
-use crate::operators::{PerEpoch, Route, Vault};
+use crate::operators::{Route, Vault};
 
 /// A stream whose time is the epoch.
 type Stream<'scope, T> = StreamVec<'scope, u64, T>;
@@ -62,7 +62,7 @@ impl Probes {
 }
 
 /// Every record of every epoch, and on each worker one [`Epoch`] per epoch; out comes everything that changed, at the epoch that
-/// changed it, on the worker that owns its key. What the stages keep comes from `vault` and is left there.
+/// changed it, on the worker that owns its key; the account of an epoch in parts. What the stages keep comes from `vault` and is left there.
 pub fn recommend<'scope>(
     rows: Stream<'scope, Row>,
     clock: Stream<'scope, Epoch>,
@@ -75,34 +75,27 @@ pub fn recommend<'scope>(
     let (said, entries): (Stream<Said>, Stream<Entry>) = usable.ok_err(item_or_entry);
 
     let items = catalogue(said, clock.clone(), vault);
-    let entries = entries.concat(items.clone().map(|(item, facts)| Entry::Item(item, facts)));
-    let (deltas, judged) = ledger(entries, clock.clone(), params, vault);
+    let own_items = items.clone().owned(|(item, _)| item.0);
+    let (deltas, judged) = ledger(entries, items.clone(), clock.clone(), params, vault);
     let deltas = deltas.probe_with(&probes.ledger);
     let signals = signals(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.signals);
     let interests = interests(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.interests);
     let neighbours = neighbours(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.neighbours);
-    let (warmth, lists) = trending(items.clone(), signals.clone(), clock.clone(), params, vault);
+    let (warmth, lists) = trending(own_items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
 
-    let learns = params.learn.enabled;
-    let taught = deltas.clone().filter(move |_| learns);
-    let (rings, counts, links_found) = trails(taught, clock.clone(), vault);
-    let tallies = tallies(counts, clock.clone(), vault).map(|(item, tally)| Fact::Tally(item, tally));
-    let rows = links(links_found, clock.clone(), params.learn.links, vault).map(Fact::Row);
-
+    let remembered = params.learn.enabled.then(|| remembered(deltas.clone(), clock.clone(), params, vault));
     let board = scope.concatenate([
-        items.clone().map(|(item, facts)| Post::Item(item, facts)),
         warmth.map(|(item, warmth)| Post::Warmth(item, warmth)),
         neighbours.clone().map(|(item, users, nearest)| Post::Neighbours(item, users, nearest)),
         lists.clone().map(Post::List),
     ]);
     let looked_up = scope.concatenate([
-        board.to_all().map(refresh::Row::Post),
-        tallies.concat(rows).to_all().map(refresh::Row::Fact),
+        items.map(|(item, facts)| Post::Item(item, facts)).concat(board.to_all()).map(refresh::Row::Post),
         interests.clone().map(refresh::Row::Interests),
-        rings.map(|(user, ring)| refresh::Row::Ring(user, ring)),
         deltas.map(refresh::Row::Delta),
     ]);
+    let looked_up = scope.concatenate(remembered.into_iter().chain([looked_up]));
     let sampled = slates(looked_up, clock.clone(), params, vault).probe_with(&probes.slates);
     let (refreshed, slates) = sampled.ok_err(|change| match change {
         Change::Account(account) => Ok(account),
@@ -116,10 +109,24 @@ pub fn recommend<'scope>(
         interests.map(|(user, interests)| Change::Interests(user, interests)),
         neighbours.map(|(item, _, nearest)| Change::Neighbours(item, nearest.to_vec())),
         lists.flat_map(move |told| published(&told, kept)),
-        items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
+        own_items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
         dead.map(Change::Dead),
-        account(scope.concatenate([judged, refreshed, unusable]), clock),
+        scope.concatenate([judged, refreshed, unusable]).map(Change::Account),
     ])
+}
+
+/// What the learned blend looks at: the rings of users, and what is counted of items, on every worker.
+fn remembered<'scope>(
+    deltas: Stream<'scope, Arc<UserDelta>>,
+    clock: Stream<'scope, Epoch>,
+    params: &Params,
+    vault: &Vault,
+) -> Stream<'scope, refresh::Row> {
+    let (rings, counts, found) = trails(deltas, clock.clone(), vault);
+    let tallies = tallies(counts, clock.clone(), vault).map(|(item, tally)| Fact::Tally(item, tally));
+    let links = links(found, clock, params.learn.links, vault).map(Fact::Row);
+    let facts = tallies.concat(links).to_all().map(refresh::Row::Fact);
+    facts.concat(rings.map(|(user, ring)| refresh::Row::Ring(user, ring)))
 }
 
 /// What describes items, and what goes through the ledger.
@@ -141,14 +148,4 @@ fn published((list, best): &trending::Told, kept: usize) -> Option<Change> {
         _ => return None,
     };
     Some(Change::Trending(scope, best.iter().take(kept).copied().collect()))
-}
-
-/// One account per epoch over all workers.
-fn account<'scope>(parts: Stream<'scope, Account>, clock: Stream<'scope, Epoch>) -> Stream<'scope, Change> {
-    parts.route(|_| 0).per_epoch(clock, Pipeline, "Account", |_epoch, parts, out| {
-        let mut whole = Account::default();
-        let some = !parts.is_empty();
-        parts.drain(..).for_each(|part| whole.add(&part));
-        out.extend(some.then_some(Change::Account(whole)));
-    })
 }

@@ -32,7 +32,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, Kind, UserId};
+use crate::model::{Change, Epoch, ItemId, Kind, TokenId, UserId};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping};
@@ -76,9 +76,12 @@ pub fn slates<'scope>(
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (scope, weights) = (rows.scope(), unlearned());
+    if !params.learn.enabled {
+        return rows.keep(clock, Pipeline, State::new(params, weights), vault, State::refresh_all);
+    }
     let learner = Learner::new(params.learn.clone(), weights.clone(), scope.index() == 0);
     let (applied, after) = scope.feedback(1);
-    let out = rows.concat(after).keep(clock.clone(), Pipeline, State::new(params, weights), vault, State::step);
+    let out = rows.concat(after).keep(clock.clone(), Pipeline, State::new(params, weights), vault, State::learn_and_refresh);
     let (changes, lessons): (StreamVec<u64, Change>, StreamVec<u64, Arc<Lesson>>) = out.ok_err(|output| match output {
         Output::Change(change) => Ok(change),
         Output::Lesson(lesson) => Err(lesson),
@@ -95,8 +98,18 @@ struct Queue {
     pending: BTreeSet<(Reverse<i64>, UserId)>,
     /// When each active user is due again.
     due: BTreeSet<(Millis, UserId)>,
+    /// Nobody is due before.
+    soonest: Millis,
     /// What is left of the budget, in 1/1024 of a refresh.
     credit: u32,
+}
+
+impl Queue {
+    /// A user is due then.
+    fn call(&mut self, due: Millis, user: UserId) {
+        self.due.insert((due, user));
+        self.soonest = self.soonest.min(due);
+    }
 }
 
 /// When a user is due again whose slate came out empty: at the start the board has not been told anything yet.
@@ -151,29 +164,33 @@ impl State {
         }
     }
 
-    /// One epoch.
-    fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
+    /// One epoch of who learns.
+    fn learn_and_refresh(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
         let mut changes = Vec::new();
         rows.sort_by_key(Row::place);
         out.extend(self.look_back(epoch, rows, &mut changes).map(Output::Lesson));
-        for row in rows.drain(..) {
-            match row {
-                Row::Post(post) => self.post(post),
-                Row::Fact(fact) => self.store.take(fact),
-                Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
-                Row::Ring(user, ring) => self.user(user).ring = ring,
-                Row::Delta(delta) => self.take(epoch, &delta, &mut changes),
+        for row in &*rows {
+            if let Row::Post(Post::Item(item, facts)) = row {
+                self.store.describe(*item, facts.as_deref());
             }
         }
-        self.refresh_all(epoch, &mut changes);
+        self.refresh_all(epoch, rows, &mut changes);
         out.extend(changes.into_iter().map(Output::Change));
     }
 
-    fn post(&mut self, post: Post) {
-        if let Post::Item(item, facts) = &post {
-            self.store.describe(*item, facts.as_deref());
+    /// One epoch.
+    fn refresh_all(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Change>) {
+        rows.sort_by_key(Row::place);
+        for row in rows.drain(..) {
+            match row {
+                Row::Post(post) => self.board.post(post),
+                Row::Fact(fact) => self.store.take(fact),
+                Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
+                Row::Ring(user, ring) => self.user(user).ring = ring,
+                Row::Delta(delta) => self.take(epoch, &delta, out),
+            }
         }
-        self.board.post(post);
+        self.refresh_those_due(epoch, out);
     }
 
     /// What the users took in this epoch, seen from just before it: rankings that were asked for, and what is learned.
@@ -203,7 +220,7 @@ impl State {
         (!lesson.is_empty()).then(|| Arc::new(lesson))
     }
 
-    fn refresh_all(&mut self, epoch: &Epoch, out: &mut Vec<Change>) {
+    fn refresh_those_due(&mut self, epoch: &Epoch, out: &mut Vec<Change>) {
         let mut account = Account::default();
         for group in 0..self.queues.len() {
             for user in self.turn(epoch, group) {
@@ -293,12 +310,16 @@ impl State {
             }
         };
         let mut users = Vec::new();
+        if queue.pending.is_empty() && queue.soonest > epoch.clock_ms {
+            return users;
+        }
         while !queue.pending.is_empty() && pay() {
             users.extend(queue.pending.pop_first().map(|(_, user)| user));
         }
         if queue.pending.is_empty() && queue.due.first().is_some_and(|(due, _)| *due <= epoch.clock_ms) && pay() {
             users.extend(queue.due.pop_first().map(|(_, user)| user).filter(|user| !users.contains(user)));
         }
+        queue.soonest = queue.due.first().map_or(Millis::MAX, |(due, _)| *due);
         users
     }
 
@@ -308,10 +329,10 @@ impl State {
         of.pending = None;
         of.due.take().map(|due| queue.due.remove(&(due, user)));
         let weights = self.shared.borrow();
-        let items = if self.learned.serves(&weights) {
+        let scored = if self.learned.serves(&weights) {
             let habit = (of.taken > 0).then_some(of.habit);
             let user = learned::User { profile: &of.profile, ring: &of.ring, habit };
-            let scored = self.learned.scored(
+            self.learned.scored(
                 &user,
                 &self.board,
                 &self.store,
@@ -319,16 +340,15 @@ impl State {
                 &weights,
                 epoch.clock_ms,
                 &self.params.slates,
-            );
-            chosen(scored, &self.board, &self.params.slates)
+            )
         } else {
-            let scored = fixed(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates);
-            chosen(scored, &self.board, &self.params.slates)
+            fixed(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates)
         };
+        let items = chosen(scored, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
             let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
-            queue.due.insert((due, user));
+            queue.call(due, user);
         }
         let digest = digest(&items);
         if std::mem::replace(&mut of.digest, digest) == digest {
@@ -336,14 +356,14 @@ impl State {
         }
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
-        let (entered, left) = (missing(&of.shown, &before), missing(&before, &of.shown));
+        let (entered, left) = differences(&of.shown, &before);
         let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
     }
 }
 
 impl Durable for State {
-    const UID: &'static str = "slates/2";
+    const UID: &'static str = "slates/3";
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);
@@ -368,7 +388,7 @@ impl Durable for State {
                 let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;
                 let queue = &mut self.queues[key_group(user.0) as usize];
                 queue.pending.extend(of.pending.map(|weight| (Reverse(weight), user)));
-                queue.due.extend(of.due.map(|due| (due, user)));
+                of.due.into_iter().for_each(|due| queue.call(due, user));
                 self.users.insert(user, Arc::new(of));
             }
             _ => {
@@ -401,28 +421,21 @@ fn fixed(
         .iter()
         .map(|candidate| {
             let (terms, source, reason) = features.terms(candidate, blend);
-            let score_micro = blend.score_micro(&terms);
-            Scored { item: candidate.item, score_micro, source, reason, terms }
+            let (author, category) = (candidate.card.author(), candidate.card.category);
+            Scored { item: candidate.item, author, category, score_micro: blend.score_micro(&terms), source, reason, terms }
         })
         .collect()
 }
 
 /// The places of a slate: the best candidates, in the order that diversity gives them.
-fn chosen(mut scored: Vec<Scored>, board: &Board, params: &SlatesParams) -> Vec<SlateItem> {
+fn chosen(mut scored: Vec<Scored>, params: &SlatesParams) -> Vec<SlateItem> {
     let order = |s: &Scored| (Reverse(s.score_micro), s.item);
     if scored.len() > params.candidates {
         scored.select_nth_unstable_by_key(params.candidates - 1, order);
         scored.truncate(params.candidates);
     }
-    let entry = |s: &Scored| {
-        let card = board.item(s.item);
-        diversity::Entry {
-            item: s.item,
-            score_micro: s.score_micro,
-            author: card.and_then(|c| c.author()),
-            category: card.and_then(|c| c.category()),
-        }
-    };
+    let entry =
+        |s: &Scored| diversity::Entry { item: s.item, score_micro: s.score_micro, author: s.author, category: s.category };
     let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
     let author = Damping { decay: params.author_decay, floor: params.author_floor };
     let category = Damping { decay: params.category_decay, floor: params.category_floor };
@@ -433,6 +446,8 @@ fn chosen(mut scored: Vec<Scored>, board: &Board, params: &SlatesParams) -> Vec<
 /// A candidate with its score, before diversity.
 pub struct Scored {
     pub item: ItemId,
+    pub author: Option<TokenId>,
+    pub category: Option<TokenId>,
     pub score_micro: i32,
     pub source: Source,
     pub reason: Reason,
@@ -453,8 +468,9 @@ fn digest(items: &[SlateItem]) -> u64 {
     if items.is_empty() { 0 } else { hasher.finish() | 1 }
 }
 
-/// What stands in `items` and not in `others`, in order.
-fn missing(items: &[ItemId], others: &[ItemId]) -> Vec<ItemId> {
-    let others: FxHashSet<ItemId> = others.iter().copied().collect();
-    items.iter().filter(|i| !others.contains(i)).copied().collect()
+/// What entered a slate and what left it, in order.
+fn differences(now: &[ItemId], before: &[ItemId]) -> (Vec<ItemId>, Vec<ItemId>) {
+    let mut gone: FxHashSet<ItemId> = before.iter().copied().collect();
+    let entered = now.iter().filter(|item| !gone.remove(item)).copied().collect();
+    (entered, before.iter().filter(|item| gone.contains(item)).copied().collect())
 }

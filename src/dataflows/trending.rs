@@ -61,7 +61,7 @@ pub fn trending<'scope>(
     vault: &Vault,
 ) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
     let of_items = signals.filter(|change| matches!(change.key, SignalKey::Item(_))).map(Row::Signals);
-    let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items).route(|row| row.item().0);
+    let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items); // which are with their owner already
     let scored = rows.keep(clock.clone(), Pipeline, Heat::default(), vault, Heat::step);
     let (warmth, members) = scored.ok_err(|output| match output {
         Output::Warmth(item, warmth) => Ok((item, warmth)),

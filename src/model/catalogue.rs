@@ -41,6 +41,21 @@ impl Item {
     }
 }
 
+/// What the catalogue says of whom an item may be shown to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    pub available: bool,
+    pub mature: bool,
+    pub author: Option<TokenId>,
+}
+
+impl Gate {
+    /// Of an item.
+    pub fn of(facts: &Item) -> Self {
+        Self { available: facts.available, mature: facts.mature, author: facts.author }
+    }
+}
+
 /// What is known of a user beside their interactions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct User {

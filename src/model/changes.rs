@@ -77,6 +77,18 @@ impl Account {
         self.coalesced += other.coalesced;
         self.refreshed += other.refreshed;
     }
+
+    /// Makes one account of all parts among the changes of an epoch.
+    pub fn sum_up(changes: &mut Vec<Change>) {
+        let parts = changes.extract_if(.., |change| matches!(change, Change::Account(_)));
+        let mut sum = None::<Self>;
+        for part in parts {
+            if let Change::Account(part) = part {
+                sum.get_or_insert_default().add(&part);
+            }
+        }
+        changes.extend(sum.map(Change::Account));
+    }
 }
 
 /// What the blend has learned.

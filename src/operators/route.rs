@@ -5,7 +5,7 @@
 use timely::ExchangeData;
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Exchange;
-use timely::dataflow::operators::vec::{Broadcast, Map};
+use timely::dataflow::operators::vec::{Broadcast, Filter, Map};
 
 use crate::model::ids::{KEY_GROUPS, key_group};
 
@@ -39,6 +39,9 @@ pub trait Route<'scope, I> {
     /// Sends each row to every worker.
     fn to_all(self) -> Self;
 
+    /// Of rows that every worker has, those whose `key(row)` this one owns: among all workers each row stays once.
+    fn owned(self, key: impl Fn(&I) -> u64 + 'static) -> Self;
+
     /// Sends each row to whom `to(row)` says.
     fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Self;
 }
@@ -54,6 +57,11 @@ impl<'scope, I: ExchangeData + Clone> Route<'scope, I> for StreamVec<'scope, u64
 
     fn to_all(self) -> Self {
         if self.scope().peers() == 1 { self } else { self.broadcast() }
+    }
+
+    fn owned(self, key: impl Fn(&I) -> u64 + 'static) -> Self {
+        let (index, workers) = (self.scope().index() as u64, self.scope().peers());
+        self.filter(move |row| owner(key(row), workers) == index)
     }
 
     fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Self {

@@ -116,7 +116,8 @@ pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize
     let mut race: BinaryHeap<Runner> =
         runners.iter().enumerate().filter_map(|(i, of)| best(of, categories.factor(i), i)).collect();
     let mut chosen = Vec::with_capacity(kept.min(entries.len()));
-    while let Some(Runner { index: category, .. }) = race.pop() {
+    while let Some(mut leader) = race.peek_mut().filter(|_| chosen.len() < kept) {
+        let category = leader.index;
         let of = &mut runners[category];
         let mut first = of.peek_mut().expect("a category in the race has a runner");
         let index = first.index;
@@ -127,13 +128,13 @@ pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize
         } else {
             PeekMut::pop(first);
             chosen.push((index, (now * categories.factor(category)).round() as i32));
-            if chosen.len() == kept {
-                break;
-            }
             authors.add(places[index].0);
             categories.add(category);
         }
-        race.extend(best(of, categories.factor(category), category));
+        match best(of, categories.factor(category), category) {
+            Some(best) => *leader = best,
+            None => drop(PeekMut::pop(leader)),
+        }
     }
     chosen
 }

@@ -104,11 +104,13 @@ impl Encoder {
         let mut subjects = FxHashMap::default();
         for row in &slate.items {
             let subject: &Option<_> = subjects.entry(row.reason).or_insert_with(|| self.subject(&row.reason));
-            let (Some(item), Some(subject)) = (self.item_name(row.item), subject) else {
+            let pushed = subject.as_ref().and_then(|subject| {
+                let why = why(&row.reason, subject.as_deref());
+                self.with_name(row.item, |item| value.push(item, row.score_micro, row.source, why, &row.terms))
+            });
+            if pushed.is_none() {
                 self.skip();
-                continue;
-            };
-            value.push(&item, row.score_micro, row.source, why(&row.reason, subject.as_deref()), &row.terms);
+            }
         }
         let value = value.finish(layout::BLEND.1, "", when.stamp);
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
@@ -226,12 +228,18 @@ impl Encoder {
     }
 
     fn item_name(&self, item: ItemId) -> Option<Arc<str>> {
+        self.with_name(item, Arc::clone)
+    }
+
+    /// What is made of an item's name; `None` where it is unknown.
+    fn with_name<T>(&self, item: ItemId, make: impl FnOnce(&Arc<str>) -> T) -> Option<T> {
         if let Some(name) = self.items.borrow().get(&item) {
-            return Some(name.clone());
+            return Some(make(name));
         }
         let name = self.names.items.get(item.0)?;
-        self.items.borrow_mut().insert(item, name.clone());
-        Some(name)
+        let made = make(&name);
+        self.items.borrow_mut().insert(item, name);
+        Some(made)
     }
 
     fn token_name(&self, token: TokenId) -> Option<Arc<str>> {

@@ -325,11 +325,7 @@ pub struct Why<'a> {
 
 /// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
 /// fraction of the cost (this is the hottest encoding there is).
-pub struct SlateValue {
-    value: Vec<u8>,
-    item: Vec<u8>,
-    inner: Vec<u8>,
-}
+pub struct SlateValue(Vec<u8>);
 
 impl SlateValue {
     /// Begins a slate; `items` is how many will come, more or less.
@@ -339,39 +335,50 @@ impl SlateValue {
         put_text(&mut value, 1, user);
         put_text(&mut value, 2, surface);
         put_number(&mut value, 3, as_of as u64);
-        Self { value, item: Vec::with_capacity(256), inner: Vec::with_capacity(256) }
+        Self(value)
     }
 
     /// The next item, best first.
     pub fn push(&mut self, item: &str, score_micro: i32, source: Source, why: Why<'_>, terms: &[u16; TERMS.len()]) {
-        self.item.clear();
-        put_text(&mut self.item, 1, item);
-        put_number(&mut self.item, 2, zigzag(score_micro));
-        put_number(&mut self.item, 3, source as u64);
-        self.inner.clear();
-        put_number(&mut self.inner, 1, why.kind as u64);
-        put_text(&mut self.inner, 2, why.interaction);
-        put_text(&mut self.inner, 3, why.subject);
-        put_bytes(&mut self.item, 4, &self.inner);
-        self.inner.clear();
-        for term in terms {
-            put_varint(&mut self.inner, u64::from(*term));
-        }
-        put_bytes(&mut self.item, 5, &self.inner);
-        put_bytes(&mut self.value, 4, &self.item);
+        put_message(&mut self.0, 4, |value| {
+            put_text(value, 1, item);
+            put_number(value, 2, zigzag(score_micro));
+            put_number(value, 3, source as u64);
+            put_message(value, 4, |value| {
+                put_number(value, 1, why.kind as u64);
+                put_text(value, 2, why.interaction);
+                put_text(value, 3, why.subject);
+            });
+            put_message(value, 5, |value| terms.iter().for_each(|term| put_varint(value, u64::from(*term))));
+        });
     }
 
     /// The whole value, header and all.
     pub fn finish(mut self, model: &str, variant: &str, stamp: Stamp) -> Vec<u8> {
-        put_text(&mut self.value, 5, model);
-        put_text(&mut self.value, 6, variant);
-        seal(&mut self.value, stamp);
-        self.value
+        put_text(&mut self.0, 5, model);
+        put_text(&mut self.0, 6, variant);
+        seal(&mut self.0, stamp);
+        self.0
     }
 }
 
 const VARINT: u8 = 0;
 const BYTES: u8 = 2;
+
+/// What is put in between has its length before it. Nearly always that takes one byte; else what was put makes room.
+fn put_message(into: &mut Vec<u8>, field: u8, put: impl FnOnce(&mut Vec<u8>)) {
+    into.extend_from_slice(&[field << 3 | BYTES, 0]);
+    let begins = into.len();
+    put(into);
+    let mut length = into.len() - begins;
+    let mut at = begins - 1;
+    while length >= 0x80 {
+        into[at] = length as u8 | 0x80;
+        (length, at) = (length >> 7, at + 1);
+        into.insert(at, 0);
+    }
+    into[at] = length as u8;
+}
 
 fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     into.push(field << 3 | BYTES);

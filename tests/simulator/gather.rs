@@ -1,6 +1,7 @@
 //! Records become rows on their way in, and on their way out the workers' parts of an epoch become one.
 
 use overdrive::codec::{Decoder, Limits};
+use overdrive::model::changes::Account;
 use overdrive::model::{Binding, Change, Dead, Handed, Names, Origin, Row};
 use overdrive::sources::Record;
 use std::collections::BTreeMap;
@@ -66,7 +67,8 @@ impl Gathered {
     pub fn next(&mut self, workers: usize, durable: Option<u64>) -> Option<(Binding, Vec<Change>, Vec<Handed>)> {
         let first = self.0.first_entry()?;
         let there = first.get().binding.is_some() && first.get().parts == workers && durable >= Some(*first.key());
-        let Gathering { binding, changes, kept, .. } = there.then(|| first.remove())?;
+        let Gathering { binding, mut changes, kept, .. } = there.then(|| first.remove())?;
+        Account::sum_up(&mut changes);
         Some((binding?, changes, kept))
     }
 

@@ -3,6 +3,7 @@
 use overdrive::dataflows::Params;
 use overdrive::dataflows::recommend::{Probes, recommend};
 use overdrive::model::catalogue::Item;
+use overdrive::model::changes::Account;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
 use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, Turn, UserId};
@@ -261,6 +262,7 @@ pub fn resume_by(log: &Log, kept: &Kept, how: Run, params: &Params) -> (Changes,
         result.expect("no worker panics");
     }
     let mut changes = Arc::try_unwrap(changes).expect("the workers are gone").into_inner().expect("no panic");
+    changes.values_mut().for_each(Account::sum_up);
     changes.values_mut().for_each(|of_epoch| of_epoch.sort_by_cached_key(|change| format!("{change:?}")));
     // only now, as in the engine: epochs have gone by since it was handed over
     let saved = Arc::try_unwrap(saved).ok().expect("the workers are gone").into_inner().expect("no panic");
