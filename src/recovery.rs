@@ -75,13 +75,13 @@ impl Recovery {
         if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
             return Err(RecoveryError::Stop(format!(
                 "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] settings or [learn] \
-                 enabled or links (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from \
+                 enabled or links or [factors] settings (digest {saved}, now {config}); set them back, or move the folder away to build the state anew from \
                  what the log retains",
                 state.place()
             )));
         }
         if let Some(Snapshot { head, parts }) = &snapshot {
-            known(parts).map_err(RecoveryError::Stop)?;
+            known(parts, params).map_err(RecoveryError::Stop)?;
             let (epoch, took) = (head.epoch.number, began.elapsed().as_secs_f64());
             tracing::info!(epoch, replays = bound.len(), seconds = took, "going on from a snapshot");
         }
@@ -199,8 +199,8 @@ impl Recovery {
 }
 
 /// Whether the snapshot holds what this program keeps, no less and no more: a stage without its state would be wrong in silence.
-fn known(parts: &[Part]) -> Result<(), String> {
-    let expected: BTreeSet<&str> = dataflows::uids().into_iter().chain([NAMES, writer::UID]).collect();
+fn known(parts: &[Part], params: &dataflows::Params) -> Result<(), String> {
+    let expected: BTreeSet<&str> = dataflows::uids(params).into_iter().chain([NAMES, writer::UID]).collect();
     let found: BTreeSet<&str> = parts.iter().map(|part| part.uid.as_str()).collect();
     let odd: Vec<&str> = expected.symmetric_difference(&found).copied().collect();
     if odd.is_empty() {
@@ -449,7 +449,10 @@ fn digest(params: &dataflows::Params) -> String {
         &params.neighbours,
         (params.learn.enabled, params.learn.links),
     );
-    let text = serde_json::to_string(&baked).expect("settings are plain data");
+    let mut text = serde_json::to_string(&baked).expect("settings are plain data");
+    if params.factors.enabled {
+        text += &serde_json::to_string(&params.factors).expect("settings are plain data");
+    }
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }
 

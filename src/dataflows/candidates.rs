@@ -1,7 +1,7 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
-//! Sources in order: neighbours of the latest items of the history; items of the categories the user likes; trending; fresh;
-//! popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
+//! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; items of the categories the
+//! user likes; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
 
 use rustc_hash::FxHashMap;
 
@@ -50,11 +50,12 @@ impl Candidates {
     }
 
     /// All candidates of a user, in a fixed order.
-    pub fn gather(&mut self, profile: &Profile, recent: &[Recent], board: &Board) -> &[Candidate] {
+    pub fn gather(&mut self, profile: &Profile, recent: &[Recent], liked: &[(ItemId, i32)], board: &Board) -> &[Candidate] {
         let filter = profile.filter();
         self.found.clear();
         self.places.clear();
         self.neighbours(recent, board, &filter);
+        self.liked(liked, board, &filter);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
@@ -112,6 +113,16 @@ impl Candidates {
         best.truncate(self.params.neighbours);
         for candidate in best {
             self.push(candidate);
+        }
+    }
+
+    /// What the factors say the user likes.
+    fn liked(&mut self, liked: &[(ItemId, i32)], board: &Board, filter: &Filter) {
+        for (item, _) in liked {
+            let facts = board.item(*item).and_then(|card| card.facts.as_deref());
+            if !self.places.contains_key(item) && filter.allows(*item, facts) {
+                self.push(Candidate { item: *item, affinity: 0.0, because: None });
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod board;
 pub mod candidates;
 pub mod catalogue;
+pub mod factors;
 pub mod feature_store;
 pub mod features;
 pub mod interests;
@@ -14,9 +15,11 @@ pub mod neighbours;
 pub mod profiles;
 pub mod recommend;
 pub mod sampler;
+pub mod shelves;
 pub mod signals;
 pub mod slates;
 pub mod tallies;
+pub mod tastes;
 pub mod trails;
 pub mod trending;
 
@@ -41,6 +44,7 @@ pub struct Params {
     pub slates: SlatesParams,
     pub blend: crate::scoring::blend::Params,
     pub learn: crate::scoring::learned::Params,
+    pub factors: FactorsParams,
 }
 
 /// `[ledger]`
@@ -141,10 +145,24 @@ pub struct SlatesParams {
     pub fresh_half_life: Millis,
 }
 
-/// The uid of every stage that keeps something.
-pub fn uids() -> [&'static str; 13] {
+/// `[factors]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactorsParams {
+    pub enabled: bool,
+    pub alpha: f64,
+    pub reg: f64,
+    pub history: usize,
+    pub sweeps: u32,
+    pub rounds: u32,
+    pub kept: usize,
+}
+
+/// The uid of every stage that keeps something under these settings.
+pub fn uids(params: &Params) -> Vec<&'static str> {
     use crate::operators::Durable;
-    [
+    let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];
+    let always = [
         catalogue::Withheld::UID,
         ledger::Ledger::UID,
         signals::State::UID,
@@ -158,5 +176,6 @@ pub fn uids() -> [&'static str; 13] {
         links::Rows::UID,
         learner::Learner::UID,
         slates::State::UID,
-    ]
+    ];
+    always.into_iter().chain(factors.into_iter().filter(|_| params.factors.enabled)).collect()
 }

@@ -7,6 +7,7 @@
 //!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
 //!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
+//!                                  ├▶ factors ─▶ liked ────────────────────────┤
 //!                                  └▶ interests ───────────────────────────────┘
 //! ```
 
@@ -18,6 +19,7 @@ use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
+use super::factors::factors;
 use super::feature_store::Fact;
 use super::interests::interests;
 use super::ledger::{Entry, ledger};
@@ -96,21 +98,27 @@ pub fn recommend<'scope>(
         neighbours.clone().map(|(item, users, nearest)| Post::Neighbours(item, users, nearest)),
         lists.clone().map(Post::List),
     ]);
-    let looked_up = scope.concatenate([
+    let mut looked_up = vec![
         board.to_all().map(refresh::Row::Post),
         tallies.concat(rows).to_all().map(refresh::Row::Fact),
         interests.clone().map(refresh::Row::Interests),
         rings.map(|(user, ring)| refresh::Row::Ring(user, ring)),
-        deltas.map(refresh::Row::Delta),
-    ]);
-    let sampled = slates(looked_up, clock.clone(), params, vault).probe_with(&probes.slates);
+        deltas.clone().map(refresh::Row::Delta),
+    ];
+    let mut ranked = None;
+    if params.factors.enabled {
+        let (liked, by_factors) = factors(deltas, clock.clone(), &params.factors, vault);
+        looked_up.push(liked.map(refresh::Row::Liked));
+        ranked = Some(by_factors);
+    }
+    let sampled = slates(scope.concatenate(looked_up), clock.clone(), params, vault).probe_with(&probes.slates);
     let (refreshed, slates) = sampled.ok_err(|change| match change {
         Change::Account(account) => Ok(account),
         change => Err(change),
     });
 
     let unusable = dead.clone().map(|_| Account { consumed: 1, dead: 1, ..Account::default() });
-    scope.concatenate([
+    let mut changes = vec![
         slates,
         signals.map(|change| Change::Signals(change.key, change.signals)),
         interests.map(|(user, interests)| Change::Interests(user, interests)),
@@ -119,7 +127,9 @@ pub fn recommend<'scope>(
         items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
         dead.map(Change::Dead),
         account(scope.concatenate([judged, refreshed, unusable]), clock),
-    ])
+    ];
+    changes.extend(ranked);
+    scope.concatenate(changes)
 }
 
 /// What describes items, and what goes through the ledger.
