@@ -86,6 +86,8 @@ struct Found {
     items: Vec<(f32, f32, u32)>,
     /// As many as are wanted are worth this at least.
     floor: f32,
+    /// How many there may be before the floor is raised again.
+    room: usize,
 }
 
 /// A sum that reached its user's bound: the user's place in the tile, the item's in the run, and the sum.
@@ -199,7 +201,7 @@ impl Shelf {
     pub fn best_by(&mut self, path: Path, asked: &[Asked], k: usize) -> Vec<Vec<(f32, ItemId)>> {
         self.round();
         let users: Vec<Rounded> = asked.iter().map(|asked| Rounded::of(asked.vector)).collect();
-        let none = || Found { items: Vec::new(), floor: f32::NEG_INFINITY };
+        let none = || Found { items: Vec::new(), floor: f32::NEG_INFINITY, room: 0 };
         let mut found: Vec<Found> = users.iter().map(|_| none()).collect();
         let mut hits = Vec::new();
         for run in 0..self.runs.len() {
@@ -213,7 +215,7 @@ impl Shelf {
                         found[user].items.push((worth - off, worth + off, place as u32));
                     }
                 }
-                found.iter_mut().for_each(|found| found.settle(k, 2 * k + 64));
+                found.iter_mut().for_each(|found| found.settle(k, found.room.max(2 * k + 64)));
             }
         }
         let exact = |(asked, mut found): (&Asked, Found)| {
@@ -373,6 +375,7 @@ impl Found {
         let floor = *least;
         self.floor = floor;
         self.items.retain(|(_, most, _)| *most >= floor);
+        self.room = 2 * self.items.len();
     }
 }
 
