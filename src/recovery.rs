@@ -75,7 +75,8 @@ impl Recovery {
         if let Some(saved) = snapshot.as_ref().map(|s| &s.head.config).filter(|saved| **saved != config) {
             return Err(RecoveryError::Stop(format!(
                 "the state in {} was kept under other [ledger], [weights], [signals], [interests], [neighbours] settings or [learn] \
-                 enabled or links (digest {saved}, now {config}); set them back, or {BEGIN_ANEW} from what the log retains",
+                 enabled or links or [factors] settings (digest {saved}, now {config}); set them back, or {BEGIN_ANEW} from what the \
+                 log retains",
                 state.place()
             )));
         }
@@ -448,7 +449,10 @@ fn digest(params: &dataflows::Params) -> String {
         &params.neighbours,
         (params.learn.enabled, params.learn.links),
     );
-    let text = serde_json::to_string(&baked).expect("settings are plain data");
+    let mut text = serde_json::to_string(&baked).expect("settings are plain data");
+    if params.factors.enabled {
+        text += &serde_json::to_string(&params.factors).expect("settings are plain data");
+    }
     blake3::hash(text.as_bytes()).to_hex()[..16].to_string()
 }
 

@@ -104,5 +104,5 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(said(&[]).contains("nowhere"), "{}", said(&[]));
-    assert!(said(&["--by", "luck"]).contains("write blend, popularity:4 or nearness:4"));
+    assert!(said(&["--by", "luck"]).contains("write blend, factors, popularity:4 or nearness:4"));
 }

@@ -29,6 +29,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     stages(&mut check, config);
     slates(&mut check, config);
     learn(&mut check, config);
+    factors(&mut check, config);
     service(&mut check, config);
     check.0
 }
@@ -278,6 +279,16 @@ fn learn(check: &mut Check, config: &Config) {
     }
     check.number("learn.share", learn.share, 0.0..=1.0);
     check.number("learn.busy_share", learn.busy_share, 0.0..=1.0);
+}
+
+fn factors(check: &mut Check, config: &Config) {
+    let factors = &config.recommend.factors;
+    check.number("factors.alpha", factors.alpha, 1.0..=1_000.0);
+    check.number("factors.reg", factors.reg, 0.001..=1_000.0);
+    check.within("factors.history", factors.history, 1..=10_000);
+    check.within("factors.sweeps", factors.sweeps as usize, 1..=100);
+    check.within("factors.rounds", factors.rounds as usize, 1..=1_024);
+    check.within("factors.kept", factors.kept, 1..=1_000);
 }
 
 fn service(check: &mut Check, config: &Config) {

@@ -1,7 +1,7 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
-//! Sources in order: neighbours of the latest items of the history; items of the categories the user likes; trending; fresh;
-//! popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
+//! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; items of the categories the
+//! user likes; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -50,11 +50,18 @@ impl Candidates {
     }
 
     /// All candidates of a user, in a fixed order.
-    pub fn gather<'a>(&mut self, profile: &Profile, recent: &[Recent], board: &'a Board) -> Vec<Candidate<'a>> {
+    pub fn gather<'a>(
+        &mut self,
+        profile: &Profile,
+        recent: &[Recent],
+        liked: &[(ItemId, i32)],
+        board: &'a Board,
+    ) -> Vec<Candidate<'a>> {
         let filter = profile.filter();
         let found = &mut Vec::with_capacity(self.params.candidates);
         self.known.clear();
         self.neighbours(recent, board, &filter, found);
+        self.liked(liked, board, &filter, found);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
@@ -115,6 +122,13 @@ impl Candidates {
         self.known.extend(found.iter().map(|candidate| candidate.item));
     }
 
+    /// What the factors say the user likes.
+    fn liked<'a>(&mut self, liked: &[(ItemId, i32)], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
+        for (item, _) in liked {
+            self.push(*item, board, filter, found);
+        }
+    }
+
     /// Up to `most` new items from the tops of lists: an equal share of each scope in turn, the first order first.
     fn lists<'a>(
         &mut self,
@@ -133,19 +147,27 @@ impl Candidates {
                     if share == 0 {
                         break;
                     }
-                    if self.known.contains(item) {
-                        continue;
-                    }
-                    let card = board.item(*item);
-                    if filter.passes(*item, card.gate.as_ref()) {
-                        self.known.insert(*item);
-                        found.push(Candidate { item: *item, card, affinity: 0.0, because: None });
+                    if self.push(*item, board, filter, found) {
                         share -= 1;
                         room -= 1;
                     }
                 }
             }
         }
+    }
+
+    /// Whether an item is one more candidate: not found before, and the user may be shown it.
+    fn push<'a>(&mut self, item: ItemId, board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) -> bool {
+        if self.known.contains(&item) {
+            return false;
+        }
+        let card = board.item(item);
+        let shown = filter.passes(item, card.gate.as_ref());
+        if shown {
+            self.known.insert(item);
+            found.push(Candidate { item, card, affinity: 0.0, because: None });
+        }
+        shown
     }
 }
 

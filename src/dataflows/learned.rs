@@ -29,6 +29,8 @@ pub struct User<'a> {
     pub profile: &'a Profile,
     pub ring: &'a Ring,
     pub habit: Option<[f64; READINGS]>,
+    /// What the factors say they like.
+    pub liked: &'a [(ItemId, i32)],
 }
 
 /// How many items a ranking by one source alone has at most.
@@ -58,11 +60,12 @@ impl Learned {
         lesson: &mut Lesson,
     ) -> Option<Vec<(ItemId, u16)>> {
         let taken = self.lessons_of(epoch, delta, viewer, store);
-        if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_))) = delta.asked {
+        let asked = delta.asked.filter(|by| *by != Ranker::Factors); // they answer for themselves
+        if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_))) = asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
             return Some(drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect());
         }
-        if delta.asked.is_none() && taken.is_empty() {
+        if asked.is_none() && taken.is_empty() {
             return None;
         }
         let request = self.sampler.request(viewer, store, now, &weights.model.means, self.params.per_source, &[]);
@@ -72,7 +75,7 @@ impl Learned {
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
         }
-        delta.asked.map(|_| self.ranking(store))
+        asked.map(|_| self.ranking(store))
     }
 
     /// The items the user took for the first time from which something may be learned.
@@ -113,7 +116,7 @@ impl Learned {
         params: &SlatesParams,
     ) -> Vec<Scored> {
         let filter = user.profile.filter();
-        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter };
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter, liked: user.liked };
         let recent = user.profile.recent(params.neighbours_from);
         let others: Vec<ItemId> =
             candidates.explore(user.profile, &recent, board, self.params.per_source).iter().map(|c| c.item).collect();

@@ -3,6 +3,7 @@
 pub mod board;
 pub mod candidates;
 pub mod catalogue;
+pub mod factors;
 pub mod feature_store;
 pub mod features;
 pub mod interests;
@@ -14,9 +15,11 @@ pub mod neighbours;
 pub mod profiles;
 pub mod recommend;
 pub mod sampler;
+pub mod shelves;
 pub mod signals;
 pub mod slates;
 pub mod tallies;
+pub mod tastes;
 pub mod trails;
 pub mod trending;
 
@@ -41,6 +44,7 @@ pub struct Params {
     pub slates: SlatesParams,
     pub blend: crate::scoring::blend::Params,
     pub learn: crate::scoring::learned::Params,
+    pub factors: FactorsParams,
 }
 
 /// `[ledger]`
@@ -141,6 +145,19 @@ pub struct SlatesParams {
     pub fresh_half_life: Millis,
 }
 
+/// `[factors]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactorsParams {
+    pub enabled: bool,
+    pub alpha: f64,
+    pub reg: f64,
+    pub history: usize,
+    pub sweeps: u32,
+    pub rounds: u32,
+    pub kept: usize,
+}
+
 /// The uid of every stage that keeps something under these settings.
 pub fn uids(params: &Params) -> Vec<&'static str> {
     use crate::operators::Durable;
@@ -156,5 +173,7 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
         slates::State::UID,
     ];
     let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
-    always.into_iter().chain(learning.into_iter().filter(|_| params.learn.enabled)).collect()
+    let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];
+    let learning = learning.into_iter().filter(|_| params.learn.enabled);
+    always.into_iter().chain(learning).chain(factors.into_iter().filter(|_| params.factors.enabled)).collect()
 }

@@ -7,6 +7,7 @@
 //!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
 //!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
+//!                                  ├▶ factors ─▶ liked ────────────────────────┤
 //!                                  └▶ interests ───────────────────────────────┘
 //! ```
 
@@ -18,6 +19,7 @@ use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
+use super::factors::factors;
 use super::feature_store::Fact;
 use super::interests::interests;
 use super::ledger::{Entry, UserDelta, ledger};
@@ -90,12 +92,15 @@ pub fn recommend<'scope>(
         neighbours.clone().map(|(item, users, nearest)| Post::Neighbours(item, users, nearest)),
         lists.clone().map(Post::List),
     ]);
+    let factors = params.factors.enabled.then(|| factors(deltas.clone(), clock.clone(), &params.factors, vault));
+    let (liked, ranked) = factors.unzip();
     let looked_up = scope.concatenate([
         items.map(|(item, facts)| Post::Item(item, facts)).concat(board.to_all()).map(refresh::Row::Post),
         interests.clone().map(refresh::Row::Interests),
         deltas.map(refresh::Row::Delta),
     ]);
-    let looked_up = scope.concatenate(remembered.into_iter().chain([looked_up]));
+    let liked = liked.map(|liked| liked.map(refresh::Row::Liked));
+    let looked_up = scope.concatenate(remembered.into_iter().chain(liked).chain([looked_up]));
     let sampled = slates(looked_up, clock.clone(), params, vault).probe_with(&probes.slates);
     let (refreshed, slates) = sampled.ok_err(|change| match change {
         Change::Account(account) => Ok(account),
@@ -103,7 +108,7 @@ pub fn recommend<'scope>(
     });
 
     let unusable = dead.clone().map(|_| Account { consumed: 1, dead: 1, ..Account::default() });
-    scope.concatenate([
+    let mut changes = vec![
         slates,
         signals.map(|change| Change::Signals(change.key, change.signals)),
         interests.map(|(user, interests)| Change::Interests(user, interests)),
@@ -112,7 +117,9 @@ pub fn recommend<'scope>(
         own_items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
         dead.map(Change::Dead),
         scope.concatenate([judged, refreshed, unusable]).map(Change::Account),
-    ])
+    ];
+    changes.extend(ranked);
+    scope.concatenate(changes)
 }
 
 /// What the learned blend looks at: the rings of users, and what is counted of items, on every worker.

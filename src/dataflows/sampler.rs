@@ -27,7 +27,7 @@ mod rung {
 }
 
 /// The candidate sources, in their order: each yields its best.
-pub const SOURCES: [&str; 14] = [
+pub const SOURCES: [&str; 15] = [
     "pop_10m",
     "pop_40m",
     "pop_3h",
@@ -42,6 +42,7 @@ pub const SOURCES: [&str; 14] = [
     "next",
     "near_3",
     "with_50",
+    "factors",
 ];
 
 /// The orders by popularity among them.
@@ -56,6 +57,8 @@ pub struct Viewer<'a> {
     pub city: Option<TokenId>,
     /// Whom the user may be shown what.
     pub filter: &'a Filter<'a>,
+    /// What the factors say the user likes, best first.
+    pub liked: &'a [(ItemId, i32)],
 }
 
 /// A candidate: where it came from, and which item of the ring speaks loudest for it.
@@ -319,7 +322,8 @@ impl Sampler {
             10 => self.loudest(source, viewer, store, best, hot(rung::DAYS_114)),
             11 => self.loudest(source, viewer, store, best, |_, v| v.next),
             12 => self.loudest(source, viewer, store, best, |slot, v| v.near_3 * store.rarity(slot)),
-            _ => self.loudest(source, viewer, store, best, |slot, v| v.with_50 * store.rarity(slot)),
+            13 => self.loudest(source, viewer, store, best, |slot, v| v.with_50 * store.rarity(slot)),
+            _ => self.liked(source, viewer, store, best),
         }
     }
 
@@ -331,6 +335,17 @@ impl Sampler {
                 break;
             }
             if self.allows(slot, viewer, store) {
+                self.draw(slot, 1 << source);
+                left -= 1;
+            }
+        }
+    }
+
+    /// What the factors say.
+    fn liked(&mut self, source: usize, viewer: &Viewer, store: &FeatureStore, best: usize) {
+        let mut left = best;
+        for slot in viewer.liked.iter().filter_map(|(item, _)| store.find(*item)) {
+            if left > 0 && self.allows(slot, viewer, store) {
                 self.draw(slot, 1 << source);
                 left -= 1;
             }
@@ -673,7 +688,7 @@ mod tests {
         let (profile, ring) =
             (Profile::default(), Ring { items: (0..45).map(|n| ItemId(n * 13)).collect(), steps: 60, last: Some(5) });
         let filter = profile.filter();
-        let viewer = Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter };
+        let viewer = Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter, liked: &[] };
         let seen = |store: &FeatureStore| {
             let mut sampler = Sampler::default();
             let request = sampler.request(&viewer, store, &Now::at(1_700_000_000_000), &[0.1; READINGS], 40, &[ItemId(3)]);

@@ -17,6 +17,7 @@ use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
 
 use super::board::{Board, Post};
 use super::candidates::Candidates;
+use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
 use super::features::Features;
 use super::interests;
@@ -45,6 +46,7 @@ pub enum Row {
     Fact(Fact),
     Interests(interests::Change),
     Ring(UserId, Arc<Ring>),
+    Liked(Liked),
     Delta(Arc<UserDelta>),
 }
 
@@ -55,7 +57,8 @@ impl Row {
             Row::Fact(_) => (1, UserId::default()),
             Row::Interests((user, _)) => (2, *user),
             Row::Ring(user, _) => (3, *user),
-            Row::Delta(delta) => (4, delta.user),
+            Row::Liked((user, ..)) => (4, *user),
+            Row::Delta(delta) => (5, delta.user),
         }
     }
 }
@@ -143,6 +146,8 @@ pub struct State {
     learned: Learned,
     /// Shared with a snapshot that is being written; then copied before it changes.
     users: FxHashMap<UserId, Arc<OfUser>>,
+    /// What the factors say users like.
+    liked: FxHashMap<UserId, Best>,
     queues: Vec<Queue>,
 }
 
@@ -159,6 +164,7 @@ impl State {
             shared,
             learned: Learned::new(params.learn.clone()),
             users: FxHashMap::default(),
+            liked: FxHashMap::default(),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
             params: params.clone(),
         }
@@ -168,6 +174,11 @@ impl State {
     fn learn_and_refresh(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
         let mut changes = Vec::new();
         rows.sort_by_key(Row::place);
+        for row in rows.iter() {
+            if let Row::Liked((user, best, true)) = row {
+                self.like(*user, best.clone());
+            }
+        }
         out.extend(self.look_back(epoch, rows, &mut changes).map(Output::Lesson));
         for row in &*rows {
             if let Row::Post(Post::Item(item, facts)) = row {
@@ -176,6 +187,14 @@ impl State {
         }
         self.refresh_all(epoch, rows, &mut changes);
         out.extend(changes.into_iter().map(Output::Change));
+    }
+
+    fn like(&mut self, user: UserId, best: Best) {
+        if best.is_empty() {
+            self.liked.remove(&user);
+        } else {
+            self.liked.insert(user, best);
+        }
     }
 
     /// One epoch.
@@ -187,6 +206,7 @@ impl State {
                 Row::Fact(fact) => self.store.take(fact),
                 Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
                 Row::Ring(user, ring) => self.user(user).ring = ring,
+                Row::Liked((user, best, _)) => self.like(user, best),
                 Row::Delta(delta) => self.take(epoch, &delta, out),
             }
         }
@@ -206,7 +226,8 @@ impl State {
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             let filter = of.profile.filter();
             let habit = (of.taken > 0).then_some(of.habit);
-            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter };
+            let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
+            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked };
             let ranked = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
             out.extend(ranked.map(|ranked| Change::Ranking(delta.user, ranked)));
             for update in steps() {
@@ -287,6 +308,7 @@ impl State {
     /// A user of whom nothing is left has no slate.
     fn leave(&mut self, user: UserId, out: &mut Vec<Change>) {
         let of = self.users.remove(&user).map(Arc::unwrap_or_clone).unwrap_or_default();
+        self.liked.remove(&user);
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));
         of.due.map(|due| queue.due.remove(&(due, user)));
@@ -329,9 +351,10 @@ impl State {
         of.pending = None;
         of.due.take().map(|due| queue.due.remove(&(due, user)));
         let weights = self.shared.borrow();
+        let liked = self.liked.get(&user).map_or(&[][..], |best| best);
         let scored = if self.learned.serves(&weights) {
             let habit = (of.taken > 0).then_some(of.habit);
-            let user = learned::User { profile: &of.profile, ring: &of.ring, habit };
+            let user = learned::User { profile: &of.profile, ring: &of.ring, habit, liked };
             self.learned.scored(
                 &user,
                 &self.board,
@@ -342,7 +365,7 @@ impl State {
                 &self.params.slates,
             )
         } else {
-            fixed(&of.profile, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates)
+            fixed(&of.profile, liked, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates)
         };
         let items = chosen(scored, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
@@ -377,6 +400,9 @@ impl Durable for State {
             }
         }
         self.store.save(4, into);
+        for (user, best) in self.liked.clone() {
+            into.own(5, user.0, move || (user, best));
+        }
     }
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
@@ -384,6 +410,10 @@ impl Durable for State {
             0 => return self.board.load_card(body),
             1 => return self.board.load_list(body),
             4 => return self.store.load(body),
+            5 => {
+                let (user, best) = postcard::from_bytes(body)?;
+                self.liked.insert(user, best);
+            }
             2 => {
                 let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;
                 let queue = &mut self.queues[key_group(user.0) as usize];
@@ -408,6 +438,7 @@ impl Durable for State {
 /// The candidates of a user, scored by the fixed weights.
 fn fixed(
     profile: &Profile,
+    liked: &[(ItemId, i32)],
     board: &Board,
     candidates: &mut Candidates,
     blend: &Blend,
@@ -417,7 +448,7 @@ fn fixed(
     let recent = profile.recent(params.neighbours_from);
     let features = Features::new(profile, board, clock, params);
     candidates
-        .gather(profile, &recent, board)
+        .gather(profile, &recent, liked, board)
         .iter()
         .map(|candidate| {
             let (terms, source, reason) = features.terms(candidate, blend);

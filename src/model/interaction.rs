@@ -73,6 +73,8 @@ pub enum Ranker {
     Popularity(u8),
     /// Nearness to what the user took alone, then popularity at this scale.
     Nearness(u8),
+    /// The vectors of user and items alone.
+    Factors,
 }
 
 /// An order: from the control topic, or from whoever drives the dataflow.

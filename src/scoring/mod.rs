@@ -2,5 +2,7 @@
 
 pub mod blend;
 pub mod diversity;
+pub mod factors;
 pub mod learned;
 pub mod ln;
+pub mod scan;

@@ -36,7 +36,7 @@ pub fn category(n: u8) -> TokenId {
 pub fn params() -> Params {
     let text = include_str!("../../overdrive.toml");
     let all: toml::Table = toml::from_str(text).expect("the defaults parse");
-    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn"];
+    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn", "factors"];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
     params.signals.settle = 0;

@@ -1,4 +1,4 @@
-//! Drives the dataflow over a recorded stream, a group an epoch, and notes the rank of every row that is tested.
+//! Drives the dataflow over a recorded stream, a group an epoch, and hands on every ranking that was asked for.
 //!
 //! What must stay true: the ranking of a group is asked for in the epoch that brings its rows, or before it when the engine hears of
 //! events late; `recommend` answers such a question with what it knew before the epoch.
@@ -12,10 +12,11 @@ use timely::dataflow::operators::{Input as _, Probe};
 use timely::worker::Worker;
 
 use super::metrics::Ranked;
+use super::split::Split;
 use super::stream::Stream;
 use crate::dataflows::{Params, Probes, recommend};
 use crate::model::time::Millis;
-use crate::model::{Change, Control, Epoch, Input, ItemId, Origin, Ranker, Role, Row, UserId};
+use crate::model::{Change, Control, Epoch, Input, ItemId, Origin, Ranker, Role, Row, Turn, UserId};
 use crate::operators::{PerEpoch, Vault};
 
 /// How a stream is driven.
@@ -46,20 +47,61 @@ struct Plan {
     questions: BTreeMap<u64, Question>,
 }
 
+/// Who takes a ranking: items, best first, each with the sources it came from.
+type Note = dyn Fn(&Epoch, UserId, &[(ItemId, u16)]) + Send + Sync;
+
+/// How long a ranking of the static protocol is.
+const RANKED: usize = 100;
+
 impl Drive {
     /// The rank of every row tested from a tenth of the stream on.
     pub fn run(&self, stream: &Stream, params: &Params) -> Result<Vec<Ranked>, String> {
-        let plan = Arc::new(self.plan(stream));
+        let mut plan = self.plan(stream, self.measured_by(params).factors.enabled);
+        let questions = std::mem::take(&mut plan.questions);
         let ranked: Arc<Mutex<Vec<Ranked>>> = Arc::default();
-        let (bar, params, notes) = (self.bar(plan.epochs.len()), measured_by(params), ranked.clone());
-        let config = if self.workers == 1 { timely::Config::thread() } else { timely::Config::process(self.workers) };
-        let workers = timely::execute(config, move |worker| work(worker, &plan, &params, &notes, &bar));
-        for result in workers.map_err(|e| format!("the workers cannot start: {e}"))?.join() {
-            result.map_err(|e| format!("a worker broke off: {e}"))?;
-        }
+        let noted = ranked.clone();
+        let note = move |epoch: &Epoch, _user: UserId, ranking: &[(ItemId, u16)]| {
+            let found = questions[&epoch.number].answer(ranking);
+            noted.lock().expect("no panic under the lock").extend(found);
+        };
+        self.work(plan, params, Arc::new(note))?;
         let mut ranked = std::mem::take(&mut *ranked.lock().expect("no panic under the lock"));
         ranked.sort_unstable();
         Ok(ranked)
+    }
+
+    /// What everyone who is asked about is shown, best first, once all that is learned of a split was learned.
+    pub fn rank_at_the_end(&self, split: &Split, params: &Params) -> Result<BTreeMap<UserId, Vec<ItemId>>, String> {
+        let mut plan = Plan::default();
+        plan.epoch(split.learned.rows.first().map_or(0, |row| row.event.at), split.learned.described.clone());
+        for (_, rows) in split.learned.grouped() {
+            plan.epoch(rows[0].event.at, rows.iter().map(|row| Input::Event(row.event.clone())).collect());
+        }
+        let at = plan.epochs.last().map_or(0, |(epoch, _)| epoch.clock_ms);
+        plan.rest(at, &self.measured_by(params));
+        let asked: Vec<UserId> = split.asked.keys().map(|place| split.users[*place]).collect();
+        for users in asked.chunks(64) {
+            plan.epoch(at, users.iter().map(|user| Input::Control(Control::Rank { user: *user, by: self.by })).collect());
+        }
+        let rankings: Arc<Mutex<BTreeMap<UserId, Vec<ItemId>>>> = Arc::default();
+        let noted = rankings.clone();
+        let note = move |_: &Epoch, user: UserId, ranking: &[(ItemId, u16)]| {
+            let best = ranking.iter().take(RANKED).map(|(item, _)| *item).collect();
+            noted.lock().expect("no panic under the lock").insert(user, best);
+        };
+        self.work(plan, params, Arc::new(note))?;
+        Ok(std::mem::take(&mut *rankings.lock().expect("no panic under the lock")))
+    }
+
+    /// Runs a plan to its end.
+    fn work(&self, plan: Plan, params: &Params, note: Arc<Note>) -> Result<(), String> {
+        let (bar, params, plan) = (self.bar(plan.epochs.len()), self.measured_by(params), Arc::new(plan));
+        let config = if self.workers == 1 { timely::Config::thread() } else { timely::Config::process(self.workers) };
+        let workers = timely::execute(config, move |worker| work(worker, &plan, &params, &note, &bar));
+        for result in workers.map_err(|e| format!("the workers cannot start: {e}"))?.join() {
+            result.map_err(|e| format!("a worker broke off: {e}"))?;
+        }
+        Ok(())
     }
 
     fn bar(&self, epochs: usize) -> ProgressBar {
@@ -69,7 +111,7 @@ impl Drive {
         bar.with_style(style)
     }
 
-    fn plan(&self, stream: &Stream) -> Plan {
+    fn plan(&self, stream: &Stream, turns: bool) -> Plan {
         let mut plan = Plan::default();
         plan.epoch(stream.rows.first().map_or(0, |row| row.event.at), stream.described.clone());
         let learned_only = stream.rows.len() / 10;
@@ -97,6 +139,9 @@ impl Drive {
                 asked.into_iter().for_each(|asked| plan.epoch(at, vec![asked]));
                 late.push_back((at + self.lag, events));
             }
+            if turns && (plan.epochs.len() as u64).is_multiple_of(UNTURNED) {
+                plan.turn();
+            }
         }
         plan
     }
@@ -109,14 +154,21 @@ fn of_user(input: &Input, user: UserId) -> Option<ItemId> {
     }
 }
 
-/// The settings a measurement runs under: nothing a user took is forgotten, and nothing is left out because there is too much.
-fn measured_by(params: &Params) -> Params {
-    let mut params = params.clone();
-    (params.ledger.records_per_user, params.ledger.events_per_minute) = (usize::MAX, usize::MAX);
-    params.learn.enabled = true;
-    params.learn.busy_share = params.learn.share;
-    params
+impl Drive {
+    /// The settings a measurement runs under: nothing a user took is forgotten, and nothing is left out because there is too much.
+    fn measured_by(&self, params: &Params) -> Params {
+        let mut params = params.clone();
+        (params.ledger.records_per_user, params.ledger.events_per_minute) = (usize::MAX, usize::MAX);
+        params.learn.enabled = true;
+        params.learn.busy_share = params.learn.share;
+        params.factors.enabled |= self.by == Ranker::Factors;
+        params.factors.rounds = 1;
+        params
+    }
 }
+
+/// Groups of rows between two rounds of turns, where factors are on: in a round every user or every item is solved.
+const UNTURNED: u64 = 200;
 
 impl Plan {
     fn epoch(&mut self, at: Millis, inputs: Vec<Input>) {
@@ -130,21 +182,34 @@ impl Plan {
         };
         self.epochs.push((epoch, inputs.into_iter().enumerate().map(row).collect()));
     }
+
+    /// Nothing happens until factors have grown from what is there; the clock stands still.
+    fn rest(&mut self, at: Millis, params: &Params) {
+        let rounds = if params.factors.enabled { 2 * (2 * params.factors.sweeps + 2) } else { 0 };
+        for _ in 0..rounds {
+            self.epoch(at, Vec::new());
+            self.turn();
+        }
+    }
+
+    /// The last epoch is a whole round of turns.
+    fn turn(&mut self) {
+        self.epochs.iter_mut().last().into_iter().for_each(|(epoch, _)| epoch.turn = Turn::ALL);
+    }
 }
 
 /// One worker. The first one has all the input.
-fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, ranked: &Arc<Mutex<Vec<Ranked>>>, bar: &ProgressBar) {
+fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, note: &Arc<Note>, bar: &ProgressBar) {
     let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-    let (asked, noted) = (plan.clone(), ranked.clone());
+    let note = note.clone();
     let probe = worker.dataflow(|scope| {
         let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
         let note = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
-            let answers = changes.drain(..).filter_map(|change| match change {
-                Change::Ranking(_, ranking) => Some(ranking),
-                _ => None,
-            });
-            let found: Vec<Ranked> = answers.flat_map(|ranking| asked.questions[&epoch.number].answer(&ranking)).collect();
-            noted.lock().expect("no panic under the lock").extend(found);
+            for change in changes.drain(..) {
+                if let Change::Ranking(user, ranking) = change {
+                    note(epoch, user, &ranking);
+                }
+            }
         };
         let changes = recommend(rows, clock.clone(), params, &Vault::default(), &Probes::default());
         changes.per_epoch(clock, Pipeline, "Rank", note).probe().0

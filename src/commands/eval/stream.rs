@@ -19,6 +19,8 @@ pub struct Row {
     pub event: Event,
     /// The first of its user and item, and of a kind that is tested.
     pub tested: bool,
+    /// Rows of its kind are tested, where they are the first of their user and item.
+    pub kind_is_tested: bool,
     /// Its user stood in no row before.
     pub new_user: bool,
 }
@@ -114,7 +116,7 @@ impl Stream {
             self.groups.extend(starts.then_some(self.rows.len()));
             let tested = pairs.insert((event.user, event.item)) && kind_is_tested;
             let new_user = users.insert(event.user);
-            self.rows.push(Row { event, tested, new_user });
+            self.rows.push(Row { event, tested, kind_is_tested, new_user });
         }
         self.groups.push(self.rows.len());
     }
