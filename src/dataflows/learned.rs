@@ -188,7 +188,7 @@ impl Learned {
             }
             Voice::Now => Some((Source::Trending, Reason::Trending { token: card.category })),
             Voice::Lasting | Voice::Habit => Some((Source::Popular, Reason::Popular)),
-            Voice::Age => young.then(|| (Source::Fresh, Reason::New { token: card.category })),
+            Voice::Age => young.then_some((Source::Fresh, Reason::New { token: card.category })),
         };
         let positive = voices.iter().take_while(|voice| adds[**voice as usize] > 0.0);
         positive.filter_map(in_words).next().unwrap_or((Source::Popular, Reason::Popular))

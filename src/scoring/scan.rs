@@ -512,7 +512,7 @@ mod tests {
     fn every_path_gives_what_a_plain_scan_gives() {
         let mut shelf = Shelf::default();
         // a few long items among many, some alike to the last bit, in ids of no order
-        let item = |n: u64| vector(n % 2_500, if n % 97 == 0 { 16.0 } else { 1.0 + (n % 3) as f32 });
+        let item = |n: u64| vector(n % 2_500, if n.is_multiple_of(97) { 16.0 } else { 1.0 + (n % 3) as f32 });
         (0..3_000u64).for_each(|n| _ = shelf.push(ItemId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)), item(n)));
         let users: Vec<Vector> = (0..37).map(|n| vector(1_000_000 + n, 8.0)).chain([Vector::ZERO]).collect();
         check(&mut shelf, &users, &[], 100);

@@ -202,13 +202,12 @@ mod tests {
     /// The same by elimination in doubles.
     fn plainly(gram: &Gram, settings: &Settings, taken: &[Vector]) -> [f64; DIMENSIONS] {
         let mut rows = [[0.0f64; DIMENSIONS + 1]; DIMENSIONS];
-        for i in 0..DIMENSIONS {
-            for j in 0..DIMENSIONS {
-                rows[i][j] = gram.0[i.min(j)][i.max(j)] + if i == j { f64::from(settings.reg) } else { 0.0 };
-                rows[i][j] +=
-                    taken.iter().map(|v| f64::from(settings.alpha - 1.0) * f64::from(v.0[i]) * f64::from(v.0[j])).sum::<f64>();
+        for (i, row) in rows.iter_mut().enumerate() {
+            for (j, x) in row.iter_mut().enumerate().take(DIMENSIONS) {
+                *x = gram.0[i.min(j)][i.max(j)] + if i == j { f64::from(settings.reg) } else { 0.0 };
+                *x += taken.iter().map(|v| f64::from(settings.alpha - 1.0) * f64::from(v.0[i]) * f64::from(v.0[j])).sum::<f64>();
             }
-            rows[i][DIMENSIONS] = taken.iter().map(|v| f64::from(settings.alpha) * f64::from(v.0[i])).sum();
+            row[DIMENSIONS] = taken.iter().map(|v| f64::from(settings.alpha) * f64::from(v.0[i])).sum();
         }
         for i in 0..DIMENSIONS {
             let pivot = rows[i];
