@@ -50,15 +50,10 @@ impl Candidates {
     }
 
     /// All candidates of a user, in a fixed order.
-    pub fn gather<'a>(
-        &mut self,
-        profile: &Profile,
-        recent: &[Recent],
-        liked: &[(ItemId, i32)],
-        board: &'a Board,
-    ) -> Vec<Candidate<'a>> {
+    pub fn gather<'a>(&mut self, profile: &Profile, recent: &[Recent], liked: &[ItemId], board: &'a Board) -> Vec<Candidate<'a>> {
         let filter = profile.filter();
-        let found = &mut Vec::with_capacity(self.params.candidates);
+        let mut all = Vec::with_capacity(self.params.candidates);
+        let found = &mut all;
         self.known.clear();
         self.neighbours(recent, board, &filter, found);
         self.liked(liked, board, &filter, found);
@@ -71,14 +66,15 @@ impl Candidates {
         self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
         let room = kept.saturating_sub(found.len());
         self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
-        std::mem::take(found)
+        all
     }
 
     /// What the learned blend's own sources do not bring: items of the categories the user likes, and new ones nobody took yet; then
     /// popular ones, as far as room is left beside `known`.
     pub fn explore<'a>(&mut self, profile: &Profile, recent: &[Recent], board: &'a Board, known: usize) -> Vec<Candidate<'a>> {
         let filter = profile.filter();
-        let found = &mut Vec::with_capacity(self.params.candidates);
+        let mut all = Vec::with_capacity(self.params.candidates);
+        let found = &mut all;
         self.known.clear();
         let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
@@ -87,7 +83,7 @@ impl Candidates {
         self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
         let room = kept.saturating_sub(known + found.len());
         self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
-        std::mem::take(found)
+        all
     }
 
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
@@ -123,8 +119,8 @@ impl Candidates {
     }
 
     /// What the factors say the user likes.
-    fn liked<'a>(&mut self, liked: &[(ItemId, i32)], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
-        for (item, _) in liked {
+    fn liked<'a>(&mut self, liked: &[ItemId], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
+        for item in liked {
             self.push(*item, board, filter, found);
         }
     }

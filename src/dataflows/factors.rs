@@ -34,8 +34,8 @@ use crate::model::ids::KEY_GROUPS;
 use crate::model::{Change, Epoch, ItemId, UserId};
 use crate::operators::{Keep, Route, Vault};
 
-/// The items whose vectors speak for a user most, best first, with how much they do in millionths.
-pub type Best = Arc<Vec<(ItemId, i32)>>;
+/// The items whose vectors speak for a user most, best first.
+pub type Best = Arc<Vec<ItemId>>;
 
 /// Whose best they are, and whether they are of just before the epoch, because a ranking was asked for.
 pub type Liked = (UserId, Best, bool);

@@ -30,7 +30,7 @@ pub struct User<'a> {
     pub ring: &'a Ring,
     pub habit: Option<[f64; READINGS]>,
     /// What the factors say they like.
-    pub liked: &'a [(ItemId, i32)],
+    pub liked: &'a [ItemId],
 }
 
 /// How many items a ranking by one source alone has at most.

@@ -58,7 +58,7 @@ pub struct Viewer<'a> {
     /// Whom the user may be shown what.
     pub filter: &'a Filter<'a>,
     /// What the factors say the user likes, best first.
-    pub liked: &'a [(ItemId, i32)],
+    pub liked: &'a [ItemId],
 }
 
 /// A candidate: where it came from, and which item of the ring speaks loudest for it.
@@ -344,7 +344,7 @@ impl Sampler {
     /// What the factors say.
     fn liked(&mut self, source: usize, viewer: &Viewer, store: &FeatureStore, best: usize) {
         let mut left = best;
-        for slot in viewer.liked.iter().filter_map(|(item, _)| store.find(*item)) {
+        for slot in viewer.liked.iter().filter_map(|item| store.find(*item)) {
             if left > 0 && self.allows(slot, viewer, store) {
                 self.draw(slot, 1 << source);
                 left -= 1;

@@ -372,6 +372,8 @@ impl State {
             let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
             queue.call(due, user);
+        } else {
+            self.liked.remove(&user); // until they act again
         }
         let digest = digest(&items);
         if std::mem::replace(&mut of.digest, digest) == digest {
@@ -431,6 +433,9 @@ impl Durable for State {
 
     /// What the catalogue says is on the board.
     fn loaded(&mut self) {
+        if !self.params.learn.enabled {
+            return;
+        }
         self.board.facts().for_each(|(item, facts)| self.store.describe(item, Some(facts)));
     }
 }
@@ -438,7 +443,7 @@ impl Durable for State {
 /// The candidates of a user, scored by the fixed weights.
 fn fixed(
     profile: &Profile,
-    liked: &[(ItemId, i32)],
+    liked: &[ItemId],
     board: &Board,
     candidates: &mut Candidates,
     blend: &Blend,

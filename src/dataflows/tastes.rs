@@ -23,7 +23,7 @@ use crate::operators::{Durable, Saver, To};
 use crate::scoring::factors::{Base, Gram, Solver, Vector};
 use crate::scoring::scan::Asked;
 
-/// What comes in. The order of the variants is the order of an epoch.
+/// What comes in; within an epoch the order does not matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     Delta(Arc<UserDelta>),
@@ -143,7 +143,11 @@ impl Tastes {
             let share = share.take().filter(|share| !share.is_zero());
             out.extend(share.map(|share| Output::Told(Told::Share(slot, Arc::new(share)))));
         }
-        self.schedule.pass(epoch, &self.params);
+        if self.schedule.pass(epoch, &self.params) {
+            // what was not solved in the set that grew is to be solved in it now that it serves
+            let [serving, growing] = &mut self.touched;
+            serving.iter_mut().zip(growing).for_each(|(serving, growing)| serving.append(growing));
+        }
     }
 
     fn growing(&self) -> u64 {
@@ -261,7 +265,8 @@ impl Tastes {
     fn grow_items(&mut self, group: usize, out: &mut Vec<Output>) {
         let touched = std::mem::take(&mut self.touched[1][group]);
         let taken: Vec<ItemId> = self.takers[group].keys().copied().collect();
-        taken.iter().for_each(|item| self.tell(*item, self.growing(), false, out));
+        // the owner of an item that was touched must hear of it even where none of its takers has a vector: it may keep one of others
+        taken.iter().for_each(|item| self.tell(*item, self.growing(), touched.contains(item), out));
         let left = touched.iter().filter(|item| !self.takers[group].contains_key(item));
         left.for_each(|item| self.tell(*item, self.growing(), true, out));
     }
@@ -291,8 +296,7 @@ impl Tastes {
     fn like(&mut self, users: &[UserId], before: bool, out: &mut Vec<Output>) {
         let kept = self.params.kept;
         for (user, best) in users.iter().zip(self.best(users, kept)) {
-            let micro = |(score, item): (f32, ItemId)| (item, (score * 1e6) as i32);
-            let best: Best = Arc::new(best.into_iter().map(micro).collect());
+            let best: Best = Arc::new(best.into_iter().map(|(_, item)| item).collect());
             out.push(Output::Liked((*user, best, before)));
         }
     }

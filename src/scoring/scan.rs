@@ -130,7 +130,7 @@ impl Path {
     ) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `all` yields this one only where the machine has the instructions
+            // SAFETY: `best_by` lets in only what `all` yields: paths whose instructions the machine has
             Self::Vnni => unsafe { wide::vnni(panels, users, bounds, first, hits) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above
@@ -197,8 +197,9 @@ impl Shelf {
         self.best_by(path, asked, k)
     }
 
-    /// The same, by a path of one's choice.
+    /// The same, by a path of one's choice. Panics where this machine has not got it.
     pub fn best_by(&mut self, path: Path, asked: &[Asked], k: usize) -> Vec<Vec<(f32, ItemId)>> {
+        assert!(Path::all().contains(&path), "this machine has no {path:?}");
         self.round();
         let users: Vec<Rounded> = asked.iter().map(|asked| Rounded::of(asked.vector)).collect();
         let none = || Found { items: Vec::new(), floor: f32::NEG_INFINITY, room: 0 };

@@ -1,7 +1,7 @@
 //! `overdrive eval`: how good the recommendations are on a recorded stream, measured through the real dataflow.
 //!
-//! What must stay true: a row is ranked by what was known before its group, and every rank comes out of `dataflows::recommend`;
-//! nothing here scores anything.
+//! What must stay true: a row is ranked by what was known before its group, and every rank comes out of `dataflows::recommend`.
+//! Only `kernel` computes by itself: the factorisation without a stream, to be held against other programs.
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
