@@ -50,7 +50,7 @@ fn engine(broker: &KafkaBroker, redis: &RedisServer, dir: &std::path::Path, port
 
 fn main() {
     let (rate, seconds) = (number("RATE", 5_000.0), number("SECONDS", 30.0));
-    let (broker, redis) = (KafkaBroker::start(), RedisServer::start());
+    let (broker, redis) = (KafkaBroker::start_optimised(), RedisServer::start());
     let dir = tempfile::tempdir().expect("a folder");
     let port = support::free_port();
     let mut config = overdrive::config::Config::defaults();
@@ -69,7 +69,7 @@ fn main() {
         let (world, appender, stop, handle) = (world.clone(), appender.clone(), stop.clone(), runtime.handle().clone());
         move || produce(&world, &appender, rate, &stop, &handle)
     });
-    std::thread::sleep(Duration::from_secs(8)); // the engine and the caches warm up
+    std::thread::sleep(Duration::from_secs_f64(number("WARM", 25.0))); // the broker is compiled, the caches fill
     let before = scrape(port);
     let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query(&mut client(&redis)).expect("redis answers");
     let mut seen = probe(&redis, &appender, &runtime, Duration::from_secs_f64(seconds));

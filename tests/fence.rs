@@ -466,7 +466,7 @@ fn the_mark_does_not_pass_a_write_that_is_missing() {
     };
     let refused = mark(7).expect_err("nothing was written");
     assert_eq!((refused.code(), refused.to_string().contains("od:item:1")), (Some("MISSING"), true), "{refused}");
-    let fields = |epoch: &str| vec![("epoch".to_string(), epoch.to_string()), ("generation".to_string(), "1".to_string())];
+    let fields = |epoch: &str| vec![("epoch".into(), epoch.to_string()), ("generation".into(), "1".to_string())];
     let write = |epoch: u64| Write::Fields {
         key: "od:item:1".to_string(),
         fields: fields(&epoch.to_string()),
@@ -486,7 +486,7 @@ fn a_transaction_of_a_run_that_was_replaced_comes_to_nothing() {
     let (mut old, mut new) = (open(&server), open(&server));
     let run = |store: &mut Redis, epoch: u64, since: u64, generation: u32| {
         let fence = Fence { epoch, generation };
-        let fields = [("epoch", epoch), ("generation", u64::from(generation))].map(|(f, v)| (f.to_string(), v.to_string()));
+        let fields = [("epoch", epoch), ("generation", u64::from(generation))].map(|(f, v)| (f.into(), v.to_string()));
         let write = Write::Fields { key: "od:item:1".into(), fields: fields.to_vec(), ttl: Duration::from_secs(60), fence };
         let mark = Applied { epoch, generation, ..Applied::default() };
         store.write(&[write], &mark, Known { since, first: true, ..Known::default() }).expect("the server is there").refused

@@ -280,7 +280,7 @@ mod contract {
 
     /// A hash with its fence in it.
     fn fields(key: &str, pairs: &[(&str, &str)], ttl: Duration, fence: Fence) -> Write {
-        let mut fields: Vec<_> = pairs.iter().map(|(f, v)| (f.to_string(), v.to_string())).collect();
+        let mut fields: layout::Fields = pairs.iter().map(|(f, v)| (f.to_string().into(), v.to_string())).collect();
         fields.push(("epoch".into(), fence.epoch.to_string()));
         fields.push(("generation".into(), fence.generation.to_string()));
         Write::Fields { key: key.into(), fields, ttl, fence }

@@ -1,11 +1,12 @@
 //! What a refresh looks up: every item's card and the lists kept for everyone, the same on every worker.
 //!
 //! The fact that must stay true: at an epoch the board holds what the maintained stages told up to and including that epoch, so
-//! all workers see the same board. Bodies are shared between the workers of a process; a card costs each worker about 100 bytes
+//! all workers see the same board. Bodies are shared between the workers of a process; a card costs each worker about 200 bytes
 //! (see `decisions/0002-replicated-board.md`).
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 use super::trending::{List, Told, Warmth};
@@ -28,10 +29,17 @@ pub enum Post {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Card {
     pub facts: Option<Arc<Item>>,
-    /// Of the facts, what every refresh asks of every candidate.
+    /// Of the facts, what every refresh asks of every candidate: here it costs no look elsewhere.
+    #[serde(skip)]
     pub gate: Option<Gate>,
     /// Its first category.
+    #[serde(skip)]
     pub category: Option<TokenId>,
+    /// What it is like, in tokens.
+    #[serde(skip)]
+    pub tokens: SmallVec<[TokenId; 6]>,
+    #[serde(skip)]
+    created: Option<Millis>,
     pub warmth: Option<Warmth>,
     /// [`heat`] of its trending score.
     pub heat: f64,
@@ -43,8 +51,7 @@ pub struct Card {
 impl Card {
     /// When it came into being, where the catalogue knows.
     pub fn created(&self) -> Option<Millis> {
-        let said = self.facts.as_ref().and_then(|f| f.created_at);
-        said.or(self.warmth.and_then(|w| w.created))
+        self.created.or(self.warmth.and_then(|w| w.created))
     }
 
     /// Its author.
@@ -55,6 +62,8 @@ impl Card {
     fn describe(&mut self, facts: Option<Arc<Item>>) {
         self.gate = facts.as_deref().map(Gate::of);
         self.category = facts.as_deref().and_then(|facts| facts.categories.first().copied());
+        self.tokens = facts.as_deref().map(|facts| facts.tokens().collect()).unwrap_or_default();
+        self.created = facts.as_deref().and_then(|facts| facts.created_at);
         self.facts = facts;
     }
 
@@ -107,7 +116,9 @@ impl Board {
 
     /// Takes a card back.
     pub fn load_card(&mut self, body: &[u8]) -> Result<(), postcard::Error> {
-        let (item, card) = postcard::from_bytes(body)?;
+        let (item, mut card): (ItemId, Card) = postcard::from_bytes(body)?;
+        let facts = card.facts.take();
+        card.describe(facts);
         self.items.insert(item, card);
         Ok(())
     }

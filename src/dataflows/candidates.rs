@@ -113,8 +113,13 @@ impl Candidates {
         found.extend(
             self.voices.iter().map(candidate).filter(|c| !c.card.is_empty() && filter.passes(c.item, c.card.gate.as_ref())),
         );
-        found.sort_unstable_by(|a, b| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item)));
-        found.truncate(self.params.neighbours);
+        let order = |a: &Candidate, b: &Candidate| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item));
+        let most = self.params.neighbours;
+        if found.len() > most && most > 0 {
+            found.select_nth_unstable_by(most - 1, order);
+        }
+        found.truncate(most);
+        found.sort_unstable_by(order);
         self.known.extend(found.iter().map(|candidate| candidate.item));
     }
 

@@ -37,19 +37,18 @@ impl Taste {
     /// The cosines with an item's tokens.
     fn likes(&self, card: &Card) -> Liking {
         let mut liking: Liking = [(0.0, None); 2];
-        let Some(facts) = card.facts.as_deref() else { return liking };
-        let (mut best, mut count) = ([0.0; 2], 0u32);
-        for token in facts.tokens() {
-            count += 1;
-            for (when, weight) in self.weights.get(&token).copied().unwrap_or_default().into_iter().enumerate() {
+        let mut best = [0.0; 2];
+        for token in &card.tokens {
+            let Some(weights) = self.weights.get(token) else { continue };
+            for (when, weight) in weights.iter().enumerate() {
                 liking[when].0 += weight;
-                if weight > best[when] {
-                    (best[when], liking[when].1) = (weight, Some(token));
+                if *weight > best[when] {
+                    (best[when], liking[when].1) = (*weight, Some(*token));
                 }
             }
         }
         for (when, (sum, _)) in liking.iter_mut().enumerate() {
-            let length = f64::from(count).sqrt() * self.norms[when];
+            let length = (card.tokens.len() as f64).sqrt() * self.norms[when];
             *sum = if length > 0.0 { *sum / length } else { 0.0 };
         }
         liking

@@ -177,7 +177,7 @@ impl Learned {
         voices.sort_by(|a, b| adds[*b as usize].total_cmp(&adds[*a as usize]));
         let in_words = |voice: &Voice| match voice {
             Voice::Content => {
-                let named = |token| card.facts.as_ref().is_some_and(|facts| facts.tokens().any(|t| t == token));
+                let named = |token| card.tokens.contains(&token);
                 let token = self.sampler.favourite(drawn.slot, store, named)?;
                 Some((Source::Interests, Reason::Likes { token }))
             }

@@ -36,7 +36,7 @@ use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, TokenId, UserId};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
-use crate::scoring::diversity::{self, Damping};
+use crate::scoring::diversity::{self, Damping, Race};
 use crate::scoring::learned::{Lesson, READINGS};
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
@@ -140,6 +140,7 @@ pub struct State {
     weights: Weights,
     blend: Blend,
     candidates: Candidates,
+    race: Race,
     board: Board,
     store: FeatureStore,
     shared: Shared,
@@ -154,11 +155,14 @@ pub struct State {
 impl State {
     /// Nobody known yet.
     pub fn new(params: &Params, shared: Shared) -> Self {
-        let weights = params.weights.table();
+        let (weights, slates) = (params.weights.table(), &params.slates);
+        let author = Damping { decay: slates.author_decay, floor: slates.author_floor };
+        let category = Damping { decay: slates.category_decay, floor: slates.category_floor };
         Self {
             weights: weights.clone(),
             blend: Blend::new(&params.blend),
             candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
+            race: Race::new(author, category),
             board: Board::default(),
             store: FeatureStore::default(),
             shared,
@@ -367,7 +371,7 @@ impl State {
         } else {
             fixed(&of.profile, liked, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates)
         };
-        let items = chosen(scored, &self.params.slates);
+        let items = chosen(scored, &mut self.race, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
             let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
@@ -388,7 +392,7 @@ impl State {
 }
 
 impl Durable for State {
-    const UID: &'static str = "slates/3";
+    const UID: &'static str = "slates/4";
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);
@@ -464,7 +468,7 @@ fn fixed(
 }
 
 /// The places of a slate: the best candidates, in the order that diversity gives them.
-fn chosen(mut scored: Vec<Scored>, params: &SlatesParams) -> Vec<SlateItem> {
+fn chosen(mut scored: Vec<Scored>, race: &mut Race, params: &SlatesParams) -> Vec<SlateItem> {
     let order = |s: &Scored| (Reverse(s.score_micro), s.item);
     if scored.len() > params.candidates {
         scored.select_nth_unstable_by_key(params.candidates - 1, order);
@@ -473,10 +477,7 @@ fn chosen(mut scored: Vec<Scored>, params: &SlatesParams) -> Vec<SlateItem> {
     let entry =
         |s: &Scored| diversity::Entry { item: s.item, score_micro: s.score_micro, author: s.author, category: s.category };
     let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
-    let author = Damping { decay: params.author_decay, floor: params.author_floor };
-    let category = Damping { decay: params.category_decay, floor: params.category_floor };
-    let chosen = diversity::choose(&entries, author, category, params.kept);
-    chosen.into_iter().map(|(index, score_micro)| scored[index].shown(score_micro)).collect()
+    race.choose(&entries, params.kept).into_iter().map(|(index, score_micro)| scored[index].shown(score_micro)).collect()
 }
 
 /// A candidate with its score, before diversity.

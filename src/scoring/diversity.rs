@@ -48,6 +48,11 @@ impl Above {
         Self { factors: damping.factors(), places: FxHashMap::default(), counts: vec![0] }
     }
 
+    fn clear(&mut self) {
+        self.places.clear();
+        self.counts.truncate(1);
+    }
+
     fn place(&mut self, token: Option<TokenId>) -> usize {
         let Some(token) = token else { return NONE };
         *self.places.entry(token).or_insert_with(|| {
@@ -98,45 +103,77 @@ impl PartialOrd for Runner {
     }
 }
 
-/// Chooses up to `kept` entries; yields their index and the score by which each was chosen, in order. Ties go to the smaller
-/// item.
-///
-/// What counts only falls, so a runner that still counts what it did when it was last looked at is the best of its heap. Within a
-/// category only authors tell runners apart; categories race by their best. So a choice makes one category fall, not all of its
-/// items.
-pub fn choose(entries: &[Entry], author: Damping, category: Damping, kept: usize) -> Vec<(usize, i32)> {
-    let (mut authors, mut categories) = (Above::new(author), Above::new(category));
-    let places: Vec<(usize, usize)> = entries.iter().map(|e| (authors.place(e.author), categories.place(e.category))).collect();
-    let mut runners = vec![Vec::new(); categories.counts.len()];
-    for (index, (entry, (_, category))) in entries.iter().zip(&places).enumerate() {
-        runners[*category].push(Runner { counts: f64::from(entry.score_micro), item: Reverse(entry.item), index });
+/// The race of one slate after another, in the same room.
+pub struct Race {
+    authors: Above,
+    categories: Above,
+    places: Vec<(usize, usize)>,
+    /// Of each category, best first.
+    runners: Vec<BinaryHeap<Runner>>,
+    /// The best of each category.
+    leaders: BinaryHeap<Runner>,
+}
+
+impl Race {
+    /// With how fast repetition is felt.
+    pub fn new(author: Damping, category: Damping) -> Self {
+        let (authors, categories) = (Above::new(author), Above::new(category));
+        Self { authors, categories, places: Vec::new(), runners: Vec::new(), leaders: BinaryHeap::new() }
     }
-    let mut runners: Vec<BinaryHeap<Runner>> = runners.into_iter().map(BinaryHeap::from).collect();
-    let best = |of: &BinaryHeap<Runner>, factor: f64, index| of.peek().map(|r| Runner { counts: r.counts * factor, index, ..*r });
-    let mut race: BinaryHeap<Runner> =
-        runners.iter().enumerate().filter_map(|(i, of)| best(of, categories.factor(i), i)).collect();
-    let mut chosen = Vec::with_capacity(kept.min(entries.len()));
-    while let Some(mut leader) = race.peek_mut().filter(|_| chosen.len() < kept) {
-        let category = leader.index;
-        let of = &mut runners[category];
-        let mut first = of.peek_mut().expect("a category in the race has a runner");
-        let index = first.index;
-        let now = f64::from(entries[index].score_micro) * authors.factor(places[index].0);
-        if now < first.counts {
-            first.counts = now;
-            drop(first);
-        } else {
-            PeekMut::pop(first);
-            chosen.push((index, (now * categories.factor(category)).round() as i32));
-            authors.add(places[index].0);
-            categories.add(category);
+
+    /// Chooses up to `kept` entries; yields their index and the score by which each was chosen, in order. Ties go to the smaller
+    /// item.
+    ///
+    /// What counts only falls, so a runner that still counts what it did when it was last looked at is the best of its heap. Within a
+    /// category only authors tell runners apart; categories race by their best. So a choice makes one category fall, not all of its
+    /// items.
+    pub fn choose(&mut self, entries: &[Entry], kept: usize) -> Vec<(usize, i32)> {
+        self.line_up(entries);
+        let Self { authors, categories, places, runners, leaders } = self;
+        let mut chosen = Vec::with_capacity(kept.min(entries.len()));
+        while let Some(mut leader) = leaders.peek_mut().filter(|_| chosen.len() < kept) {
+            let category = leader.index;
+            let of = &mut runners[category];
+            let mut first = of.peek_mut().expect("a category in the race has a runner");
+            let index = first.index;
+            let now = f64::from(entries[index].score_micro) * authors.factor(places[index].0);
+            if now < first.counts {
+                first.counts = now;
+                drop(first);
+            } else {
+                PeekMut::pop(first);
+                chosen.push((index, (now * categories.factor(category)).round() as i32));
+                authors.add(places[index].0);
+                categories.add(category);
+            }
+            match best(of, categories.factor(category), category) {
+                Some(best) => *leader = best,
+                None => drop(PeekMut::pop(leader)),
+            }
         }
-        match best(of, categories.factor(category), category) {
-            Some(best) => *leader = best,
-            None => drop(PeekMut::pop(leader)),
-        }
+        chosen
     }
-    chosen
+
+    fn line_up(&mut self, entries: &[Entry]) {
+        let Self { authors, categories, places, runners, leaders } = self;
+        authors.clear();
+        categories.clear();
+        places.clear();
+        places.extend(entries.iter().map(|e| (authors.place(e.author), categories.place(e.category))));
+        let of_categories = categories.counts.len();
+        runners.resize_with(runners.len().max(of_categories), BinaryHeap::new);
+        runners.iter_mut().for_each(BinaryHeap::clear);
+        for (index, (entry, (_, category))) in entries.iter().zip(&*places).enumerate() {
+            runners[*category].push(Runner { counts: f64::from(entry.score_micro), item: Reverse(entry.item), index });
+        }
+        leaders.clear();
+        leaders.extend(runners[..of_categories].iter().enumerate().filter_map(|(i, of)| best(of, 1.0, i)));
+    }
+}
+
+/// The best of a category as it races against others.
+fn best(of: &BinaryHeap<Runner>, factor: f64, category: usize) -> Option<Runner> {
+    of.peek().map(|runner| Runner { counts: runner.counts * factor, index: category, ..*runner })
 }
 
 #[cfg(test)]
@@ -153,8 +190,8 @@ mod tests {
         let (author, none) = (Damping { decay: 0.5, floor: 0.25 }, Damping { decay: 1.0, floor: 1.0 });
         let entries = [entry(1, 1000, 7), entry(2, 990, 7), entry(3, 980, 7), entry(4, 500, 8), entry(5, 500, 9)];
         // the second of author 7 counts 0.625, the third 0.4375
-        assert_eq!(choose(&entries, author, none, 5), [(0, 1000), (1, 619), (3, 500), (4, 500), (2, 429)]);
-        assert_eq!(choose(&entries, none, none, 2), [(0, 1000), (1, 990)]);
+        assert_eq!(Race::new(author, none).choose(&entries, 5), [(0, 1000), (1, 619), (3, 500), (4, 500), (2, 429)]);
+        assert_eq!(Race::new(none, none).choose(&entries, 2), [(0, 1000), (1, 990)]);
     }
     /// Every choice looks at all entries.
     fn plainly(entries: &[Entry], author: Damping, category: Damping, kept: usize) -> Vec<(usize, i32)> {
@@ -185,7 +222,9 @@ mod tests {
             };
             let entries: Vec<Entry> = drawn.iter().enumerate().map(entry).collect();
             let (author, category) = (Damping { decay: 0.5, floor: 0.25 }, Damping { decay: 0.9, floor: 0.1 });
-            prop_assert_eq!(choose(&entries, author, category, kept), plainly(&entries, author, category, kept));
+            let mut race = Race::new(author, category);
+            race.choose(&entries[entries.len() / 2..], kept); // what another slate left behind is not seen
+            prop_assert_eq!(race.choose(&entries, kept), plainly(&entries, author, category, kept));
         }
     }
 }

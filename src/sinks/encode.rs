@@ -3,6 +3,7 @@
 
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub struct Encoder {
     names: Arc<Names>,
     /// Names of items met here: a slate asks for hundreds, and this table has no lock. (Only users are ever forgotten.)
     items: RefCell<FxHashMap<ItemId, Arc<str>>>,
+    reasons: RefCell<Reasons>,
     keys: Keys,
     user_ttl: Duration,
     item_ttl: Duration,
@@ -25,6 +27,30 @@ pub struct Encoder {
     trending_ttl: Duration,
     tombstone_ttl: Duration,
     skipped: AtomicU64,
+}
+
+/// The reasons of a slate, each once: two hundred items have a few dozen between them, and looking names up is most of the work.
+#[derive(Default)]
+struct Reasons {
+    encoded: Vec<u8>,
+    /// Where each lies; `None`: a name it mentions is unknown.
+    places: FxHashMap<Reason, Option<Range<usize>>>,
+}
+
+impl Reasons {
+    fn clear(&mut self) {
+        self.encoded.clear();
+        self.places.clear();
+    }
+
+    fn get(&mut self, reason: &Reason, encode: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<&[u8]> {
+        let Self { encoded, places } = self;
+        let place = places.entry(*reason).or_insert_with(|| {
+            let begins = encoded.len();
+            encode(encoded).map(|()| begins..encoded.len())
+        });
+        place.clone().map(|place| &encoded[place])
+    }
 }
 
 /// When and by whom a value is written.
@@ -46,6 +72,7 @@ impl Encoder {
         Self {
             names,
             items: RefCell::default(),
+            reasons: RefCell::default(),
             keys: Keys::new(&params.prefix),
             user_ttl: params.user_ttl,
             item_ttl: params.item_ttl,
@@ -100,14 +127,12 @@ impl Encoder {
         let key = self.keys.slate(surface.name(), None, &user);
         let Some(slate) = slate else { return Some(self.delete(key, Sort::Value, when)) };
         let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
-        // Two hundred items have a few dozen reasons between them, and looking names up is most of the work.
-        let mut subjects = FxHashMap::default();
+        let mut reasons = self.reasons.borrow_mut();
+        reasons.clear();
         for row in &slate.items {
-            let subject: &Option<_> = subjects.entry(row.reason).or_insert_with(|| self.subject(&row.reason));
-            let pushed = subject.as_ref().and_then(|subject| {
-                let why = why(&row.reason, subject.as_deref());
-                self.with_name(row.item, |item| value.push(item, row.score_micro, row.source, why, &row.terms))
-            });
+            let why = reasons.get(&row.reason, |into| self.why(&row.reason, into));
+            let pushed = why
+                .and_then(|why| self.with_name(row.item, |item| value.push(item, row.score_micro, row.source, why, &row.terms)));
             if pushed.is_none() {
                 self.skip();
             }
@@ -116,15 +141,17 @@ impl Encoder {
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
-    /// The name a reason mentions, if it mentions one: `None` outside, when that name is unknown.
-    fn subject(&self, reason: &Reason) -> Option<Option<Arc<str>>> {
-        match reason {
-            Reason::Because { item, .. } => self.item_name(*item).map(Some),
+    /// Appends a reason as it lies in a slate; `None` when a name it mentions is unknown.
+    fn why(&self, reason: &Reason, into: &mut Vec<u8>) -> Option<()> {
+        let subject = match reason {
+            Reason::Because { item, .. } => Some(self.item_name(*item)?),
             Reason::Likes { token } | Reason::Trending { token: Some(token) } | Reason::New { token: Some(token) } => {
-                self.token_name(*token).map(Some)
+                Some(self.token_name(*token)?)
             }
-            Reason::Trending { token: None } | Reason::New { token: None } | Reason::Popular => Some(None),
-        }
+            Reason::Trending { token: None } | Reason::New { token: None } | Reason::Popular => None,
+        };
+        why(reason, subject.as_deref()).encode(into);
+        Some(())
     }
 
     fn signals(&self, key: SignalKey, signals: Option<&Signals>, when: When) -> Option<Write> {
@@ -157,7 +184,7 @@ impl Encoder {
     fn seen(&self, user: UserId, items: &[(ItemId, Option<Millis>)], when: When) -> Option<Write> {
         let key = self.keys.seen(&self.user_name(user)?);
         let members = self.named(items, |i| self.item_name(i)).into_iter();
-        let members = members.map(|(item, at)| (item, at.map(|at| at as f64))).collect();
+        let members = members.map(|(item, at)| (item.to_string(), at.map(|at| at as f64))).collect();
         Some(Write::Members { key, members, ttl: self.slate_ttl, fence: when.fence() })
     }
 
@@ -169,9 +196,9 @@ impl Encoder {
         }
         let pairs: Vec<(ItemId, Neighbour)> = neighbours.iter().map(|n| (n.item, *n)).collect();
         let named = self.named(&pairs, |i| self.item_name(i)).into_iter();
-        let neighbour = |(item_id, n): (String, Neighbour)| {
+        let neighbour = |(item_id, n): (Arc<str>, Neighbour)| {
             let Neighbour { similarity_micro, users, .. } = n;
-            proto::Neighbour { item_id, similarity_micro, users }
+            proto::Neighbour { item_id: item_id.to_string(), similarity_micro, users }
         };
         let list = proto::Neighbours { item_id, as_of_ms: when.as_of, neighbours: named.map(neighbour).collect() };
         let value = layout::encode_neighbours(&list, when.stamp);
@@ -185,7 +212,8 @@ impl Encoder {
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };
-        let members: Vec<_> = self.named(items, |i| self.item_name(i)).into_iter().map(|(item, n)| (item, n as f64)).collect();
+        let members: Vec<_> =
+            self.named(items, |i| self.item_name(i)).into_iter().map(|(item, n)| (item.to_string(), n as f64)).collect();
         // A set without members is no key.
         if members.is_empty() {
             return Some(self.delete(key, Sort::Ranked, when));
@@ -212,13 +240,13 @@ impl Encoder {
     }
 
     /// Names in place of ids; a row without a name is left out and counted.
-    fn named<I: Copy, T: Copy>(&self, rows: &[(I, T)], name: impl Fn(I) -> Option<Arc<str>>) -> Vec<(String, T)> {
+    fn named<I: Copy, T: Copy>(&self, rows: &[(I, T)], name: impl Fn(I) -> Option<Arc<str>>) -> Vec<(Arc<str>, T)> {
         let named = |(id, what): &(I, T)| {
             let name = name(*id);
             if name.is_none() {
                 self.skip();
             }
-            name.map(|name| (name.to_string(), *what))
+            name.map(|name| (name, *what))
         };
         rows.iter().filter_map(named).collect()
     }
@@ -274,7 +302,6 @@ mod tests {
     use crate::model::ids::TokenKind;
     use crate::model::interaction::Dead;
     use crate::model::{Kind, SlateItem, Source};
-    use std::collections::BTreeMap;
 
     const EPOCH: Epoch = Epoch {
         number: 42,
@@ -424,7 +451,7 @@ mod tests {
         let Some(Write::Fields { fields, .. }) = write_of(&encoder, Change::Interests(user, Some(interests.into()))) else {
             panic!("a hash")
         };
-        let read = layout::decode_interests(&fields.into_iter().collect::<BTreeMap<_, _>>()).expect("what was written");
+        let read = layout::decode_interests(&layout::as_map(&fields)).expect("what was written");
         assert_eq!((read.as_of, read.epoch, read.drift), (EPOCH.clock_ms, 42, 0.0));
         assert_eq!((read.short, read.long), (vec![("category:jazz".into(), 1.0)], vec![("category:jazz".into(), 0.75)]));
     }

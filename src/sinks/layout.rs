@@ -2,8 +2,9 @@
 //! what is applied. Pure. What is written here is read back equal, and the bytes change only together with a version number.
 
 use prost::Message;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,8 +32,13 @@ const DELETED: u8 = 1;
 const DELETED_FIELD: &str = "deleted";
 const LONG_ID_KEPT: usize = 128;
 
-/// Fields of a hash, as they are written.
-pub type Fields = Vec<(String, String)>;
+/// Fields of a hash, as they are written: most names are known beforehand.
+pub type Fields = Vec<(Cow<'static, str>, String)>;
+
+/// Fields as a reader gets them.
+pub fn as_map(fields: &Fields) -> BTreeMap<String, String> {
+    fields.iter().map(|(name, value)| (name.to_string(), value.clone())).collect()
+}
 
 /// Why a stored value cannot be read. Somebody else wrote it, or it was cut.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -256,7 +262,7 @@ pub fn deleted_value(fence: Fence) -> Vec<u8> {
 
 /// What stays of a deleted hash.
 pub fn deleted_fields(fence: Fence) -> Fields {
-    let mut fields = vec![(DELETED_FIELD.to_string(), "1".to_string())];
+    let mut fields = vec![(DELETED_FIELD.into(), "1".to_string())];
     push_fence(&mut fields, fence);
     fields
 }
@@ -323,6 +329,15 @@ pub struct Why<'a> {
     pub subject: &'a str,
 }
 
+impl Why<'_> {
+    /// Appends it as it lies in an item of a slate.
+    pub fn encode(&self, into: &mut Vec<u8>) {
+        put_number(into, 1, self.kind as u64);
+        put_text(into, 2, self.interaction);
+        put_text(into, 3, self.subject);
+    }
+}
+
 /// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
 /// fraction of the cost (this is the hottest encoding there is).
 pub struct SlateValue(Vec<u8>);
@@ -330,7 +345,7 @@ pub struct SlateValue(Vec<u8>);
 impl SlateValue {
     /// Begins a slate; `items` is how many will come, more or less.
     pub fn new(user: &str, surface: &str, as_of: Millis, items: usize) -> Self {
-        let mut value = Vec::with_capacity(HEADER + 64 + items * 64);
+        let mut value = Vec::with_capacity(HEADER + 64 + items * 48);
         value.resize(HEADER, 0);
         put_text(&mut value, 1, user);
         put_text(&mut value, 2, surface);
@@ -338,19 +353,19 @@ impl SlateValue {
         Self(value)
     }
 
-    /// The next item, best first.
-    pub fn push(&mut self, item: &str, score_micro: i32, source: Source, why: Why<'_>, terms: &[u16; TERMS.len()]) {
-        put_message(&mut self.0, 4, |value| {
-            put_text(value, 1, item);
-            put_number(value, 2, zigzag(score_micro));
-            put_number(value, 3, source as u64);
-            put_message(value, 4, |value| {
-                put_number(value, 1, why.kind as u64);
-                put_text(value, 2, why.interaction);
-                put_text(value, 3, why.subject);
-            });
-            put_message(value, 5, |value| terms.iter().for_each(|term| put_varint(value, u64::from(*term))));
-        });
+    /// The next item, best first, with its [`Why::encode`]d reason.
+    pub fn push(&mut self, item: &str, score_micro: i32, source: Source, why: &[u8], terms: &[u16; TERMS.len()]) {
+        let (mut numbers, mut shares) = (Few::default(), Few::default());
+        put_number(&mut numbers, 2, zigzag(score_micro));
+        put_number(&mut numbers, 3, source as u64);
+        put_begin(&mut numbers, 4, why.len());
+        terms.iter().for_each(|term| put_varint(&mut shares, u64::from(*term)));
+        let name = if item.is_empty() { 0 } else { 1 + width(item.len() as u64) + item.len() };
+        put_begin(&mut self.0, 4, name + numbers.len + why.len() + 2 + shares.len);
+        put_text(&mut self.0, 1, item);
+        self.0.extend_from_slice(numbers.bytes());
+        self.0.extend_from_slice(why);
+        put_bytes(&mut self.0, 5, shares.bytes());
     }
 
     /// The whole value, header and all.
@@ -365,48 +380,83 @@ impl SlateValue {
 const VARINT: u8 = 0;
 const BYTES: u8 = 2;
 
-/// What is put in between has its length before it. Nearly always that takes one byte; else what was put makes room.
-fn put_message(into: &mut Vec<u8>, field: u8, put: impl FnOnce(&mut Vec<u8>)) {
-    into.extend_from_slice(&[field << 3 | BYTES, 0]);
-    let begins = into.len();
-    put(into);
-    let mut length = into.len() - begins;
-    let mut at = begins - 1;
-    while length >= 0x80 {
-        into[at] = length as u8 | 0x80;
-        (length, at) = (length >> 7, at + 1);
-        into.insert(at, 0);
-    }
-    into[at] = length as u8;
+/// What messages are put into.
+trait Bytes {
+    fn put(&mut self, byte: u8);
+    fn put_all(&mut self, bytes: &[u8]);
 }
 
-fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    into.push(field << 3 | BYTES);
-    put_varint(into, bytes.len() as u64);
-    into.extend_from_slice(bytes);
+impl Bytes for Vec<u8> {
+    fn put(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    fn put_all(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// A few numbers of a message: what goes into a vector at once costs it one look at its room.
+#[derive(Default)]
+struct Few {
+    room: [u8; 32],
+    len: usize,
+}
+
+impl Few {
+    fn bytes(&self) -> &[u8] {
+        &self.room[..self.len]
+    }
+}
+
+impl Bytes for Few {
+    fn put(&mut self, byte: u8) {
+        self.room[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn put_all(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.put(*byte));
+    }
+}
+
+/// What comes before `length` bytes.
+fn put_begin(into: &mut impl Bytes, field: u8, length: usize) {
+    into.put(field << 3 | BYTES);
+    put_varint(into, length as u64);
+}
+
+fn put_bytes(into: &mut impl Bytes, field: u8, bytes: &[u8]) {
+    put_begin(into, field, bytes.len());
+    into.put_all(bytes);
 }
 
 /// proto3 leaves out what is empty …
-fn put_text(into: &mut Vec<u8>, field: u8, text: &str) {
+fn put_text(into: &mut impl Bytes, field: u8, text: &str) {
     if !text.is_empty() {
         put_bytes(into, field, text.as_bytes());
     }
 }
 
 /// … and what is zero.
-fn put_number(into: &mut Vec<u8>, field: u8, number: u64) {
+fn put_number(into: &mut impl Bytes, field: u8, number: u64) {
     if number != 0 {
-        into.push(field << 3 | VARINT);
+        into.put(field << 3 | VARINT);
         put_varint(into, number);
     }
 }
 
-fn put_varint(into: &mut Vec<u8>, mut number: u64) {
+fn put_varint(into: &mut impl Bytes, mut number: u64) {
     while number >= 0x80 {
-        into.push(number as u8 | 0x80);
+        into.put(number as u8 | 0x80);
         number >>= 7;
     }
-    into.push(number as u8);
+    into.put(number as u8);
+}
+
+/// Bytes of a number as a varint.
+fn width(number: u64) -> usize {
+    1 + (number | 1).ilog2() as usize / 7
 }
 
 fn zigzag(n: i32) -> u64 {
@@ -482,11 +532,11 @@ impl Features {
 pub fn encode_features(signals: &Signals, as_of: Millis, fence: Fence) -> Fields {
     let mut fields = Vec::with_capacity(8 + signals.counts.len());
     let occurred = signals.counts.iter().filter(|(_, windows)| windows.iter().any(|n| *n > 0));
-    fields.extend(occurred.map(|(kind, windows)| (kind.name().to_string(), join(windows.iter()))));
-    fields.push((WEIGHTED.to_string(), join(signals.weighted_milli.iter().map(|milli| decimal(*milli as f64 / 1000.0)))));
+    fields.extend(occurred.map(|(kind, windows)| (kind.name().into(), join(windows.iter().copied(), put_whole))));
+    fields.push((WEIGHTED.into(), join(signals.weighted_milli.iter().map(|milli| *milli as f64 / 1000.0), put_decimal)));
     let numbers =
         [("velocity", signals.velocity), ("decayed", signals.decayed), ("ctr", signals.ctr), ("engagement", signals.engagement)];
-    fields.extend(numbers.map(|(name, value)| (name.to_string(), decimal(value))));
+    fields.extend(numbers.map(|(name, value)| (name.into(), decimal(value))));
     push_when(&mut fields, as_of, fence);
     fields
 }
@@ -520,13 +570,28 @@ pub fn decode_features(fields: &BTreeMap<String, String>) -> Result<Features, La
 const WEIGHTED: &str = "weighted";
 
 /// Numbers in one field, in their published order.
-fn join(numbers: impl Iterator<Item = impl Display>) -> String {
-    let mut text = String::with_capacity(32);
+fn join<N>(numbers: impl Iterator<Item = N>, put: impl Fn(&mut String, N)) -> String {
+    let mut text = String::with_capacity(40);
     for (i, number) in numbers.enumerate() {
-        let comma = if i > 0 { "," } else { "" };
-        write!(text, "{comma}{number}").expect("a string takes everything");
+        if i > 0 {
+            text.push(',');
+        }
+        put(&mut text, number);
     }
     text
+}
+
+fn put_whole(text: &mut String, number: u32) {
+    text.push_str(itoa::Buffer::new().format(number));
+}
+
+/// The shortest decimal that reads back as the same number, with a point or an exponent in it.
+fn put_decimal(text: &mut String, number: f64) {
+    text.push_str(zmij::Buffer::new().format(number));
+}
+
+fn decimal(number: f64) -> String {
+    join(std::iter::once(number), put_decimal)
 }
 
 /// Exactly `N` numbers out of one field.
@@ -537,28 +602,30 @@ fn split<T: FromStr, const N: usize>(field: &str, value: &str) -> Result<[T; N],
 
 /// The interests of a user: token as it is spelt (`category:jazz`) and weight, strongest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StoredInterests {
+pub struct StoredInterests<T = String> {
     pub as_of: Millis,
     pub epoch: u64,
     /// Half-life one hour by default, summing to 1.
-    pub short: Vec<(String, f64)>,
+    pub short: Vec<(T, f64)>,
     /// Half-life seven days by default, summing to 1.
-    pub long: Vec<(String, f64)>,
+    pub long: Vec<(T, f64)>,
     /// One minus the cosine of the two.
     pub drift: f64,
 }
 
 /// The hash of a user's interests, written by this generation of the engine: a field a token, its long weight and its short one.
-pub fn encode_interests(interests: &StoredInterests, generation: u32) -> Fields {
-    let mut weights: BTreeMap<&str, [f64; 2]> = BTreeMap::new();
-    for (half, of) in [&interests.long, &interests.short].into_iter().enumerate() {
-        for (token, weight) in of {
-            weights.entry(token).or_default()[half] = *weight;
-        }
-    }
+pub fn encode_interests<T: AsRef<str>>(interests: &StoredInterests<T>, generation: u32) -> Fields {
+    let halves = [&interests.long, &interests.short].into_iter().enumerate();
+    let mut weights: Vec<(&str, usize, f64)> =
+        halves.flat_map(|(half, of)| of.iter().map(move |(token, weight)| (token.as_ref(), half, *weight))).collect();
+    weights.sort_unstable_by_key(|(token, half, _)| (*token, *half));
     let mut fields = Vec::with_capacity(weights.len() + 4);
-    fields.extend(weights.into_iter().map(|(token, halves)| (token.to_string(), join(halves.into_iter().map(decimal)))));
-    fields.push(("drift".to_string(), decimal(interests.drift)));
+    for of in weights.chunk_by(|a, b| a.0 == b.0) {
+        let mut halves = [0.0; 2];
+        of.iter().for_each(|(_, half, weight)| halves[*half] = *weight);
+        fields.push((of[0].0.to_string().into(), join(halves.into_iter(), put_decimal)));
+    }
+    fields.push(("drift".into(), decimal(interests.drift)));
     push_when(&mut fields, interests.as_of, Fence { epoch: interests.epoch, generation });
     fields
 }
@@ -598,14 +665,14 @@ pub fn encode_applied(applied: &Applied) -> Fields {
 /// The fields of `meta` that stand for `epoch`.
 pub fn encode_epoch_half(applied: &Applied) -> Fields {
     let mut fields = vec![
-        ("schema".to_string(), SCHEMA.to_string()),
-        ("clock_ms".to_string(), applied.clock_ms.to_string()),
-        ("watermark_ms".to_string(), applied.watermark_ms.to_string()),
-        ("model".to_string(), BLEND.1.to_string()),
+        ("schema".into(), SCHEMA.to_string()),
+        ("clock_ms".into(), applied.clock_ms.to_string()),
+        ("watermark_ms".into(), applied.watermark_ms.to_string()),
+        ("model".into(), BLEND.1.to_string()),
     ];
     push_fence(&mut fields, Fence { epoch: applied.epoch, generation: applied.generation });
     if applied.rebuilding {
-        fields.push((REBUILDING.to_string(), "1".to_string()));
+        fields.push((REBUILDING.into(), "1".to_string()));
     }
     push_offsets(&mut fields, OFFSET, &applied.offsets);
     fields
@@ -613,14 +680,14 @@ pub fn encode_epoch_half(applied: &Applied) -> Fields {
 
 /// Those that stand for `tick_epoch`; their names begin with `tick_`.
 pub fn encode_tick_half(applied: &Applied) -> Fields {
-    let mut fields = vec![("tick_epoch".to_string(), applied.tick_epoch.to_string())];
+    let mut fields = vec![("tick_epoch".into(), applied.tick_epoch.to_string())];
     push_offsets(&mut fields, TICK_OFFSET, &applied.tick_offsets);
     fields
 }
 
 fn push_offsets(fields: &mut Fields, prefix: &str, offsets: &Positions) {
     let named = offsets.iter().map(|((role, partition), next)| (format!("{prefix}{}:{partition}", role.name()), next));
-    fields.extend(named.map(|(name, next)| (name, next.to_string())));
+    fields.extend(named.map(|(name, next)| (name.into(), next.to_string())));
 }
 
 /// Reads the hash `meta`.
@@ -657,18 +724,13 @@ fn partition(field: &str, place: &str) -> Result<(Role, u32), LayoutError> {
 }
 
 fn push_when(fields: &mut Fields, as_of: Millis, fence: Fence) {
-    fields.push(("as_of".to_string(), as_of.to_string()));
+    fields.push(("as_of".into(), as_of.to_string()));
     push_fence(fields, fence);
 }
 
 fn push_fence(fields: &mut Fields, fence: Fence) {
-    fields.push(("epoch".to_string(), fence.epoch.to_string()));
-    fields.push(("generation".to_string(), fence.generation.to_string()));
-}
-
-/// The shortest decimal that reads back as the same number, with a point in it.
-fn decimal(value: f64) -> String {
-    format!("{value:?}")
+    fields.push(("epoch".into(), fence.epoch.to_string()));
+    fields.push(("generation".into(), fence.generation.to_string()));
 }
 
 fn number<T: FromStr>(fields: &BTreeMap<String, String>, field: &'static str) -> Result<T, LayoutError> {
@@ -709,7 +771,7 @@ mod tests {
     }
 
     fn map(fields: Fields) -> BTreeMap<String, String> {
-        fields.into_iter().collect()
+        as_map(&fields)
     }
 
     fn slate_of(ids: &[String], scores: &[i32], terms: [u16; 5]) -> proto::Slate {
@@ -740,8 +802,9 @@ mod tests {
         for item in &slate.items {
             let terms: Vec<u16> = item.terms.iter().map(|t| *t as u16).collect();
             let source = Source::ALL[item.source as usize - 1];
-            let reason = item.reason.as_ref().expect("always written");
-            value.push(&item.item_id, item.score_micro, source, why(reason), &terms.try_into().expect("five"));
+            let mut reason = Vec::new();
+            why(item.reason.as_ref().expect("always written")).encode(&mut reason);
+            value.push(&item.item_id, item.score_micro, source, &reason, &terms.try_into().expect("five"));
         }
         value.finish(&slate.model, &slate.variant, stamp)
     }
@@ -832,7 +895,9 @@ mod tests {
         assert!(!is_deleted_value(&written(&slate_of(&["a".into()], &[1], [7; 5]), Stamp::default())));
         let fields = map(deleted_fields(fence));
         assert_eq!((fields["epoch"].as_str(), fields["generation"].as_str()), ("7", "3"));
-        assert!(is_deleted_fields(&fields) && !is_deleted_fields(&map(encode_interests(&StoredInterests::default(), 3))));
+        assert!(
+            is_deleted_fields(&fields) && !is_deleted_fields(&map(encode_interests(&StoredInterests::<String>::default(), 3)))
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::{Keys, encode_applied};
+use super::layout::{Fields, Keys, as_map, encode_applied};
 use super::{Applied, Fence, Found, Known, Store, StoreError, Write};
 
 const SHARDS: usize = 64;
@@ -42,7 +42,7 @@ enum Content {
     /// Deleted, which is kept for a while so that nothing older comes back. Readers do not see it.
     Nothing,
     Value(Bytes),
-    Fields(Vec<(String, String)>),
+    Fields(Fields),
     Ranked(Ranked),
 }
 
@@ -100,7 +100,7 @@ impl Memory {
     /// All fields of a hash.
     pub fn fields(&self, key: &str) -> Option<BTreeMap<String, String>> {
         self.read(key, |content| match content {
-            Content::Fields(fields) => Some(fields.iter().cloned().collect()),
+            Content::Fields(fields) => Some(as_map(fields)),
             _ => None,
         })
     }
@@ -140,7 +140,7 @@ impl Memory {
             let dumped = match content {
                 Content::Nothing => return,
                 Content::Value(value) => Dumped::Value(value.clone()),
-                Content::Fields(fields) => Dumped::Fields(fields.iter().cloned().collect()),
+                Content::Fields(fields) => Dumped::Fields(as_map(fields)),
                 Content::Ranked(ranked) => Dumped::Ranked(ranked.highest(usize::MAX)),
             };
             all.insert(key.to_string(), dumped);

@@ -44,7 +44,7 @@ pub enum Write {
     /// A binary string with `fence` in its header.
     Value { key: String, value: Vec<u8>, ttl: Duration, fence: Fence },
     /// A hash, all fields, `fence` among them.
-    Fields { key: String, fields: Vec<(String, String)>, ttl: Duration, fence: Fence },
+    Fields { key: String, fields: layout::Fields, ttl: Duration, fence: Fence },
     /// A sorted set, all members with their scores.
     Ranked { key: String, members: Vec<(String, f64)>, ttl: Duration, fence: Fence },
     /// Members of a sorted set, each once: put in with its score, or with `None` taken out. They must be all that the epochs up

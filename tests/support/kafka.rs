@@ -32,8 +32,18 @@ impl KafkaBroker {
         Self::start_on(free_port())
     }
 
+    /// As it runs in earnest: the JVM compiles what runs often, which pays within a minute.
+    pub fn start_optimised() -> KafkaBroker {
+        Self::start_with(free_port(), &["-Xmx1g", "-XX:+UseSerialGC"])
+    }
+
     /// On a given port: for a broker that comes back, empty.
     pub fn start_on(port: u16) -> KafkaBroker {
+        // A small heap, and no time spent on compiling what runs for seconds.
+        Self::start_with(port, &["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+    }
+
+    fn start_with(port: u16, machine: &[&str]) -> KafkaBroker {
         let jars = jars();
         assert!(jars.join(".fetched").exists(), "no kafka jars in {}: {MISSING}", jars.display());
         let class_path = format!("{}/*", jars.display());
@@ -41,9 +51,7 @@ impl KafkaBroker {
         let config = configuration(&dir, port);
         format(&class_path, &config);
         let logging = format!("-Dlog4j.configuration=file:{}", dir.join("log4j.properties").display());
-        // A small heap, and no time spent on compiling what runs for seconds.
-        let args = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", &logging];
-        let args = [&args[..], &["-cp", &class_path, "kafka.Kafka", &config]].concat();
+        let args = [machine, &[&logging, "-cp", &class_path, "kafka.Kafka", &config]].concat();
         let server = Server::start(&dir, "java", &args);
         wait_for(port, &dir);
         KafkaBroker { server, dir, port }

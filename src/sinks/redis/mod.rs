@@ -34,6 +34,8 @@ pub struct Redis {
     silent: bool,
     looked: Instant,
     keys: Keys,
+    /// Room for what is sent, kept from batch to batch.
+    wire: Vec<u8>,
     pipeline: usize,
     connect_timeout: Duration,
     response_timeout: Duration,
@@ -53,6 +55,7 @@ impl Redis {
             silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
+            wire: Vec::new(),
             pipeline: params.pipeline,
             // A timeout of zero means "for ever" to the operating system.
             connect_timeout: params.connect_timeout.max(Duration::from_millis(1)),
@@ -94,7 +97,7 @@ impl Redis {
         if !(self.leased && known.first) {
             return Ok(None);
         }
-        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, connection);
+        let found = transaction::write(writes, self.pipeline, &self.keys, applied, known, &mut self.wire, connection);
         let found = self.unless_refused(found)?.flatten();
         self.leased = found.is_some();
         Ok(found)

@@ -20,7 +20,8 @@ use crate::sinks::{Applied, Fence, Found, Known, Sort, Write};
 pub(super) fn claim(keys: &Keys, since: u64, generation: u32, connection: &mut Connection) -> Result<bool, RedisError> {
     let mut ask = LEASE.call(2);
     ask.arg(keys.lease()).arg(keys.meta()).arg(since).arg(generation);
-    let mut commands = Commands::default();
+    let mut wire = Vec::new();
+    let mut commands = Commands::new(&mut wire);
     commands.push("UNWATCH", |_| {});
     commands.add(&ask);
     push_watch(&mut commands, keys);
@@ -35,17 +36,18 @@ pub(super) fn write(
     keys: &Keys,
     applied: &Applied,
     known: Known,
+    wire: &mut Vec<u8>,
     connection: &mut Connection,
 ) -> Result<Option<Found>, RedisError> {
     let run = (known.since, applied.generation);
     let (first, last) = writes.split_at(writes.len().saturating_sub(1) / limit * limit);
     for part in first.chunks(limit) {
-        if transact(part, None, keys, run, connection)?.is_none() {
+        if transact(part, None, keys, run, wire, connection)?.is_none() {
             return Ok(None);
         }
     }
     let mark = show(&keys.meta(), &[], applied, known);
-    let Some(shown) = transact(last, Some(mark), keys, run, connection)? else { return Ok(None) };
+    let Some(shown) = transact(last, Some(mark), keys, run, wire, connection)? else { return Ok(None) };
     let (epoch, tick_epoch, rebuilding) = redis::from_redis_value(shown)?;
     Ok(Some(Found { epoch, tick_epoch, rebuilding, refused: 0, dropped: false }))
 }
@@ -56,9 +58,10 @@ fn transact(
     mark: Option<Cmd>,
     keys: &Keys,
     (since, generation): (u64, u32),
+    wire: &mut Vec<u8>,
     connection: &mut Connection,
 ) -> Result<Option<Value>, RedisError> {
-    let mut commands = Commands::default();
+    let mut commands = Commands::new(wire);
     commands.push("MULTI", |_| {});
     writes.iter().for_each(|write| push_write(&mut commands, write));
     mark.iter().for_each(|mark| commands.add(mark));
@@ -73,30 +76,35 @@ fn transact(
     }
 }
 
-/// Commands as they go over the wire. Thousands go in a batch, so none is an object of its own.
-#[derive(Default)]
-struct Commands {
-    wire: Vec<u8>,
+/// Commands as they go over the wire. Thousands go in a batch, so none is an object of its own, and batch after batch goes into
+/// the same room.
+struct Commands<'w> {
+    wire: &'w mut Vec<u8>,
     next: Cmd,
     count: usize,
 }
 
-impl Commands {
+impl<'w> Commands<'w> {
+    fn new(wire: &'w mut Vec<u8>) -> Self {
+        wire.clear();
+        Self { wire, next: Cmd::new(), count: 0 }
+    }
+
     fn push(&mut self, name: &str, arguments: impl FnOnce(&mut Cmd)) {
         self.next.clear();
         arguments(self.next.arg(name));
-        self.next.write_packed_command(&mut self.wire);
+        self.next.write_packed_command(self.wire);
         self.count += 1;
     }
 
     fn add(&mut self, command: &Cmd) {
-        command.write_packed_command(&mut self.wire);
+        command.write_packed_command(self.wire);
         self.count += 1;
     }
 
     /// Sends them; yields the answers.
     fn send(self, connection: &mut Connection) -> Result<Vec<Value>, RedisError> {
-        script::exchange(&self.wire, self.count, connection)
+        script::exchange(self.wire, self.count, connection)
     }
 }
 

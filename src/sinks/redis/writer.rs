@@ -121,7 +121,7 @@ fn push_fields(call: &mut Cmd, fields: &Fields, ttl: Duration, fence: Fence) {
 
 pub(super) fn push_pairs(call: &mut Cmd, fields: &Fields) {
     for (name, value) in fields {
-        call.arg(name).arg(value);
+        call.arg(name.as_bytes()).arg(value);
     }
 }
 
