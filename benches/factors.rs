@@ -6,12 +6,11 @@
 
 mod common;
 
-use common::{Rng, Zipf, median};
+use common::{Rng, Zipf, median, thread_cpu};
 use overdrive::model::ItemId;
 use overdrive::scoring::factors::{Base, DIMENSIONS, Gram, Settings, Solver, Vector};
 use overdrive::scoring::scan::{Asked, Path, Shelf};
 use rustc_hash::FxHashMap;
-use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 
 const ITEMS: usize = 20_000;
@@ -19,16 +18,10 @@ const SCANNED: usize = 200_000;
 const USERS: usize = 256;
 const BEST: usize = 100;
 
-/// CPU time of this thread in seconds.
-fn cpu() -> f64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
-}
-
 fn timed(work: impl FnOnce()) -> f64 {
-    let began = cpu();
+    let began = thread_cpu();
     work();
-    cpu() - began
+    thread_cpu() - began
 }
 
 fn vector(rng: &mut Rng) -> Vector {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::number;
+use common::{number, thread_cpu};
 use overdrive::codec::{Decoder, Limits, json};
 use overdrive::dataflows::board::{Board, Post};
 use overdrive::dataflows::feature_store::{Fact, FeatureStore, Now};
@@ -18,7 +18,6 @@ use overdrive::model::{Epoch, Input, ItemId, Names, Origin, Role, UserId};
 use overdrive::scoring::learned::{Lesson, Model, Params, Ready, Request, Scores};
 use overdrive::sources::synthetic::{self, World};
 use rustc_hash::FxHashMap;
-use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -28,13 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PER_EPOCH: usize = 10;
 
-/// CPU time of this thread in microseconds.
-fn cpu() -> f64 {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
-}
-
-/// What each part took, in the order it is first met.
+/// What each part took in microseconds, in the order it is first met.
 #[derive(Default)]
 struct Parts {
     measured: bool,
@@ -43,9 +36,9 @@ struct Parts {
 
 impl Parts {
     fn of<T>(&mut self, name: &'static str, work: impl FnOnce() -> T) -> T {
-        let began = cpu();
+        let began = thread_cpu();
         let done = work();
-        let took = cpu() - began;
+        let took = (thread_cpu() - began) * 1e6;
         if self.measured {
             match self.parts.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += took,

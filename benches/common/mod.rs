@@ -3,6 +3,7 @@
 
 pub mod whole;
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
 /// A number that the environment may change.
@@ -54,6 +55,12 @@ pub fn cpu() -> Duration {
     let after = stat.rsplit(')').next().expect("a name in parentheses");
     let ticks: u64 = after.split_whitespace().skip(11).take(2).map(|t| t.parse::<u64>().expect("a number")).sum();
     Duration::from_millis(ticks * 10)
+}
+
+/// CPU time of this thread, in seconds.
+pub fn thread_cpu() -> f64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
 /// The middle of some figures.

@@ -9,7 +9,7 @@ use super::feature_store::{FeatureStore, Now};
 use super::learner::Weights;
 use super::ledger::UserDelta;
 use super::profiles::Profile;
-use super::sampler::{Drawn, Sampler, Viewer};
+use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::slates::Scored;
 use super::trails::Ring;
 use crate::model::slate::{Reason, Source, TERMS};
@@ -32,9 +32,6 @@ pub struct User<'a> {
     /// What the factors say they like.
     pub liked: &'a [ItemId],
 }
-
-/// How many items a ranking by one source alone has at most.
-const RANKED_ALONE: usize = 1_000;
 
 impl Learned {
     /// Of the settings.
@@ -61,7 +58,7 @@ impl Learned {
     ) -> Option<Vec<(ItemId, u16)>> {
         let taken = self.lessons_of(epoch, delta, viewer, store);
         let asked = delta.asked.filter(|by| *by != Ranker::Factors); // they answer for themselves
-        if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_))) = asked {
+        if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_) | Ranker::Next)) = asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
             return Some(drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect());
         }

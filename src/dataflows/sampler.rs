@@ -45,6 +45,18 @@ pub const SOURCES: [&str; 15] = [
     "factors",
 ];
 
+/// The bit of the factors among the sources of a candidate: they rank by themselves too.
+pub const OF_FACTORS: u16 = {
+    let mut place = 0;
+    while !matches!(SOURCES[place].as_bytes(), b"factors") {
+        place += 1;
+    }
+    1 << place
+};
+
+/// How many items a ranking by one source alone has at most.
+pub const RANKED_ALONE: usize = 1_000;
+
 /// The orders by popularity among them.
 const POPULAR: [usize; 8] = [0, 1, 2, 3, 4, 5, 7, RUNGS];
 
@@ -223,18 +235,24 @@ impl Sampler {
     /// The best of one source alone, in its order; ties go to what was there first.
     pub fn only(&mut self, by: Ranker, viewer: &Viewer, store: &FeatureStore, best: usize) -> &[Drawn] {
         self.listen(viewer, store, |_| usize::MAX);
-        let near = |slot: Slot, v: &Heard| v.near_20 * store.rarity(slot);
-        if let Ranker::Nearness(_) = by {
-            self.loudest(0, viewer, store, best, near);
+        let onward =
+            viewer.ring.items.first().and_then(|item| store.find(*item)).map_or(0, |slot| store.item(slot).onward) as f32;
+        let value = |slot: Slot, v: &Heard| match by {
+            Ranker::Next => beyond_chance(v.next, onward * store.item(slot).tally.steps as f32 / (store.steps as f32).max(1.0)),
+            _ => v.near_20 * store.rarity(slot),
+        };
+        if let Ranker::Nearness(_) | Ranker::Next = by {
+            self.loudest(0, viewer, store, best, value);
         }
         let nearest = self.drawn.len();
-        if let Ranker::Popularity(order) | Ranker::Nearness(order) = by {
-            self.popular(1, usize::from(order).min(ORDERS - 1), viewer, store, best);
+        let order =
+            if let Ranker::Popularity(order) | Ranker::Nearness(order) = by { usize::from(order).min(ORDERS - 1) } else { 0 };
+        if by != Ranker::Next {
+            self.popular(1, order, viewer, store, best);
         }
-        let order = usize::from(if let Ranker::Popularity(order) | Ranker::Nearness(order) = by { order } else { 0 });
         let first = |drawn: &Drawn| (store.item(drawn.slot).tally.first, store.item(drawn.slot).id);
         let (heard, (near_ones, others)) = (&self.heard, self.drawn.split_at_mut(nearest));
-        let value = |drawn: &Drawn| near(drawn.slot, &heard[drawn.slot as usize]);
+        let value = |drawn: &Drawn| value(drawn.slot, &heard[drawn.slot as usize]);
         near_ones.sort_by(|a, b| value(b).total_cmp(&value(a)).then(first(a).cmp(&first(b))));
         others.sort_by_key(|drawn| (std::cmp::Reverse(store.popularity(order, drawn.slot)), first(drawn)));
         &self.drawn
@@ -570,6 +588,11 @@ fn hits<'a>(to: &[Slot], places: &[u16], into: &'a mut Vec<(u32, u16)>) -> &'a [
         count += usize::from(place > 0);
     }
     &into[..count]
+}
+
+/// By how much `seen` is more than `expected`, as the log-likelihood ratio of a Poisson count; nothing where it is not more.
+fn beyond_chance(seen: f32, expected: f32) -> f32 {
+    if seen > expected && expected > 0.0 { seen * ln(seen / expected) - (seen - expected) } else { 0.0 }
 }
 
 /// Popularity at every scale, trends, age, and the time since the item was last taken.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::FactorsParams;
 use super::factors::{Best, Half, Liked, Schedule, by_group, slot};
 use super::ledger::UserDelta;
+use super::sampler::{OF_FACTORS, RANKED_ALONE};
 use super::shelves::{Shelves, settings};
 use crate::model::ids::key_group;
 use crate::model::time::Millis;
@@ -63,12 +64,6 @@ pub enum Output {
 
 /// How many of those who took an item its vector is made from.
 pub const LATEST: usize = 256;
-
-/// How many items a ranking by factors alone has at most.
-const RANKED_ALONE: usize = 1_000;
-
-/// The bit of the factors among the sources of a candidate.
-pub const SOURCE: u16 = 1 << 14;
 
 /// What a user took, the latest first, and their vectors in both sets, each with the generation it is of.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -303,7 +298,7 @@ impl Tastes {
 
     fn rank(&mut self, users: &[UserId], out: &mut Vec<Output>) {
         for (user, best) in users.iter().zip(self.best(users, RANKED_ALONE)) {
-            let ranking = best.into_iter().map(|(_, item)| (item, SOURCE)).collect();
+            let ranking = best.into_iter().map(|(_, item)| (item, OF_FACTORS)).collect();
             out.push(Output::Ranking(Change::Ranking(*user, ranking)));
         }
     }

@@ -75,6 +75,8 @@ pub enum Ranker {
     Nearness(u8),
     /// The vectors of user and items alone.
     Factors,
+    /// What follows the user's last item oftener than chance would have it.
+    Next,
 }
 
 /// An order: from the control topic, or from whoever drives the dataflow.

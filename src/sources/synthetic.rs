@@ -210,6 +210,8 @@ pub struct Truth<'a> {
     pub args: &'a Params,
     pub rows: Counts,
     pub change_points_ms: Vec<Millis>,
+    /// Whose taste broke, at each of these moments.
+    pub changed_users: Vec<Vec<&'a str>>,
     pub bursts: &'a [Burst],
     /// The planted companions of each item.
     pub companions: BTreeMap<&'a str, [&'a str; COMPANIONS]>,
@@ -251,6 +253,7 @@ impl World {
             args: &self.params,
             rows: drawn.counts(),
             change_points_ms: starts.to_vec(),
+            changed_users: drawn.changed().iter().map(|users| users.iter().map(|user| self.user_name(*user)).collect()).collect(),
             bursts: &self.bursts,
             companions: (0..self.items.len()).map(named).collect(),
             oracle: drawn.oracle(),

@@ -12,11 +12,11 @@ use timely::dataflow::operators::{Input as _, Probe};
 use timely::worker::Worker;
 
 use super::metrics::Ranked;
-use super::split::Split;
+use super::split::{RANKED, Shown, Split};
 use super::stream::Stream;
 use crate::dataflows::{Params, Probes, recommend};
 use crate::model::time::Millis;
-use crate::model::{Change, Control, Epoch, Input, ItemId, Origin, Ranker, Role, Row, Turn, UserId};
+use crate::model::{Change, Control, Epoch, Event, Input, ItemId, Kind, Op, Origin, Ranker, Role, Row, Turn, UserId};
 use crate::operators::{PerEpoch, Vault};
 
 /// How a stream is driven.
@@ -47,31 +47,41 @@ struct Plan {
     questions: BTreeMap<u64, Question>,
 }
 
-/// Who takes a ranking: items, best first, each with the sources it came from.
-type Note = dyn Fn(&Epoch, UserId, &[(ItemId, u16)]) + Send + Sync;
+/// By item: what follows it, best first.
+pub type After = BTreeMap<ItemId, Vec<Shown>>;
 
-/// How long a ranking of the static protocol is.
-const RANKED: usize = 100;
+/// Who takes a ranking: items, best first, each with the sources it came from.
+type Note = dyn Fn(&Epoch, UserId, &[Shown]) + Send + Sync;
 
 impl Drive {
     /// The rank of every row tested from a tenth of the stream on.
     pub fn run(&self, stream: &Stream, params: &Params) -> Result<Vec<Ranked>, String> {
+        Ok(self.run_then_ask(stream, &[], params)?.0)
+    }
+
+    /// The same, and at the end what follows each of some items: what a newcomer who has just taken it would be shown for it.
+    pub fn run_then_ask(&self, stream: &Stream, items: &[ItemId], params: &Params) -> Result<(Vec<Ranked>, After), String> {
         let mut plan = self.plan(stream, self.measured_by(params).factors.enabled);
         let questions = std::mem::take(&mut plan.questions);
-        let ranked: Arc<Mutex<Vec<Ranked>>> = Arc::default();
-        let noted = ranked.clone();
-        let note = move |epoch: &Epoch, _user: UserId, ranking: &[(ItemId, u16)]| {
-            let found = questions[&epoch.number].answer(ranking);
-            noted.lock().expect("no panic under the lock").extend(found);
+        let newcomers: BTreeMap<UserId, ItemId> = items.iter().map(|item| (newcomer(*item), *item)).collect();
+        plan.ask_newcomers(&newcomers);
+        let noted: Arc<Mutex<(Vec<Ranked>, After)>> = Arc::default();
+        let into = noted.clone();
+        let note = move |epoch: &Epoch, user: UserId, ranking: &[Shown]| {
+            let mut into = into.lock().expect("no panic under the lock");
+            match questions.get(&epoch.number) {
+                Some(question) => into.0.extend(question.answer(ranking)),
+                None => _ = into.1.insert(newcomers[&user], ranking.iter().take(RANKED).copied().collect()),
+            }
         };
         self.work(plan, params, Arc::new(note))?;
-        let mut ranked = std::mem::take(&mut *ranked.lock().expect("no panic under the lock"));
+        let (mut ranked, after) = std::mem::take(&mut *noted.lock().expect("no panic under the lock"));
         ranked.sort_unstable();
-        Ok(ranked)
+        Ok((ranked, after))
     }
 
     /// What everyone who is asked about is shown, best first, once all that is learned of a split was learned.
-    pub fn rank_at_the_end(&self, split: &Split, params: &Params) -> Result<BTreeMap<UserId, Vec<ItemId>>, String> {
+    pub fn rank_at_the_end(&self, split: &Split, params: &Params) -> Result<BTreeMap<UserId, Vec<Shown>>, String> {
         let mut plan = Plan::default();
         plan.epoch(split.learned.rows.first().map_or(0, |row| row.event.at), split.learned.described.clone());
         for (_, rows) in split.learned.grouped() {
@@ -83,10 +93,10 @@ impl Drive {
         for users in asked.chunks(64) {
             plan.epoch(at, users.iter().map(|user| Input::Control(Control::Rank { user: *user, by: self.by })).collect());
         }
-        let rankings: Arc<Mutex<BTreeMap<UserId, Vec<ItemId>>>> = Arc::default();
+        let rankings: Arc<Mutex<BTreeMap<UserId, Vec<Shown>>>> = Arc::default();
         let noted = rankings.clone();
-        let note = move |_: &Epoch, user: UserId, ranking: &[(ItemId, u16)]| {
-            let best = ranking.iter().take(RANKED).map(|(item, _)| *item).collect();
+        let note = move |_: &Epoch, user: UserId, ranking: &[Shown]| {
+            let best = ranking.iter().take(RANKED).copied().collect();
             noted.lock().expect("no panic under the lock").insert(user, best);
         };
         self.work(plan, params, Arc::new(note))?;
@@ -147,6 +157,11 @@ impl Drive {
     }
 }
 
+/// Somebody who stands in no stream, one for each item.
+fn newcomer(item: ItemId) -> UserId {
+    UserId::of(&format!("newcomer to {}", item.0))
+}
+
 fn of_user(input: &Input, user: UserId) -> Option<ItemId> {
     match input {
         Input::Event(event) if event.user == user => Some(event.item),
@@ -181,6 +196,17 @@ impl Plan {
             Row { origin, input: Ok(input) }
         };
         self.epochs.push((epoch, inputs.into_iter().enumerate().map(row).collect()));
+    }
+
+    /// Everyone takes their item at the end, and is asked about in the epoch after.
+    fn ask_newcomers(&mut self, newcomers: &BTreeMap<UserId, ItemId>) {
+        let at = self.epochs.last().map_or(0, |(epoch, _)| epoch.clock_ms);
+        let take = |(user, item): (&UserId, &ItemId)| {
+            Input::Event(Event { id: user.0, user: *user, item: *item, kind: Kind::View, op: Op::Add, at, value_milli: None })
+        };
+        self.epoch(at, newcomers.iter().map(take).collect());
+        let ask = |user: &UserId| Input::Control(Control::Rank { user: *user, by: Ranker::Next });
+        self.epoch(at, newcomers.keys().map(ask).collect());
     }
 
     /// Nothing happens until factors have grown from what is there; the clock stands still.
@@ -229,7 +255,7 @@ fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, note: &Arc<Note>
 
 impl Question {
     /// Where the tested rows stand in a ranking, without what the user has taken already.
-    fn answer(&self, ranking: &[(ItemId, u16)]) -> Vec<Ranked> {
+    fn answer(&self, ranking: &[Shown]) -> Vec<Ranked> {
         let mut places: BTreeMap<ItemId, (u32, u16)> = BTreeMap::new();
         for (item, sources) in ranking.iter().filter(|(item, _)| !self.unheard.contains(item)) {
             places.insert(*item, (places.len() as u32 + 1, *sources));

@@ -1,7 +1,6 @@
 //! The factorisation by itself: a matrix to convergence, its loss and its rankings, to hold beside another program's on the same matrix.
 
-use super::split::Split;
-use crate::model::ItemId;
+use super::split::{RANKED, Shown, Split};
 use crate::scoring::factors::{Batch, Settings, Vector};
 
 /// What came of it.
@@ -9,14 +8,11 @@ pub struct Converged {
     pub sweeps: usize,
     pub loss: f64,
     /// By the place of a user: the best a hundred.
-    pub rankings: Vec<Vec<ItemId>>,
+    pub rankings: Vec<Vec<Shown>>,
 }
 
 /// A sweep that gains less of the loss is the last.
 const LEAST: f64 = 1e-6;
-
-/// How long a ranking is.
-const RANKED: usize = 100;
 
 /// Factorises what is learned of a split.
 pub fn converge(split: &Split, settings: Settings, most: usize) -> Converged {
@@ -27,11 +23,11 @@ pub fn converge(split: &Split, settings: Settings, most: usize) -> Converged {
 }
 
 /// The items a user did not take, best first; of equals what was there first.
-fn ranking(split: &Split, user: usize, batch: &Batch) -> Vec<ItemId> {
+fn ranking(split: &Split, user: usize, batch: &Batch) -> Vec<Shown> {
     let of: &Vector = &batch.users[user];
     let mut scores: Vec<f32> = batch.items.iter().map(|item| of.dot(item)).collect();
     split.matrix.users[user].iter().for_each(|item| scores[*item as usize] = f32::NEG_INFINITY);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-    order.into_iter().take(RANKED).map(|item| split.items[item]).collect()
+    order.into_iter().take(RANKED).map(|item| (split.items[item], 0)).collect()
 }

@@ -46,19 +46,19 @@ pub fn measure(stream: &Stream, ranked: &[Ranked], from: f64, to: f64) -> Measur
     let warm: Vec<&Ranked> = all.iter().copied().filter(|r| !r.new_item && !stream.rows[r.row].new_user).collect();
     let decile = |tenth: i32| {
         let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth) / 10.0 + 0.1);
-        mean(&between(stream, ranked, from, to).collect::<Vec<_>>(), |r| hit(r, 10))
+        mean(&between(stream, ranked, from, to).collect::<Vec<_>>(), |r| r.hit(10))
     };
     Measured {
         tested: all.len(),
-        hr10: mean(&all, |r| hit(r, 10)),
-        hr20: mean(&all, |r| hit(r, 20)),
-        hr100: mean(&all, |r| hit(r, 100)),
-        ndcg10: mean(&all, |r| gain(r, 10)),
-        mrr10: mean(&all, |r| if hit(r, 10) > 0.0 { 1.0 / f64::from(r.rank.unwrap_or(u32::MAX)) } else { 0.0 }),
-        ndcg100: mean(&all, |r| gain(r, 100)),
+        hr10: mean(&all, |r| r.hit(10)),
+        hr20: mean(&all, |r| r.hit(20)),
+        hr100: mean(&all, |r| r.hit(100)),
+        ndcg10: mean(&all, |r| r.gain(10)),
+        mrr10: mean(&all, |r| if r.hit(10) > 0.0 { 1.0 / f64::from(r.rank.unwrap_or(u32::MAX)) } else { 0.0 }),
+        ndcg100: mean(&all, |r| r.gain(100)),
         warm: warm.len(),
-        warm_hr10: mean(&warm, |r| hit(r, 10)),
-        warm_ndcg10: mean(&warm, |r| gain(r, 10)),
+        warm_hr10: mean(&warm, |r| r.hit(10)),
+        warm_ndcg10: mean(&warm, |r| r.gain(10)),
         new_item: mean(&all, |r| f64::from(u8::from(r.new_item))),
         new_user: mean(&all, |r| f64::from(u8::from(stream.rows[r.row].new_user))),
         candidates_hit: mean(&all, |r| f64::from(u8::from(r.rank.is_some()))),
@@ -72,28 +72,41 @@ fn between<'a>(stream: &Stream, ranked: &'a [Ranked], from: f64, to: f64) -> imp
     ranked.iter().filter(move |r| (from..to).contains(&r.row))
 }
 
-fn hit(ranked: &Ranked, k: u32) -> f64 {
-    f64::from(u8::from(ranked.rank.is_some_and(|rank| rank <= k)))
-}
+impl Ranked {
+    /// Whether it stands within `k` places: 1 or 0.
+    pub fn hit(&self, k: u32) -> f64 {
+        f64::from(u8::from(self.rank.is_some_and(|rank| rank <= k)))
+    }
 
-fn gain(ranked: &Ranked, k: u32) -> f64 {
-    ranked.rank.filter(|rank| *rank <= k).map_or(0.0, |rank| 1.0 / libm::log2(1.0 + f64::from(rank)))
+    /// The discounted gain of the one target, within `k` places.
+    pub fn gain(&self, k: u32) -> f64 {
+        self.rank.filter(|rank| *rank <= k).map_or(0.0, |rank| 1.0 / libm::log2(1.0 + f64::from(rank)))
+    }
 }
 
 fn mean(of: &[&Ranked], value: impl Fn(&Ranked) -> f64) -> f64 {
-    of.iter().map(|r| value(r)).sum::<f64>() / (of.len() as f64).max(1.0)
+    of.iter().map(|r| value(r)).fold(0.0, |sum, x| sum + x) / (of.len() as f64).max(1.0)
 }
 
 /// Of the reported rows hit within ten places: what share each source had among its candidates.
 pub fn by_source(stream: &Stream, ranked: &[Ranked]) -> BTreeMap<&'static str, f64> {
-    let hits: Vec<&Ranked> = between(stream, ranked, 0.3, 1.0).filter(|r| hit(r, 10) > 0.0).collect();
-    let share = |bit: usize| mean(&hits, |r| f64::from(r.sources >> bit & 1));
+    let hits = between(stream, ranked, 0.3, 1.0).filter(|r| r.hit(10) > 0.0);
+    share_by_source(&hits.map(|r| r.sources).collect::<Vec<_>>())
+}
+
+/// Of hits, each with its sources bit by bit: the share that each source had.
+pub fn share_by_source(hits: &[u16]) -> BTreeMap<&'static str, f64> {
+    let share =
+        |bit: usize| hits.iter().filter(|sources| **sources >> bit & 1 == 1).count() as f64 / (hits.len() as f64).max(1.0);
     SOURCES.into_iter().enumerate().map(|(bit, source)| (source, share(bit))).collect()
 }
 
+/// What stands above [`table`].
+const COLUMNS: &str = "row,rank,new_item";
+
 /// One line a tested row: its number, its rank (empty: no candidate), whether its item was new.
 pub fn table(ranked: &[Ranked]) -> String {
-    let mut text = String::from("row,rank,new_item\n");
+    let mut text = format!("{COLUMNS}\n");
     for r in ranked {
         let rank = r.rank.map(|rank| rank.to_string()).unwrap_or_default();
         let _infallible = writeln!(text, "{},{rank},{}", r.row, u8::from(r.new_item));
@@ -101,12 +114,27 @@ pub fn table(ranked: &[Ranked]) -> String {
     text
 }
 
+/// Reads such a table; which sources a row came from is not in it.
+pub fn parse(text: &str) -> Result<Vec<Ranked>, String> {
+    let mut lines = text.lines();
+    if lines.next() != Some(COLUMNS) {
+        return Err(format!("the first line is not `{COLUMNS}`; write it by --ranks of another run"));
+    }
+    let row = |line: &str| {
+        let [row, rank, new_item]: [&str; 3] = line.split(',').collect::<Vec<_>>().try_into().ok()?;
+        let rank = if rank.is_empty() { None } else { Some(rank.parse().ok()?) };
+        Some(Ranked { row: row.parse().ok()?, rank, new_item: new_item == "1", sources: 0 })
+    };
+    let numbered = lines.enumerate();
+    numbered.map(|(n, line)| row(line).ok_or_else(|| format!("line {}: `{line}` is no row, rank and 0 or 1", n + 2))).collect()
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::{Event, ItemId, Kind, Op, UserId};
 
-    fn stream(rows: usize) -> Stream {
+    pub fn stream(rows: usize) -> Stream {
         let event = |n: usize| Event {
             id: n as u64,
             user: UserId(n as u64 / 2),
@@ -131,5 +159,14 @@ mod tests {
         assert!((of.mrr10 - (1.0 + 1.0 / 3.0) / 5.0).abs() < 1e-12);
         assert_eq!((of.warm, of.new_item, of.deciles_hr10[0]), (2, 0.2, 1.0));
         assert_eq!(measure(&stream(100), &ranked, 0.1, 0.3).tested, 0);
+    }
+
+    #[test]
+    fn a_table_comes_back_as_it_was_and_a_bad_line_is_named() {
+        let ranked = [(3, Some(7), false), (9, None, true)];
+        let ranked = ranked.map(|(row, rank, new_item)| Ranked { row, rank, new_item, sources: 0 });
+        assert_eq!(parse(&table(&ranked)), Ok(ranked.to_vec()));
+        assert!(parse("row,rank,new_item\n3,7,0\n4,x,0\n").expect_err("no rank").starts_with("line 3: `4,x,0`"));
+        assert!(parse("row,rank\n3,7\n").expect_err("a column is missing").contains("--ranks"));
     }
 }

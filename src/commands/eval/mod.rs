@@ -10,17 +10,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::model::{ItemId, Ranker};
+use crate::model::Ranker;
 use crate::scoring::factors::Settings;
 
+mod against;
 mod drive;
 mod kernel;
 mod metrics;
+mod planted;
 mod report;
 mod split;
 mod stream;
 
+use against::Against;
 use drive::Drive;
+use metrics::Ranked;
+use planted::Truth;
 use split::{By, Split};
 use stream::Stream;
 
@@ -39,44 +44,10 @@ pub enum How {
     Prequential(Prequential),
     /// The first four fifths are learned, then everything is frozen and every user is ranked once against what they took later
     Static(Static),
+    /// As prequential, over a generated stream: how much is found of what its maker planted in it, by truth.json
+    Planted(Planted),
     /// The factorisation by itself, to convergence, on the learned part of the static protocol
     Kernel(Kernel),
-}
-
-/// Arguments of `overdrive eval prequential`.
-#[derive(Debug, Parser)]
-pub struct Prequential {
-    /// A folder with events.parquet or .jsonl, and items.* where there are any
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Whose rules to read it by: ml-latest-small, movietweetings, online-retail, kuairand, synth; left out, the folder's name
-    #[arg(long)]
-    pub dataset: Option<String>,
-    /// How late the engine hears of an event, in time of the stream
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
-    pub lag: Duration,
-    /// What ranks: blend, factors, popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
-    /// 8 is a plain count)
-    #[arg(long, default_value = "blend", value_parser = ranker)]
-    pub by: Ranker,
-    /// Only the first rows of the stream
-    #[arg(long)]
-    pub limit: Option<usize>,
-    /// Without what the catalogue says: users, items and times only
-    #[arg(long)]
-    pub bare: bool,
-    /// Worker threads; the ranks are the same for any number
-    #[arg(long, default_value_t = 1)]
-    pub workers: usize,
-    /// Write the rank of every tested row here
-    #[arg(long, value_name = "FILE")]
-    pub ranks: Option<PathBuf>,
-    /// Write a page with plots here
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// One object on the standard output and nothing else
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// What every protocol asks.
@@ -91,20 +62,19 @@ pub struct Recorded {
     /// Only the first rows of the stream
     #[arg(long)]
     pub limit: Option<usize>,
+    /// Write a page with plots here
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// One object on the standard output and nothing else
     #[arg(long)]
     pub json: bool,
 }
 
-/// Arguments of `overdrive eval static`.
+/// What the protocols ask that drive the dataflow.
 #[derive(Debug, Parser)]
-pub struct Static {
-    #[command(flatten)]
-    pub of: Recorded,
-    /// What is cut in five: time or user; left out, as the protocol has it for the data set
-    #[arg(long, value_parser = cut)]
-    pub split: Option<By>,
-    /// What ranks: blend, factors, popularity:RUNG or nearness:RUNG
+pub struct Driven {
+    /// What ranks: blend, factors, next, popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
+    /// 8 is a plain count)
     #[arg(long, default_value = "blend", value_parser = ranker)]
     pub by: Ranker,
     /// Without what the catalogue says: users, items and times only
@@ -113,6 +83,45 @@ pub struct Static {
     /// Worker threads; the ranks are the same for any number
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+}
+
+/// Arguments of `overdrive eval prequential`.
+#[derive(Debug, Parser)]
+pub struct Prequential {
+    #[command(flatten)]
+    pub of: Recorded,
+    #[command(flatten)]
+    pub driven: Driven,
+    /// How late the engine hears of an event, in time of the stream
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub lag: Duration,
+    /// Write the rank of every tested row here
+    #[arg(long, value_name = "FILE")]
+    pub ranks: Option<PathBuf>,
+    /// Compare with the ranks another run wrote: its figures by tenths of the stream, and how far ahead this one is beyond chance
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+}
+
+/// Arguments of `overdrive eval static`.
+#[derive(Debug, Parser)]
+pub struct Static {
+    #[command(flatten)]
+    pub of: Recorded,
+    #[command(flatten)]
+    pub driven: Driven,
+    /// What is cut in five: time or user; left out, as the protocol has it for the data set
+    #[arg(long, value_parser = cut)]
+    pub split: Option<By>,
+}
+
+/// Arguments of `overdrive eval planted`.
+#[derive(Debug, Parser)]
+pub struct Planted {
+    #[command(flatten)]
+    pub of: Recorded,
+    #[command(flatten)]
+    pub driven: Driven,
 }
 
 /// Arguments of `overdrive eval kernel`.
@@ -149,9 +158,10 @@ fn ranker(text: &str) -> Result<Ranker, String> {
     match text.split_once(':') {
         None if text == "blend" => Ok(Ranker::Blend),
         None if text == "factors" => Ok(Ranker::Factors),
+        None if text == "next" => Ok(Ranker::Next),
         Some(("popularity", at)) => rung(at).map(Ranker::Popularity),
         Some(("nearness", at)) => rung(at).map(Ranker::Nearness),
-        _ => Err(format!("`{text}` ranks nothing; write blend, factors, popularity:4 or nearness:4")),
+        _ => Err(format!("`{text}` ranks nothing; write blend, factors, next, popularity:4 or nearness:4")),
     }
 }
 
@@ -160,60 +170,124 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     match args.how {
         How::Prequential(args) => prequential(&args, config),
         How::Static(args) => frozen(&args, config),
+        How::Planted(args) => planted(&args, config),
         How::Kernel(args) => kernel(&args, config),
     }
 }
 
 fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
-    let name = named(&args.data, args.dataset.as_deref());
-    let stream = Stream::read(&args.data, &name, args.limit, !args.bare)?;
+    let other = args.against.as_ref().map(|file| Ok::<_, String>((file, written(file)?))).transpose()?;
+    let (name, stream) = read(&args.of, !args.driven.bare)?;
     let began = Instant::now();
-    let drive = Drive { by: args.by, lag: args.lag.as_millis() as i64, workers: args.workers, quiet: args.json };
-    let ranked = drive.run(&stream, &config.recommend)?;
+    let ranked = drive(&args.of, &args.driven, args.lag).run(&stream, &config.recommend)?;
     let seconds = began.elapsed().as_secs_f64();
     let measured = metrics::measure(&stream, &ranked, 0.3, 1.0);
+    if measured.tested == 0 {
+        return Err(format!("{}: no row from 30 % on is the first of its user and item; give more rows", args.of.data.display()));
+    }
     let tuning = metrics::measure(&stream, &ranked, 0.1, 0.3);
+    let against = match other {
+        None => None,
+        Some((file, other)) => {
+            let compared = against::against(&stream, &measured, &ranked, &other);
+            Some(compared.map_err(|e| format!("{}: {e}", file.display()))?)
+        }
+    };
     if let Some(file) = &args.ranks {
         write(file, &metrics::table(&ranked))?;
     }
     let whole = json!({
-        "protocol": "prequential", "data": name, "by": format!("{:?}", args.by), "lag_ms": args.lag.as_millis() as u64,
-        "content": !args.bare, "workers": args.workers, "rows": stream.rows.len(), "reported": measured, "tuning_ndcg10": tuning.ndcg10,
-        "hits_by_source": metrics::by_source(&stream, &ranked), "seconds": seconds,
-        "micros_per_row": seconds * 1e6 / stream.rows.len().max(1) as f64,
+        "protocol": "prequential", "data": name, "by": format!("{:?}", args.driven.by), "lag_ms": args.lag.as_millis() as u64,
+        "content": !args.driven.bare, "workers": args.driven.workers, "rows": stream.rows.len(), "reported": measured,
+        "against": against, "tuning_ndcg10": tuning.ndcg10, "hits_by_source": metrics::by_source(&stream, &ranked), "seconds": seconds,
+        "micros_per_row": seconds * 1e6 / stream.rows.len() as f64,
     });
-    if let Some(file) = &args.html {
-        write(file, &report::page(&whole))?;
-    }
-    if args.json { super::say(&format!("{whole}\n")) } else { super::say(&told(&name, &measured, seconds)) }
+    tell(&args.of, &whole, &told(&name, &measured, against.as_ref(), seconds))
 }
 
-/// The data set a folder holds.
-fn named(data: &Path, dataset: Option<&str>) -> String {
-    let folder = || data.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    dataset.map_or_else(folder, String::from)
+/// The ranks of another run.
+fn written(file: &Path) -> Result<Vec<Ranked>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+    metrics::parse(&text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// A recorded stream, cut in two, and its name.
-fn cut_in_two(of: &Recorded, by: Option<By>, described: bool) -> Result<(String, Split), String> {
-    let name = named(&of.data, of.dataset.as_deref());
+/// The data set a folder holds; `.` has the name of the folder one is in.
+fn named(of: &Recorded) -> String {
+    let folder = std::path::absolute(&of.data).ok().and_then(|whole| Some(whole.file_name()?.to_string_lossy().into_owned()));
+    of.dataset.clone().or(folder).unwrap_or_default()
+}
+
+/// A recorded stream and the name of its data set.
+fn read(of: &Recorded, described: bool) -> Result<(String, Stream), String> {
+    let name = named(of);
     let stream = Stream::read(&of.data, &name, of.limit, described)?;
+    if stream.rows.is_empty() {
+        let folder = of.data.display();
+        return Err(format!(
+            "{folder}: no row counts by the rules of `{name}`; name the data set whose rules to read it by with --dataset"
+        ));
+    }
+    Ok((name, stream))
+}
+
+/// The same, cut in two.
+fn cut_in_two(of: &Recorded, by: Option<By>, described: bool) -> Result<(String, Split), String> {
+    let (name, stream) = read(of, described)?;
     let split = Split::new(&stream, by.unwrap_or(By::of(&name)));
+    if split.asked.is_empty() {
+        let folder = of.data.display();
+        return Err(format!(
+            "{folder}: nobody of the first four fifths takes a known item in the last; give more rows or another --split"
+        ));
+    }
     Ok((name, split))
 }
 
+fn drive(of: &Recorded, driven: &Driven, lag: Duration) -> Drive {
+    Drive { by: driven.by, lag: lag.as_millis() as i64, workers: driven.workers, quiet: of.json }
+}
+
 fn frozen(args: &Static, config: &Config) -> Result<(), String> {
-    let (name, split) = cut_in_two(&args.of, args.split, !args.bare)?;
+    let (name, split) = cut_in_two(&args.of, args.split, !args.driven.bare)?;
     let began = Instant::now();
-    let drive = Drive { by: args.by, lag: 0, workers: args.workers, quiet: args.of.json };
-    let rankings = drive.rank_at_the_end(&split, &config.recommend)?;
-    let nothing: Vec<ItemId> = Vec::new();
-    let measured = split.measure(|place| rankings.get(&split.users[place]).unwrap_or(&nothing).as_slice());
+    let rankings = drive(&args.of, &args.driven, Duration::ZERO).rank_at_the_end(&split, &config.recommend)?;
+    let ranking = |place: usize| rankings.get(&split.users[place]).map(Vec::as_slice).unwrap_or_default();
+    let measured = split.measure(ranking);
     let whole = json!({
-        "protocol": "static", "data": name, "by": format!("{:?}", args.by), "content": !args.bare, "workers": args.workers,
-        "learned_rows": split.learned.rows.len(), "reported": measured, "seconds": began.elapsed().as_secs_f64(),
+        "protocol": "static", "data": name, "by": format!("{:?}", args.driven.by), "content": !args.driven.bare,
+        "workers": args.driven.workers, "learned_rows": split.learned.rows.len(), "reported": measured,
+        "hits_by_source": split.by_source(ranking), "seconds": began.elapsed().as_secs_f64(),
     });
-    tell(&args.of, &whole, &measured)
+    tell(&args.of, &whole, &told_of_split(&whole, &measured))
+}
+
+fn planted(args: &Planted, config: &Config) -> Result<(), String> {
+    let truth = Truth::read(&args.of.data)?;
+    let (name, stream) = read(&args.of, !args.driven.bare)?;
+    let began = Instant::now();
+    let items = planted::sought(&stream, &truth);
+    let drive = drive(&args.of, &args.driven, Duration::ZERO);
+    let (ranked, after) = drive.run_then_ask(&stream, &items, &config.recommend)?;
+    let found = planted::found(&stream, &ranked, &truth, &after);
+    let whole = json!({
+        "protocol": "planted", "data": name, "by": format!("{:?}", args.driven.by), "content": !args.driven.bare,
+        "workers": args.driven.workers, "rows": stream.rows.len(), "reported": found, "seconds": began.elapsed().as_secs_f64(),
+    });
+    let words = format!(
+        "{name}: companions of {} items, precision@5 {:.3}\n\
+         HR@10 of {} users before their taste broke {:.3}; rows 1 to 5 after {:.3}, 6 to 10 {:.3}, 11 to 20 {:.3}: {:.3} of before, \
+         {:.3} beside others\n",
+        found.items,
+        found.companions_precision5,
+        found.changed.users,
+        found.changed.before,
+        found.changed.first_5,
+        found.changed.next_5,
+        found.changed.next_10,
+        found.regained,
+        found.regained_beside_others,
+    );
+    tell(&args.of, &whole, &words)
 }
 
 fn kernel(args: &Kernel, config: &Config) -> Result<(), String> {
@@ -224,19 +298,24 @@ fn kernel(args: &Kernel, config: &Config) -> Result<(), String> {
     let converged = kernel::converge(&split, Settings { alpha: alpha as f32, reg: reg as f32 }, args.sweeps);
     let measured = split.measure(|place| converged.rankings[place].as_slice());
     let whole = json!({
-        "protocol": "kernel", "data": name, "alpha": alpha, "reg": reg, "sweeps": converged.sweeps, "loss": converged.loss,
-        "reported": measured, "seconds": began.elapsed().as_secs_f64(),
+        "protocol": "kernel", "data": name, "by": "the factorisation by itself", "alpha": alpha, "reg": reg,
+        "sweeps": converged.sweeps, "loss": converged.loss, "reported": measured, "seconds": began.elapsed().as_secs_f64(),
     });
-    tell(&args.of, &whole, &measured)
+    tell(&args.of, &whole, &told_of_split(&whole, &measured))
 }
 
-fn tell(of: &Recorded, whole: &serde_json::Value, measured: &split::Measured) -> Result<(), String> {
-    if of.json {
-        return super::say(&format!("{whole}\n"));
+/// Writes the page that was asked for, and says the whole of a run, or `words` of it.
+fn tell(of: &Recorded, whole: &serde_json::Value, words: &str) -> Result<(), String> {
+    if let Some(file) = &of.html {
+        write(file, &report::page(whole))?;
     }
+    if of.json { super::say(&format!("{whole}\n")) } else { super::say(words) }
+}
+
+fn told_of_split(whole: &serde_json::Value, measured: &split::Measured) -> String {
     let loss =
         whole["loss"].as_f64().map(|loss| format!("loss {loss:.6} after {} sweeps\n", whole["sweeps"])).unwrap_or_default();
-    super::say(&format!(
+    format!(
         "{}: {} users ranked, {:.1} s\n{loss}NDCG@100 {:.4}  NDCG@10 {:.4}  HR@10 {:.4}  recall@20 {:.4}  coverage@20 {:.4}\n",
         whole["data"].as_str().unwrap_or_default(),
         measured.users,
@@ -246,14 +325,14 @@ fn tell(of: &Recorded, whole: &serde_json::Value, measured: &split::Measured) ->
         measured.hr10,
         measured.recall20,
         measured.coverage20,
-    ))
+    )
 }
 
 fn write(file: &Path, text: &str) -> Result<(), String> {
     std::fs::write(file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))
 }
 
-fn told(name: &str, of: &metrics::Measured, seconds: f64) -> String {
+fn told(name: &str, of: &metrics::Measured, against: Option<&Against>, seconds: f64) -> String {
     let mut text = format!("{name}: {} rows tested in {seconds:.1} s\n", of.tested);
     let _infallible = writeln!(
         text,
@@ -266,5 +345,14 @@ fn told(name: &str, of: &metrics::Measured, seconds: f64) -> String {
         of.warm_ndcg10, of.new_item, of.new_user
     );
     let _infallible = writeln!(text, "HR@10 along the stream: {:.3?}", of.deciles_hr10);
+    if let Some(other) = against {
+        let [least, most] = other.ahead_ndcg10_95;
+        let _infallible = writeln!(
+            text,
+            "the other: NDCG@10 {:.4}, this one {:+.4} ({least:+.4} to {most:+.4} in 95 of 100 draws of users)\n\
+             HR@10 of the other along the stream: {:.3?}; this one is behind in the tenths from {:?} %",
+            other.ndcg10, other.ahead_ndcg10, other.deciles_hr10, other.tenths_behind
+        );
+    }
     text
 }

@@ -1,5 +1,5 @@
-//! A page that shows a measurement: its figures, HR@10 along the stream, and where the hits came from. One file, no script, nothing
-//! loaded from elsewhere. Pure.
+//! A page that shows a measurement: its figures, how they lie along the stream or among users, and where the hits came from. One file,
+//! no script, nothing loaded from elsewhere. Pure.
 
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -10,15 +10,29 @@ pub fn page(run: &Value) -> String {
     let text = |key: &str| escaped(run[key].as_str().unwrap_or_default());
     let _infallible = writeln!(page, "<h1>{} · {} · {}</h1>", text("data"), text("protocol"), text("by"));
     let _infallible = writeln!(page, "<table>{}</table>", figures(run));
-    let deciles = run["reported"]["deciles_hr10"].as_array().cloned().unwrap_or_default();
-    let along = deciles.iter().enumerate().map(|(i, x)| (format!("{}0 %", i + 3), x.as_f64().unwrap_or(0.0)));
-    let _infallible = writeln!(page, "<h2>HR@10 along the stream</h2>\n{}", bars(&along.collect::<Vec<_>>()));
-    let sources = run["hits_by_source"].as_object().cloned().unwrap_or_default();
-    let of = sources.iter().map(|(source, share)| (source.clone(), share.as_f64().unwrap_or(0.0)));
-    let _infallible =
-        writeln!(page, "<h2>Sources that had the hit among their candidates</h2>\n{}", bars(&of.collect::<Vec<_>>()));
+    for (title, values) in plots(run).into_iter().filter(|(_, values)| !values.is_empty()) {
+        let _infallible = writeln!(page, "<h2>{title}</h2>\n{}", bars(&values));
+    }
     page.push_str("</body></html>\n");
     page
+}
+
+/// A title and what stands under it: nothing where the protocol does not measure it.
+type Plot = (&'static str, Vec<(String, f64)>);
+
+fn plots(run: &Value) -> [Plot; 4] {
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let list = |of: &'static str, key: &str| run[of][key].as_array().into_iter().flatten();
+    let along = |of| list(of, "deciles_hr10").enumerate().map(|(i, x)| (format!("{}0 %", i + 3), number(x))).collect();
+    let by_taken =
+        list("reported", "ndcg100_by_taken").map(|of| (of[0].as_str().unwrap_or_default().to_string(), number(&of[1])));
+    let sources = run["hits_by_source"].as_object().into_iter().flatten().map(|(source, share)| (source.clone(), number(share)));
+    [
+        ("HR@10 along the stream", along("reported")),
+        ("HR@10 of the other along the stream", along("against")),
+        ("NDCG@100 by how many items users had taken", by_taken.collect()),
+        ("Sources that had the hit among their candidates", sources.collect()),
+    ]
 }
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>overdrive eval</title><style>\

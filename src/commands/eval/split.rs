@@ -6,9 +6,16 @@
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::metrics::share_by_source;
 use super::stream::Stream;
 use crate::model::{ItemId, UserId};
 use crate::scoring::factors::Matrix;
+
+/// An item of a ranking, with the sources it came from, bit by bit.
+pub type Shown = (ItemId, u16);
+
+/// How long a ranking is.
+pub const RANKED: usize = 100;
 
 /// What is cut in five.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +76,12 @@ impl Split {
     }
 
     /// How good rankings are: those of the users who are asked about, best first, without what they had taken.
-    pub fn measure<'a>(&self, ranking: impl Fn(usize) -> &'a [ItemId]) -> Measured {
+    pub fn measure<'a>(&self, ranking: impl Fn(usize) -> &'a [Shown]) -> Measured {
         let mut of = Measured { users: self.asked.len(), items: self.items.len(), ..Measured::default() };
-        let mut covered: BTreeSet<ItemId> = BTreeSet::new();
+        let (mut covered, mut gains): (BTreeSet<ItemId>, Vec<(usize, f64)>) = Default::default();
         for (user, targets) in &self.asked {
             let ranked = ranking(*user);
-            let hit = |place: usize| ranked.get(place).is_some_and(|item| targets.contains(item));
+            let hit = |place: usize| ranked.get(place).is_some_and(|(item, _)| targets.contains(item));
             let recall = |k: usize| (0..k).filter(|place| hit(*place)).count() as f64 / k.min(targets.len()) as f64;
             let gain = |k: usize| {
                 let found: f64 = (0..k).filter(|place| hit(*place)).map(discount).sum();
@@ -85,15 +92,42 @@ impl Split {
             of.recall50 += recall(50);
             of.recall100 += recall(100);
             of.ndcg10 += gain(10);
-            of.ndcg100 += gain(100);
             of.hr10 += f64::from(u8::from((0..10).any(hit)));
-            covered.extend(ranked.iter().take(20));
+            gains.push((self.matrix.users[*user].len(), gain(100)));
+            covered.extend(ranked.iter().take(20).map(|(item, _)| *item));
         }
-        let means = [&mut of.recall20, &mut of.recall50, &mut of.recall100, &mut of.ndcg10, &mut of.ndcg100, &mut of.hr10];
+        let means = [&mut of.recall20, &mut of.recall50, &mut of.recall100, &mut of.ndcg10, &mut of.hr10];
         means.into_iter().for_each(|sum| *sum /= self.asked.len().max(1) as f64);
+        of.ndcg100 = mean(gains.iter().map(|(_, gain)| *gain)).unwrap_or_default();
         of.coverage20 = covered.len() as f64 / self.items.len().max(1) as f64;
+        of.ndcg100_by_taken = by_taken(&gains);
         of
     }
+
+    /// Of the targets within twenty places: what share each source had among its candidates.
+    pub fn by_source<'a>(&'a self, ranking: impl Fn(usize) -> &'a [Shown]) -> BTreeMap<&'static str, f64> {
+        let hits = |(user, targets): (&usize, &'a BTreeSet<ItemId>)| {
+            let best = ranking(*user).iter().take(20);
+            best.filter(|(item, _)| targets.contains(item)).map(|(_, sources)| *sources).collect::<Vec<_>>()
+        };
+        share_by_source(&self.asked.iter().flat_map(hits).collect::<Vec<_>>())
+    }
+}
+
+/// The mean gain of users by how many items they had taken; nothing for numbers nobody has.
+fn by_taken(gains: &[(usize, f64)]) -> Vec<(&'static str, f64)> {
+    let of = |(name, taken): (&'static str, std::ops::Range<usize>)| {
+        Some((name, mean(gains.iter().filter(|(n, _)| taken.contains(n)).map(|(_, gain)| *gain))?))
+    };
+    [("1 to 4", 0..5), ("5 to 19", 5..20), ("20 to 99", 20..100), ("100 and more", 100..usize::MAX)]
+        .into_iter()
+        .filter_map(of)
+        .collect()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), x| (sum + x, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 fn numbered<T>(all: &mut Vec<T>, one: T) -> u32 {
@@ -133,6 +167,8 @@ pub struct Measured {
     pub ndcg100: f64,
     pub hr10: f64,
     pub coverage20: f64,
+    /// By how many items the users had taken.
+    pub ndcg100_by_taken: Vec<(&'static str, f64)>,
 }
 
 #[cfg(test)]
@@ -176,10 +212,13 @@ mod tests {
         let rows: Vec<(u64, u64)> = [(2, 9)].into_iter().chain((0..15).map(|i| (1, i))).chain((0..4).map(|i| (2, i))).collect();
         let split = Split::new(&stream(&rows), By::Time);
         assert_eq!(split.asked[&0].len(), 4);
-        let ranking = [0, 7, 2, 8, 5].map(ItemId);
+        let ranking = [(0, 1), (7, 1), (2, 3), (8, 0), (5, 2)].map(|(item, sources)| (ItemId(item), sources));
         let of = split.measure(|_| &ranking);
         assert_eq!((of.recall20, of.hr10, of.users, of.targets), (0.5, 1.0, 1, 4));
         let (found, all) = (1.0 + 0.5, 1.0 + discount(1) + 0.5 + discount(3));
         assert!((of.ndcg100 - found / all).abs() < 1e-12 && (of.coverage20 - 5.0 / 15.0).abs() < 1e-12);
+        assert_eq!(of.ndcg100_by_taken, [("1 to 4", of.ndcg100)], "user 2 had taken one item");
+        let shares = split.by_source(|_| &ranking);
+        assert_eq!((shares["pop_10m"], shares["pop_40m"], shares["pop_3h"]), (1.0, 0.5, 0.0));
     }
 }

@@ -97,7 +97,8 @@ impl<'de> Deserialize<'de> for Vector {
     }
 }
 
-/// The sum of `v v^T` over vectors, right of the diagonal. Every number in it is a multiple of 2^-30, and exact up to 8 million.
+/// The sum of `v v^T` over vectors, right of the diagonal. Every number in it is a multiple of 2^-30, and exact up to 8 million; see
+/// [`Gram::LIMIT`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gram(Box<[[f64; DIMENSIONS]; DIMENSIONS]>);
 
@@ -108,6 +109,10 @@ impl Default for Gram {
 }
 
 impl Gram {
+    /// What no sum of squares may exceed: 4 million users (or items) of whom one number of the vector is 1. A double holds multiples of
+    /// 2^-30 up to twice as much, so while some vectors are exchanged for others, no sum between the old and the new one is rounded.
+    pub const LIMIT: f64 = (1 << 22) as f64;
+
     /// Of vectors.
     pub fn of<'a>(vectors: impl IntoIterator<Item = &'a Vector>) -> Self {
         let mut gram = Self::default();
@@ -128,6 +133,17 @@ impl Gram {
     /// Adds another sum.
     pub fn sum(&mut self, other: &Self) {
         self.0.as_flattened_mut().iter_mut().zip(other.0.as_flattened()).for_each(|(sum, x)| *sum += x);
+    }
+
+    /// Panics where sums are so large that they may have been rounded: every worker would then go on with other bits.
+    pub(crate) fn must_be_exact(&self) {
+        let most = (0..DIMENSIONS).map(|i| self.0[i][i]).fold(0.0, f64::max);
+        let limit = Self::LIMIT;
+        assert!(
+            most <= limit,
+            "factors: the squares of one number of all vectors sum to {most:.0}, above {limit:.0} sums are no longer exact; \
+             raise factors.reg, which makes vectors shorter, or set factors.enabled = false"
+        );
     }
 
     /// Whether it is the sum of nothing.
@@ -189,6 +205,23 @@ mod tests {
         assert!((one.squares(&Gram::of(&vectors)) / dots - 1.0).abs() < 1e-5);
         left.iter().for_each(|v| one.remove(v));
         assert!(one.is_zero());
+    }
+
+    /// The longest vectors there are: more of them than the limit holds are refused, though a double would hold as many again.
+    #[test]
+    #[should_panic(expected = "above 4194304 sums are no longer exact; raise factors.reg")]
+    fn sums_that_may_be_rounded_are_refused() {
+        let (long, settings) = (Vector([16.0; DIMENSIONS]), Settings { alpha: 8.0, reg: 20.0 });
+        let mut gram = Gram::of(std::iter::repeat_n(&long, (Gram::LIMIT / 256.0) as usize));
+        let _at_the_limit = Base::new(&gram, &settings);
+        let small = Vector([UNIT; DIMENSIONS]);
+        gram.add(&small);
+        let other = gram.clone();
+        gram.remove(&long);
+        gram.sum(&other);
+        (0..2).for_each(|_| gram.remove(&small));
+        assert_eq!(gram.lengths(), 64.0 * (2.0 * Gram::LIMIT - 256.0), "below twice the limit nothing is rounded");
+        let _beyond = Base::new(&gram, &settings);
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub struct Base {
 }
 
 impl Base {
-    /// Of the sum over the other side.
+    /// Of the sum over the other side. Panics beyond [`Gram::LIMIT`].
     pub fn new(gram: &Gram, settings: &Settings) -> Self {
+        gram.must_be_exact();
         let mut rows = Box::new([[0.0; DIMENSIONS]; DIMENSIONS]);
         for (row, sums) in rows.iter_mut().zip(gram.0.iter()) {
             row.iter_mut().zip(sums).for_each(|(x, sum)| *x = *sum as f32);

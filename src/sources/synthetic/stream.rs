@@ -87,6 +87,8 @@ pub struct Events<'w> {
     last_at: Millis,
     numbered: u64,
     counts: Counts,
+    /// Whose taste broke, at each break so far.
+    changed: Vec<Vec<u32>>,
 }
 
 impl<'w> Events<'w> {
@@ -118,6 +120,7 @@ impl<'w> Events<'w> {
             last_at: Millis::MIN,
             numbered: 0,
             counts: Counts::default(),
+            changed: Vec::new(),
             world,
         };
         events.enter(0);
@@ -127,6 +130,11 @@ impl<'w> Events<'w> {
     /// What was drawn so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Whose taste broke, at each break so far; ascending.
+    pub fn changed(&self) -> &[Vec<u32>] {
+        &self.changed
     }
 
     /// What the best possible ranking scored on the sample so far.
@@ -156,13 +164,16 @@ impl<'w> Events<'w> {
     fn drift(&mut self, slice: usize) {
         let params = &self.world.params;
         if params.break_slices().contains(&slice) {
-            self.draw_tastes(0.25, 1.0);
+            let changed = self.draw_tastes(0.25, 1.0);
+            self.changed.push(changed);
         }
         self.draw_tastes((SLICE / (params.drift_h * 3600.0)).min(1.0), 0.2);
     }
 
-    /// Each user with chance `chance` takes `share` of a taste drawn anew. Skips from one to the next without asking the others.
-    fn draw_tastes(&mut self, chance: f64, share: f32) {
+    /// Each user with chance `chance` takes `share` of a taste drawn anew. Skips from one to the next without asking the others. Yields
+    /// who they were.
+    fn draw_tastes(&mut self, chance: f64, share: f32) -> Vec<u32> {
+        let mut drawn = Vec::new();
         let categories = self.world.params.categories as usize;
         let mut fresh = vec![0.0; categories];
         let rate = -libm::log1p(-chance.min(1.0 - 1e-12));
@@ -171,8 +182,10 @@ impl<'w> Events<'w> {
             self.drift.dirichlet(TASTE_ALPHA, &mut fresh);
             let taste = &mut self.taste[user * categories..][..categories];
             taste.iter_mut().zip(&fresh).for_each(|(old, new)| *old += share * (new - *old));
+            drawn.push(user as u32);
             user = user.saturating_add(1 + (self.drift.exponential() / rate) as usize);
         }
+        drawn
     }
 
     /// A user acts: the records of it wait, last first.
@@ -402,7 +415,27 @@ fn rhythm(slice: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::synthetic::Params;
+    use crate::sources::synthetic::{BREAKS, Params};
+
+    /// At a break a quarter of the users take a taste that has nothing of their old one; the others keep theirs.
+    #[test]
+    fn who_changed_is_who_has_another_taste() {
+        let params = Params { drift_h: 1e9, ..Params::sized(20_000, 400, 60) };
+        let categories = params.categories as usize;
+        let world = World::new(params).expect("sizes that make a world");
+        let mut events = world.events();
+        for broken in 0..BREAKS.len() {
+            let mut before = events.taste.clone();
+            while events.changed().len() == broken {
+                before.copy_from_slice(&events.taste);
+                events.next().expect("there is a break to come");
+            }
+            let tastes = before.chunks(categories).zip(events.taste.chunks(categories));
+            let other: Vec<u32> = tastes.enumerate().filter(|(_, (a, b))| a != b).map(|(user, _)| user as u32).collect();
+            assert_eq!(events.changed()[broken], other);
+            assert!((60..140).contains(&other.len()), "{} of 400", other.len());
+        }
+    }
 
     /// Draws many items for one user at one moment, and compares how often each came with what the oracle says.
     #[test]
