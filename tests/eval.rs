@@ -285,8 +285,8 @@ fn by_the_textbook(rows: &[BTreeSet<usize>], items: usize, alpha: f64, reg: f64)
             }
             for k in 0..K {
                 let pivot = a[k];
-                for (i, line) in a.iter_mut().enumerate().filter(|(i, _)| *i != k) {
-                    let by = if i == k { 0.0 } else { line[k] / pivot[k] };
+                for (_, line) in a.iter_mut().enumerate().filter(|(i, _)| *i != k) {
+                    let by = line[k] / pivot[k];
                     (k..=K).for_each(|j| line[j] -= by * pivot[j]);
                 }
             }

@@ -1,5 +1,6 @@
 //! The published layout, `schemas/redis.md`, in both directions: keys, slates, neighbours, features, interests and the mark of
-//! what is applied. Pure. What is written here is read back equal, and the bytes change only together with a version number.
+//! what is applied. Pure. What is written here is read back equal, and the bytes of binary values change only together with a version
+//! number.
 
 use prost::Message;
 use std::borrow::Cow;
@@ -383,16 +384,11 @@ const BYTES: u8 = 2;
 /// What messages are put into.
 trait Bytes {
     fn put(&mut self, byte: u8);
-    fn put_all(&mut self, bytes: &[u8]);
 }
 
 impl Bytes for Vec<u8> {
     fn put(&mut self, byte: u8) {
         self.push(byte);
-    }
-
-    fn put_all(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
     }
 }
 
@@ -414,10 +410,6 @@ impl Bytes for Few {
         self.room[self.len] = byte;
         self.len += 1;
     }
-
-    fn put_all(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.put(*byte));
-    }
 }
 
 /// What comes before `length` bytes.
@@ -426,13 +418,13 @@ fn put_begin(into: &mut impl Bytes, field: u8, length: usize) {
     put_varint(into, length as u64);
 }
 
-fn put_bytes(into: &mut impl Bytes, field: u8, bytes: &[u8]) {
+fn put_bytes(into: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     put_begin(into, field, bytes.len());
-    into.put_all(bytes);
+    into.extend_from_slice(bytes);
 }
 
 /// proto3 leaves out what is empty …
-fn put_text(into: &mut impl Bytes, field: u8, text: &str) {
+fn put_text(into: &mut Vec<u8>, field: u8, text: &str) {
     if !text.is_empty() {
         put_bytes(into, field, text.as_bytes());
     }
@@ -772,6 +764,14 @@ mod tests {
 
     fn map(fields: Fields) -> BTreeMap<String, String> {
         as_map(&fields)
+    }
+
+    #[test]
+    fn fractions_are_the_shortest_that_read_back() {
+        let written = [1.0, 0.1, 0.00005, 1e-7, -2.5, 1e15, 1e16].map(decimal);
+        assert_eq!(written, ["1.0", "0.1", "0.00005", "1e-7", "-2.5", "1000000000000000.0", "1e+16"]);
+        assert_eq!(join([1.5, 0.0].into_iter(), put_decimal), "1.5,0.0");
+        assert!(written.iter().all(|text| text.parse::<f64>().is_ok()));
     }
 
     fn slate_of(ids: &[String], scores: &[i32], terms: [u16; 5]) -> proto::Slate {

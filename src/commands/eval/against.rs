@@ -15,7 +15,7 @@ use crate::model::UserId;
 pub struct Against {
     pub ndcg10: f64,
     pub hr10: f64,
-    /// HR@10 of each tenth of the stream from the third on.
+    /// HR@10 of each tenth of the stream from 30 % on.
     pub deciles_hr10: Vec<f64>,
     /// By how much NDCG@10 here is above the other's.
     pub ahead_ndcg10: f64,

@@ -36,7 +36,7 @@ pub struct Measured {
     pub new_item: f64,
     pub new_user: f64,
     pub candidates_hit: f64,
-    /// HR@10 of each tenth of the stream from the third on.
+    /// HR@10 of each tenth of the stream from 30 % on.
     pub deciles_hr10: Vec<f64>,
 }
 
@@ -45,7 +45,7 @@ pub fn measure(stream: &Stream, ranked: &[Ranked], from: f64, to: f64) -> Measur
     let all: Vec<&Ranked> = between(stream, ranked, from, to).collect();
     let warm: Vec<&Ranked> = all.iter().copied().filter(|r| !r.new_item && !stream.rows[r.row].new_user).collect();
     let decile = |tenth: i32| {
-        let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth) / 10.0 + 0.1);
+        let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth + 1) / 10.0);
         mean(&between(stream, ranked, from, to).collect::<Vec<_>>(), |r| r.hit(10))
     };
     Measured {
@@ -122,11 +122,14 @@ pub fn parse(text: &str) -> Result<Vec<Ranked>, String> {
     }
     let row = |line: &str| {
         let [row, rank, new_item]: [&str; 3] = line.split(',').collect::<Vec<_>>().try_into().ok()?;
-        let rank = if rank.is_empty() { None } else { Some(rank.parse().ok()?) };
-        Some(Ranked { row: row.parse().ok()?, rank, new_item: new_item == "1", sources: 0 })
+        let rank = if rank.is_empty() { None } else { Some(rank.parse().ok().filter(|rank| *rank > 0)?) };
+        let new_item = ["0", "1"].iter().position(|flag| *flag == new_item)? == 1;
+        Some(Ranked { row: row.parse().ok()?, rank, new_item, sources: 0 })
     };
     let numbered = lines.enumerate();
-    numbered.map(|(n, line)| row(line).ok_or_else(|| format!("line {}: `{line}` is no row, rank and 0 or 1", n + 2))).collect()
+    numbered
+        .map(|(n, line)| row(line).ok_or_else(|| format!("line {}: `{line}` is no row, rank from 1 on and 0 or 1", n + 2)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -166,7 +169,10 @@ pub(super) mod tests {
         let ranked = [(3, Some(7), false), (9, None, true)];
         let ranked = ranked.map(|(row, rank, new_item)| Ranked { row, rank, new_item, sources: 0 });
         assert_eq!(parse(&table(&ranked)), Ok(ranked.to_vec()));
-        assert!(parse("row,rank,new_item\n3,7,0\n4,x,0\n").expect_err("no rank").starts_with("line 3: `4,x,0`"));
+        for bad in ["4,x,0", "4,0,0", "4,1,true", "4,1"] {
+            let why = parse(&format!("row,rank,new_item\n3,7,0\n{bad}\n")).expect_err(bad);
+            assert!(why.starts_with(&format!("line 3: `{bad}`")), "{why}");
+        }
         assert!(parse("row,rank\n3,7\n").expect_err("a column is missing").contains("--ranks"));
     }
 }

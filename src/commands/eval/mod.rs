@@ -73,7 +73,7 @@ pub struct Recorded {
 /// What the protocols ask that drive the dataflow.
 #[derive(Debug, Parser)]
 pub struct Driven {
-    /// What ranks: blend, factors, next, popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
+    /// What ranks: blend, factors, next (what follows the last item oftener than chance), popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
     /// 8 is a plain count)
     #[arg(long, default_value = "blend", value_parser = ranker)]
     pub by: Ranker,
@@ -185,6 +185,9 @@ fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
     if measured.tested == 0 {
         return Err(format!("{}: no row from 30 % on is the first of its user and item; give more rows", args.of.data.display()));
     }
+    if let Some(file) = &args.ranks {
+        write(file, &metrics::table(&ranked))?;
+    }
     let tuning = metrics::measure(&stream, &ranked, 0.1, 0.3);
     let against = match other {
         None => None,
@@ -193,9 +196,6 @@ fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
             Some(compared.map_err(|e| format!("{}: {e}", file.display()))?)
         }
     };
-    if let Some(file) = &args.ranks {
-        write(file, &metrics::table(&ranked))?;
-    }
     let whole = json!({
         "protocol": "prequential", "data": name, "by": format!("{:?}", args.driven.by), "lag_ms": args.lag.as_millis() as u64,
         "content": !args.driven.bare, "workers": args.driven.workers, "rows": stream.rows.len(), "reported": measured,

@@ -32,7 +32,7 @@ impl Truth {
     }
 }
 
-/// Rows that were played at least so often have their companions looked for.
+/// Items that were played at least so often have their companions looked for.
 const PLAYS: usize = 200;
 /// How many of those that are said to follow an item are looked at.
 const LOOKED_AT: usize = 5;
@@ -83,12 +83,13 @@ pub fn found(stream: &Stream, ranked: &[Ranked], truth: &Truth, after: &BTreeMap
         |(item, shown): (&ItemId, &Vec<Shown>)| shown.iter().take(LOOKED_AT).filter(|(to, _)| planted[item].contains(to)).count();
     let all = (after.len() * LOOKED_AT).max(1) as f64;
     let (changed, others) = around_breaks(stream, ranked, truth);
-    let kept = |served: &Served| served.next_10 / served.before.max(f64::MIN_POSITIVE);
+    let share = |of: f64, whole: f64| if whole > 0.0 { of / whole } else { 0.0 };
+    let kept = |served: &Served| share(served.next_10, served.before);
     Found {
         items: after.len(),
         companions_precision5: after.iter().map(hits).sum::<usize>() as f64 / all,
         regained: kept(&changed),
-        regained_beside_others: kept(&changed) / kept(&others).max(f64::MIN_POSITIVE),
+        regained_beside_others: share(kept(&changed), kept(&others)),
         changed,
         others,
     }
