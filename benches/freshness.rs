@@ -1,5 +1,5 @@
 //! Freshness with real servers: from an event's acceptance by Kafka to its effect in Redis, at `RATE` events a second (5,000) for
-//! `SECONDS` (30), with two workers. Measured twice: by an outside client that appends an event of a user of its own and polls
+//! `SECONDS` (30), with two workers, after `WARM` seconds (25) in which the broker is compiled and the caches fill. Measured twice: by an outside client that appends an event of a user of its own and polls
 //! Redis until that user's slate is there, and by the engine's own histogram.
 //!
 //! Needs redis-server and the Kafka jars, as `make test` installs them.

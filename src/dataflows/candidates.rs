@@ -12,6 +12,7 @@ use super::trending::{List, Order};
 use crate::model::changes::Scope;
 use crate::model::kind::Weights;
 use crate::model::{ItemId, Kind};
+use crate::scoring::first::first;
 
 /// An item to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -114,12 +115,7 @@ impl Candidates {
             self.voices.iter().map(candidate).filter(|c| !c.card.is_empty() && filter.passes(c.item, c.card.gate.as_ref())),
         );
         let order = |a: &Candidate, b: &Candidate| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item));
-        let most = self.params.neighbours;
-        if found.len() > most && most > 0 {
-            found.select_nth_unstable_by(most - 1, order);
-        }
-        found.truncate(most);
-        found.sort_unstable_by(order);
+        *found = first(std::mem::take(found), self.params.neighbours, order);
         self.known.extend(found.iter().map(|candidate| candidate.item));
     }
 

@@ -19,6 +19,7 @@ use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, UserId};
 use crate::operators::link::{History, Limits};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::scoring::first::first;
 
 /// A link from the row of `a`: `diff` more users took `b` near it. With `a == b`: took `a` at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,14 +201,8 @@ fn share(both: u32, users: u32) -> i32 {
 
 /// The `kept` largest counts, ties by item.
 fn nearest(counts: &FxHashMap<ItemId, u32>, kept: usize) -> Vec<(ItemId, u32)> {
-    let mut all: Vec<(ItemId, u32)> = counts.iter().map(|(b, n)| (*b, *n)).collect();
-    let order = |a: &(ItemId, u32), b: &(ItemId, u32)| b.1.cmp(&a.1).then(a.0.cmp(&b.0));
-    if all.len() > kept {
-        all.select_nth_unstable_by(kept - 1, order);
-        all.truncate(kept);
-    }
-    all.sort_unstable_by(order);
-    all
+    let all = counts.iter().map(|(b, n)| (*b, *n)).collect();
+    first(all, kept, |a: &(ItemId, u32), b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)))
 }
 
 fn digest(users: u32, nearest: &[(ItemId, u32)]) -> u64 {

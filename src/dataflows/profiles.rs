@@ -10,6 +10,7 @@ use crate::model::catalogue::{Gate, User};
 use crate::model::changes::Interests;
 use crate::model::time::Millis;
 use crate::model::{ItemId, Kind, TokenId};
+use crate::scoring::first::first;
 
 /// One user.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -73,14 +74,8 @@ impl Profile {
             let ((_, at), kind) = (touch.positive?, touch.kind?);
             Some(Recent { item: *item, kind, at })
         };
-        let mut recent: Vec<Recent> = self.touches.iter().filter_map(positive).collect();
-        let order = |a: &Recent, b: &Recent| b.at.cmp(&a.at).then(a.item.cmp(&b.item));
-        if recent.len() > n && n > 0 {
-            recent.select_nth_unstable_by(n - 1, order);
-        }
-        recent.truncate(n);
-        recent.sort_unstable_by(order);
-        recent
+        let recent = self.touches.iter().filter_map(positive).collect();
+        first(recent, n, |a: &Recent, b| b.at.cmp(&a.at).then(a.item.cmp(&b.item)))
     }
 
     /// Where the user lives.

@@ -3,6 +3,7 @@
 pub mod blend;
 pub mod diversity;
 pub mod factors;
+pub mod first;
 pub mod learned;
 pub mod ln;
 pub mod scan;

@@ -13,6 +13,7 @@
 use std::cmp::Reverse;
 
 use super::factors::{DIMENSIONS, Vector};
+use super::first::first;
 use crate::model::ItemId;
 
 /// Items side by side in a register of the widest kind.
@@ -229,12 +230,12 @@ impl Shelf {
     /// The same one by one: what it must come to.
     pub fn plainly(&self, asked: &Asked, k: usize) -> Vec<(f32, ItemId)> {
         let others = self.iter().filter(|(id, _)| asked.without.binary_search(id).is_err());
-        first(others.map(|(id, vector)| (asked.vector.dot(vector), id)).collect(), k)
+        highest(others.map(|(id, vector)| (asked.vector.dot(vector), id)).collect(), k)
     }
 
     fn exact(&self, vector: &Vector, found: &Found, k: usize) -> Vec<(f32, ItemId)> {
         let score = |place: u32| (vector.dot(self.vector(place)), self.id(place));
-        first(found.items.iter().map(|(_, _, place)| score(*place)).collect(), k)
+        highest(found.items.iter().map(|(_, _, place)| score(*place)).collect(), k)
     }
 
     /// What reaches the bounds of some users in a run.
@@ -311,14 +312,8 @@ impl Shelf {
 }
 
 /// The `k` first: the highest scores, of equals the smaller id.
-fn first(mut scores: Vec<(f32, ItemId)>, k: usize) -> Vec<(f32, ItemId)> {
-    let order = |a: &(f32, ItemId), b: &(f32, ItemId)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if scores.len() > k && k > 0 {
-        scores.select_nth_unstable_by(k - 1, order);
-    }
-    scores.truncate(k);
-    scores.sort_unstable_by(order);
-    scores
+fn highest(scores: Vec<(f32, ItemId)>, k: usize) -> Vec<(f32, ItemId)> {
+    first(scores, k, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)))
 }
 
 fn largest<'a>(numbers: impl Iterator<Item = &'a f32>) -> f32 {

@@ -2,7 +2,7 @@
 //! what is applied. Pure. What is written here is read back equal, and the bytes of binary values change only together with a version
 //! number.
 
-use prost::Message;
+use prost::{Message, length_delimiter_len};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -361,7 +361,7 @@ impl SlateValue {
         put_number(&mut numbers, 3, source as u64);
         put_begin(&mut numbers, 4, why.len());
         terms.iter().for_each(|term| put_varint(&mut shares, u64::from(*term)));
-        let name = if item.is_empty() { 0 } else { 1 + width(item.len() as u64) + item.len() };
+        let name = if item.is_empty() { 0 } else { 1 + length_delimiter_len(item.len()) + item.len() };
         put_begin(&mut self.0, 4, name + numbers.len + why.len() + 2 + shares.len);
         put_text(&mut self.0, 1, item);
         self.0.extend_from_slice(numbers.bytes());
@@ -444,11 +444,6 @@ fn put_varint(into: &mut impl Bytes, mut number: u64) {
         number >>= 7;
     }
     into.put(number as u8);
-}
-
-/// Bytes of a number as a varint.
-fn width(number: u64) -> usize {
-    1 + (number | 1).ilog2() as usize / 7
 }
 
 fn zigzag(n: i32) -> u64 {

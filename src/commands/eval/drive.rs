@@ -64,7 +64,9 @@ impl Drive {
         let mut plan = self.plan(stream, self.measured_by(params).factors.enabled);
         let questions = std::mem::take(&mut plan.questions);
         let newcomers: BTreeMap<UserId, ItemId> = items.iter().map(|item| (newcomer(*item), *item)).collect();
-        plan.ask_newcomers(&newcomers);
+        if !newcomers.is_empty() {
+            plan.ask_newcomers(&newcomers);
+        }
         let noted: Arc<Mutex<(Vec<Ranked>, After)>> = Arc::default();
         let into = noted.clone();
         let note = move |epoch: &Epoch, user: UserId, ranking: &[Shown]| {

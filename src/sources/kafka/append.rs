@@ -67,9 +67,8 @@ fn producer(params: &KafkaParams) -> Result<FutureProducer<Context>, KafkaError>
         .set("acks", "all")
         // A try that was repeated after a lost answer must not be there twice, nor overtake.
         .set("enable.idempotence", "true")
-        // Somebody waits for the answer, but what they sent together shall leave together: each request costs the broker as much
-        // as dozens of records do.
-        .set("linger.ms", "1")
+        // Somebody waits for the answer; under load batches fill by themselves.
+        .set("linger.ms", "0")
         .set("message.timeout.ms", params.message_timeout.as_millis().to_string())
         .create_with_context(Context)
 }
