@@ -5,6 +5,9 @@
 //! mutated inside as well, under a checksum that fits, or nothing behind it would ever be reached.
 
 use bytes::Bytes;
+use overdrive::cluster::handshake::{self as cluster, Key, converse};
+use overdrive::cluster::member::Member;
+use overdrive::cluster::wire::{Stream, Timed};
 use overdrive::codec::{Decoder, Limits, protobuf as pb};
 use overdrive::config::Layers;
 use overdrive::model::epoch::{Binding, Epoch, Pace, Positions, Turn};
@@ -17,9 +20,11 @@ use overdrive::state::{Head, frame as epochs};
 use prost::Message;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 /// Executions of each target in `cargo test`.
 const SHORT: u64 = 3_000;
@@ -390,6 +395,98 @@ fn redis_fields() {
 fn escaped_ids() {
     fuzz("escaped_ids", vec![b"a%7Bb%7D%3A%25%0A".to_vec(), b"plain".to_vec()], |bytes| {
         layout::decode_id(&String::from_utf8_lossy(bytes)).is_some()
+    });
+}
+
+/// Who knows the secret and says `said`: greeting and hello, each under a proof that fits, or nothing behind the proofs would be reached.
+struct Peer<'a> {
+    key: &'a Key,
+    role: cluster::Role,
+    said: &'a [u8],
+    fits: bool,
+    heard: Vec<u8>,
+    says: Vec<u8>,
+    step: usize,
+}
+
+const GREETING: usize = 8 + 1 + 32;
+
+impl Peer<'_> {
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let (greeting, hello) = self.said.split_at(self.said.len().min(GREETING));
+        let nonce = |greeting: &[u8]| greeting.get(9..GREETING).unwrap_or_default().to_vec();
+        let (mine, theirs) = (nonce(greeting), nonce(&self.heard));
+        let (asked, answered) = if self.role == cluster::Role::Guest { (&mine, &theirs) } else { (&theirs, &mine) };
+        let proof = |of: &[u8]| self.key.proof(self.role, &[asked, answered, of]).as_bytes().to_vec();
+        self.step += 1;
+        match self.step {
+            1 if !self.fits => Some(self.said.to_vec()),
+            1 => Some(greeting.to_vec()),
+            2 if self.fits => Some(proof(b"")),
+            3 if self.fits => Some([&proof(hello.get(4..).unwrap_or_default())[..], hello].concat()),
+            _ => None,
+        }
+    }
+}
+
+impl Read for Peer<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.says.is_empty() {
+            let Some(more) = self.next() else { return Ok(0) };
+            self.says = more;
+        }
+        let read = self.says.len().min(into.len());
+        into[..read].copy_from_slice(&self.says[..read]);
+        self.says.drain(..read);
+        Ok(read)
+    }
+}
+
+impl Write for Peer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.heard.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Peer<'_> {
+    fn wait_at_most(&self, _: Duration) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn handshake() {
+    let member = |process, generation| Member {
+        name: "overdrive".into(),
+        process,
+        processes: 2,
+        workers: 1,
+        key_groups: 1024,
+        version: "1".into(),
+        program: "p".into(),
+        settings: [("slates.kept".into(), "200".into())].into(),
+        generation,
+    };
+    let said = |member: &Member| {
+        let hello = member.encode();
+        [b"OVRDRIVE\x01", &[7; 32][..], &(hello.len() as u32).to_be_bytes(), &hello].concat()
+    };
+    let (leader, guest, key) = (member(0, Some(7)), member(1, None), Key::of("open"));
+    let corpus = [&leader, &guest].map(said).to_vec();
+    fuzz("handshake", corpus, |said| {
+        let meets = |me: &Member, mine, role, fits| {
+            let mut peer = Peer { key: &key, role, said, fits, heard: Vec::new(), says: Vec::new(), step: 0 };
+            converse(&mut Timed::new(&mut peer, Duration::from_secs(60)), &key, mine, me).is_ok()
+        };
+        let one = meets(&leader, cluster::Role::Leader, cluster::Role::Guest, true);
+        let other = meets(&guest, cluster::Role::Guest, cluster::Role::Leader, true);
+        assert!(!meets(&leader, cluster::Role::Leader, cluster::Role::Guest, false), "who proves nothing is let in");
+        one | other
     });
 }
 

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::member::Member;
-use super::wire::{Timed, tend};
+use super::wire::{Stream, Timed, tend};
 
 const MAGIC: &[u8; 8] = b"OVRDRIVE";
 /// Changes with what is said here.
@@ -29,7 +29,8 @@ impl Key {
         Self(blake3::derive_key("overdrive cluster handshake 1", secret.as_bytes()))
     }
 
-    fn proof(&self, role: Role, of: &[&[u8]]) -> blake3::Hash {
+    /// Of what was said, by one who plays this role.
+    pub fn proof(&self, role: Role, of: &[&[u8]]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&[u8::from(role.accepts())]);
         for part in of {
@@ -85,8 +86,12 @@ impl From<io::Error> for Refused {
 /// Proves, is proven to, and compares, within `time`. Yields what the other is.
 pub fn shake(stream: &mut TcpStream, key: &Key, role: Role, me: &Member, time: Duration) -> Result<Member, Refused> {
     tend(stream, time)?;
-    let mut wire = Timed::new(stream, time);
-    let (mine, theirs) = nonces(&mut wire)?;
+    converse(&mut Timed::new(stream, time), key, role, me)
+}
+
+/// [`shake`] over anything that carries bytes.
+pub fn converse<S: Stream>(wire: &mut Timed<S>, key: &Key, role: Role, me: &Member) -> Result<Member, Refused> {
+    let (mine, theirs) = nonces(wire)?;
     let (asked, answered) = if role.accepts() { (&theirs, &mine) } else { (&mine, &theirs) };
     let proof = |role, said: &[u8]| key.proof(role, &[asked, answered, said]);
 
@@ -105,7 +110,7 @@ pub fn shake(stream: &mut TcpStream, key: &Key, role: Role, me: &Member, time: D
 }
 
 /// Mine and theirs, after it is clear that both speak this protocol.
-fn nonces(wire: &mut Timed) -> Result<([u8; 32], [u8; 32]), Refused> {
+fn nonces<S: Stream>(wire: &mut Timed<S>) -> Result<([u8; 32], [u8; 32]), Refused> {
     let mut mine = [0; 32];
     let drawn = rustix::rand::getrandom(&mut mine[..], rustix::rand::GetRandomFlags::empty()).map_err(io::Error::from)?;
     if drawn != mine.len() {

@@ -18,11 +18,11 @@ use crate::model::Part;
 use crate::model::time::span;
 
 mod door;
-mod handshake;
+pub mod handshake;
 mod hosts;
 pub mod member;
 mod share;
-mod wire;
+pub mod wire;
 
 use door::Door;
 use handshake::{Key, Refused, Role};

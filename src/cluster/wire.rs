@@ -9,21 +9,37 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// … so many times.
 const ASKED: u32 = 3;
 
+/// Bytes both ways, with a limit on how long one call waits.
+pub trait Stream: Read + Write {
+    /// The next reads and writes wait at most so long.
+    fn wait_at_most(&self, time: Duration) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn wait_at_most(&self, time: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
 /// A connection on which everything must be done by a moment.
-pub struct Timed<'a> {
-    stream: &'a mut TcpStream,
+pub struct Timed<'a, S> {
+    stream: &'a mut S,
     until: Instant,
 }
 
-impl<'a> Timed<'a> {
+impl<'a, S: Stream> Timed<'a, S> {
     /// From now on for so long.
-    pub fn new(stream: &'a mut TcpStream, time: Duration) -> Self {
+    pub fn new(stream: &'a mut S, time: Duration) -> Self {
         Self { stream, until: Instant::now() + time }
     }
 
-    fn left(&self) -> io::Result<Option<Duration>> {
+    fn keep_time(&self) -> io::Result<()> {
         let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::Error::new(ErrorKind::TimedOut, "it took too long")) } else { Ok(Some(left)) }
+        if left.is_zero() {
+            return Err(io::Error::new(ErrorKind::TimedOut, "it took too long"));
+        }
+        self.stream.wait_at_most(left)
     }
 
     /// Reads exactly so many bytes.
@@ -46,7 +62,7 @@ impl<'a> Timed<'a> {
 
     fn fill(&mut self, mut rest: &mut [u8]) -> io::Result<()> {
         while !rest.is_empty() {
-            self.stream.set_read_timeout(self.left()?)?;
+            self.keep_time()?;
             match self.stream.read(rest) {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed")),
                 Ok(read) => rest = &mut rest[read..],
@@ -60,7 +76,7 @@ impl<'a> Timed<'a> {
 
     /// Writes bytes as they are.
     pub fn give(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.set_write_timeout(self.left()?)?;
+        self.keep_time()?;
         self.stream.write_all(bytes)
     }
 
