@@ -24,6 +24,8 @@ test:                           ## install the servers the tests use, then run e
 	@scripts/fetch-kafka.sh
 	@echo "== ONNX Runtime by pip into $(CACHE), unless ORT_DYLIB_PATH names one"
 	@if [ -z "$${ORT_DYLIB_PATH:-}" ]; then library="$$(scripts/fetch-onnxruntime.sh)"; eval "$$library"; fi; \
+	echo "== what training needs by pip into $(CACHE), unless OVERDRIVE_PYTHON names a Python that has it"; \
+	if [ -z "$${OVERDRIVE_PYTHON:-}" ]; then python="$$(scripts/fetch-python.sh)"; eval "$$python"; fi; \
 	echo "== tests"; \
 	cargo test --locked --no-fail-fast
 

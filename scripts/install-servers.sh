@@ -13,6 +13,9 @@ needs cc gcc
 if [ -z "${ORT_DYLIB_PATH:-}" ]; then
     python3 -m pip --version >/dev/null 2>&1 || packages="$packages python3-pip"
 fi
+if [ -z "${OVERDRIVE_PYTHON:-}" ]; then
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || packages="$packages python3-venv"
+fi
 if [ -z "$packages" ]; then
     exit 0
 fi

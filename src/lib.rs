@@ -11,6 +11,7 @@ pub mod model;
 pub mod operators;
 pub mod privacy;
 pub mod recovery;
+pub mod registry;
 pub mod scoring;
 pub mod shim;
 pub mod sinks;

@@ -17,6 +17,10 @@ pub const EVENTS: &str = "overdrive_events_total";
 pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 /// Users whose slate was made again.
 pub const REFRESHES: &str = "overdrive_refreshes_total";
+/// Candidates a model was given.
+pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
+/// What users did, by what ranks for them.
+pub const ARM_EVENTS: &str = "overdrive_arm_events_total";
 /// Refreshes put off by the budget of an epoch.
 pub const COALESCED: &str = "overdrive_refreshes_coalesced_total";
 /// Times the blend has learned.
@@ -71,11 +75,18 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 23] = [
+pub const METRICS: [Metric; 25] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
+    (MODEL_ROWS, Counter, Count, "candidates given to the model, by outcome: scored, or unscored where the blend stood in"),
+    (
+        ARM_EVENTS,
+        Counter,
+        Count,
+        "events by what ranks for their user (arm: model, blend) and what they are: impression, click, taken",
+    ),
     (COALESCED, Counter, Count, "refreshes put off because the input was behind"),
     (LEARNED, Gauge, Count, "events the blend has learned from"),
     (SERVES, Gauge, Count, "1 once the learned blend serves, 0 while the fixed one does"),

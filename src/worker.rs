@@ -12,6 +12,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, Thread};
@@ -21,7 +22,7 @@ use timely::communication::WorkerGuards;
 use crate::cluster::ClusterError;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
-use crate::dataflows::Probes;
+use crate::dataflows::{self, Probes};
 use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
 use crate::model::changes::Account;
 use crate::model::forget::{Eraser, Order};
@@ -29,10 +30,12 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
 use crate::privacy::{self, Privacy};
 use crate::recovery::{Keeper, Recovery, RecoveryError};
+use crate::registry;
 use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
+use crate::sinks::examples::{self, Examples};
 use crate::sinks::writer::{self, Hooks, Stats, Writer};
 use crate::sinks::{Applied, Completed, Save, Store};
 use crate::sources::{self, Kind, Source, SourceError};
@@ -182,7 +185,8 @@ impl Engine {
         let encoder = Encoder::new(names.clone(), &config.store);
         let writer = Writer::spawn(store, encoder, params, takes, files.changes, files.dead, hooks);
         let writer = writer.map_err(|e| format!("the writer cannot start: {e}"))?;
-        let (desk, workers) = start_workers(config, said.clone(), generation, given.restored)?;
+        let params = with_model(config)?;
+        let (desk, workers) = start_workers(config, params, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
@@ -196,6 +200,7 @@ impl Engine {
             heard,
             durable: if keeper.is_some() { bound_until } else { Some(u64::MAX) },
             keeper: keeper.clone(),
+            examples: files.examples,
         };
         Ok(Self {
             feed: spawn("feed", {
@@ -263,6 +268,7 @@ fn privacy(config: &Config, files: &Files) -> Result<Privacy, String> {
     let (dir, log) = (config.engine.state_dir.clone(), config.log.clone());
     let mut erasers: BTreeMap<&'static str, Eraser> = BTreeMap::from([("dead_letters", files.dead.eraser())]);
     erasers.extend(files.changes.eraser().map(|eraser| ("changes", eraser)));
+    erasers.insert("examples", examples::eraser(&dir, files.examples.as_ref()));
     if config.source.kind == Kind::Log {
         let folder = sources::log::folder(&dir);
         erasers.insert("log", Box::new(move |leavers| sources::log::erase(&folder, &log, leavers)));
@@ -277,15 +283,19 @@ fn privacy(config: &Config, files: &Files) -> Result<Privacy, String> {
 struct Files {
     changes: Box<dyn changes::Feed>,
     dead: DeadLetters,
+    /// `None`: nobody asked for any.
+    examples: Option<Examples>,
 }
 
 impl Files {
     fn open(config: &Config, names: Arc<Names>) -> Result<Self, String> {
         let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
+        let logs = config.recommend.learn.enabled && config.recommend.learn.logged > 0.0;
+        let examples = logs.then(|| Examples::open(state_dir, names.clone())).transpose().map_err(|e| e.to_string())?;
         let changes = changes::open(&config.changes, state_dir, kafka, names).map_err(|e| e.to_string())?;
         let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
         let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
-        Ok(Self { changes, dead })
+        Ok(Self { changes, dead, examples })
     }
 }
 
@@ -309,21 +319,34 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
     Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes }
 }
 
+/// What the stages are set to, with the model they are to rank by once it has proven itself.
+pub fn with_model(config: &Config) -> Result<dataflows::Params, StartError> {
+    let mut params = config.recommend.clone();
+    if !params.ranker.model.is_empty() {
+        let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);
+        let model = model.map_err(|e| StartError::Stop(e.to_string()))?;
+        tracing::info!(model = model.name, digest = model.digest, "candidates are ranked by a model");
+        params.ranker.loaded = Some(model);
+    }
+    Ok(params)
+}
+
 /// Starts the workers and says how to reach them; waits for the other processes of a cluster first.
 fn start_workers(
     config: &Config,
+    params: dataflows::Params,
     said: Sender<Said>,
     generation: u32,
     restored: Arc<peers::Restored>,
 ) -> Result<(Desk, WorkerGuards<()>), StartError> {
-    let sockets = peers::lead(config, generation, &restored)?;
+    let sockets = peers::lead(config, &params, generation, &restored)?;
     let workers = config.engine.workers;
     let (senders, slices): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
     let threads: Arc<Vec<OnceLock<Thread>>> = Arc::new((0..workers).map(|_| OnceLock::new()).collect());
     let progress = Arc::new(Progress::new(workers, Probes::default().stages().map(|(stage, _)| stage)));
     let stalled = watch::start(&progress, config.recovery.stalled_after);
     stalled.map_err(|e| format!("the watch cannot start: {e}"))?;
-    let common = Common { params: config.recommend.clone(), workers, progress: progress.clone() };
+    let common = Common { params, workers, progress: progress.clone() };
     let led = Led { slices, threads: threads.clone(), said };
     Ok((Desk { slices: senders, threads, progress }, crew::start(common, restored, sockets, Some(led))?))
 }
@@ -366,6 +389,7 @@ struct Collector<F> {
     /// Epochs up to here may have effects.
     durable: Option<u64>,
     keeper: Option<Arc<Keeper>>,
+    examples: Option<Examples>,
 }
 
 #[derive(Default)]
@@ -415,6 +439,11 @@ impl<F: FnMut(&Completed)> Collector<F> {
     fn complete(&mut self, Gathering { cut, mut changes, kept, .. }: Gathering) -> bool {
         Account::sum_up(&mut changes);
         let (binding, (accepted_ms, retold)) = cut.expect("complete, so cut");
+        for change in changes.extract_if(.., |change| matches!(change, Change::Example(_))) {
+            if let (Change::Example(example), Some(examples)) = (change, &self.examples) {
+                examples.take(binding.epoch.number, example);
+            }
+        }
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));
         let completed = Completed { binding, changes, accepted_ms, save, retold };
         balance(&completed);

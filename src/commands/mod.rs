@@ -18,6 +18,7 @@ pub mod serve;
 mod signals;
 pub mod snapshot;
 mod stack;
+pub mod train;
 
 /// Keeps every active user's feed up to date while events arrive.
 #[derive(Debug, Parser)]
@@ -96,6 +97,11 @@ pub enum Command {
         after_help = "Examples:\n  overdrive eval prequential --data ml-latest-small\n  overdrive eval prequential --data mine --lag 60s --json"
     )]
     Eval(eval::Args),
+    /// Train a ranker on the examples the engine logged
+    #[command(
+        after_help = "Examples:\n  OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_LEARN__LOGGED=1 overdrive run   (for a while)\n  overdrive train lambdarank --out models"
+    )]
+    Train(train::Args),
     /// Check or show the settings
     #[command(after_help = "Examples:\n  overdrive --config my.toml config check\n  overdrive config print --changed")]
     Config(config::Args),
@@ -120,6 +126,7 @@ pub fn run(command: Command, config: &Config) -> Result<(), Failed> {
         Command::Replay(args) => replay::run(args, config),
         Command::Generate(args) => generate::run(args, config),
         Command::Eval(args) => eval::run(args, config),
+        Command::Train(args) => train::run(args, config),
         Command::Config(args) => config::run(args, config),
         Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),

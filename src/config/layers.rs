@@ -41,7 +41,7 @@ const SHORT: [(&str, &str); 8] = [
 ];
 
 /// Variables that are not settings: which file to read, and what the tests need.
-const NOT_SETTINGS: [&str; 2] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS"];
+const NOT_SETTINGS: [&str; 3] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS", "OVERDRIVE_PYTHON"];
 
 /// Of other programs, accepted so that a shared `.env` works.
 const IGNORED: [&str; 1] = ["OVERDRIVE_CLIENT_BASE_URL"];

@@ -279,6 +279,10 @@ fn learn(check: &mut Check, config: &Config) {
     }
     check.number("learn.share", learn.share, 0.0..=1.0);
     check.number("learn.busy_share", learn.busy_share, 0.0..=1.0);
+    check.number("learn.logged", learn.logged, 0.0..=1.0);
+    check.number("ranker.share", config.recommend.ranker.share, 0.0..=1.0);
+    let described = learn.enabled || config.recommend.ranker.model.is_empty();
+    check.rule(&["ranker.model", "learn.enabled"], described, "a model needs the features that learn.enabled = true keeps");
 }
 
 fn factors(check: &mut Check, config: &Config) {

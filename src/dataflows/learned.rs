@@ -2,6 +2,8 @@
 //!
 //! The fact that must stay true: what is learned from an event, and what it is ranked by, is what was known before its epoch.
 
+use std::sync::Arc;
+
 use super::SlatesParams;
 use super::board::{Board, Card};
 use super::candidates::Candidates;
@@ -14,18 +16,33 @@ use super::slates::Scored;
 use super::trails::Ring;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
-use crate::model::{Epoch, ItemId, Ranker};
+use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
+use crate::scoring::columns;
 use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
+use crate::scoring::ranker::{self, Tally};
 
 /// Settings, and buffers that are reused from request to request.
 pub struct Learned {
     params: Params,
     sampler: Sampler,
     scores: Scores,
+    /// The model that orders in place of the blend, and what it is called.
+    ranker: Option<(ranker::Ranker, Arc<ModelName>)>,
+    ranking: ranker::Params,
+    table: Vec<columns::Row>,
+    tally: Tally,
+}
+
+/// What was asked for and learned of a user's steps.
+#[derive(Default)]
+pub struct Seen {
+    pub ranking: Option<Vec<(ItemId, u16)>>,
+    pub example: Option<Arc<Example>>,
 }
 
 /// A user, as a slate is made for them.
 pub struct User<'a> {
+    pub id: UserId,
     pub profile: &'a Profile,
     pub ring: &'a Ring,
     pub habit: Option<[f64; READINGS]>,
@@ -35,13 +52,21 @@ pub struct User<'a> {
 
 impl Learned {
     /// Of the settings.
-    pub fn new(params: Params) -> Self {
-        Self { params, sampler: Sampler::default(), scores: Scores::default() }
+    pub fn new(params: Params, ranking: &ranker::Params) -> Self {
+        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
+        let ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
+        let (sampler, scores, table) = (Sampler::default(), Scores::default(), Vec::new());
+        Self { params, sampler, scores, ranker, ranking: ranking.clone(), table, tally: Tally::default() }
     }
 
-    /// Whether slates are scored by the learned weights.
-    pub fn serves(&self, weights: &Weights) -> bool {
-        self.params.enabled && weights.model.groups >= self.params.serve_after
+    /// Whether this user's slates are scored by the learned weights, or by a model.
+    pub fn serves(&self, user: UserId, weights: &Weights) -> bool {
+        self.params.enabled && (self.ranking.ranks_for(user) || weights.model.groups >= self.params.serve_after)
+    }
+
+    /// What the model was asked for since this was last read.
+    pub fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Ranks, if that is asked for, and adds what the user's steps teach.
@@ -55,24 +80,67 @@ impl Learned {
         now: &Now,
         weights: &Weights,
         lesson: &mut Lesson,
-    ) -> Option<Vec<(ItemId, u16)>> {
+    ) -> Seen {
         let taken = self.lessons_of(epoch, delta, viewer, store);
         let asked = delta.asked.filter(|by| *by != Ranker::Factors); // they answer for themselves
         if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_) | Ranker::Next)) = asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
-            return Some(drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect());
+            let ranking = drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect();
+            return Seen { ranking: Some(ranking), example: None };
         }
         if asked.is_none() && taken.is_empty() {
-            return None;
+            return Seen::default();
         }
         let request = self.sampler.request(viewer, store, now, &weights.model.means, self.params.per_source, &[]);
         weights.ready.score(&request, &mut self.scores);
+        let mut example = None;
         if !taken.is_empty() {
             let place = |item: &ItemId| self.sampler.drawn.iter().position(|drawn| store.item(drawn.slot).id == *item);
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
+            example = self.example(epoch, delta.user, &request, &taken, store);
         }
-        asked.map(|_| self.ranking(store))
+        if asked.is_some() {
+            self.rerank(delta.user, &request);
+        }
+        Seen { ranking: asked.map(|_| self.ranking(store)), example }
+    }
+
+    /// The request just scored as an example, if it is one of those that are logged.
+    fn example(
+        &mut self,
+        epoch: &Epoch,
+        user: UserId,
+        request: &Request,
+        taken: &[usize],
+        store: &FeatureStore,
+    ) -> Option<Arc<Example>> {
+        if taken.is_empty() || drawn_lot((user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
+            return None;
+        }
+        self.tabulate(request);
+        let candidate = |(place, drawn): (usize, &Drawn)| (store.item(drawn.slot).id, taken.contains(&place));
+        let candidates = self.sampler.drawn.iter().enumerate().map(candidate).collect();
+        Some(Arc::new(Example { user, at: epoch.clock_ms, candidates, columns: self.table.as_flattened().to_vec() }))
+    }
+
+    /// Every column of the candidates just scored.
+    fn tabulate(&mut self, request: &Request) {
+        let features = self.sampler.raw().iter().zip(&self.scores.scores);
+        self.table.clear();
+        self.table.extend(features.map(|(features, blend)| columns::row(features, &request.context, *blend)));
+    }
+
+    /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
+    fn rerank(&mut self, user: UserId, request: &Request) -> Option<Arc<ModelName>> {
+        if !self.ranking.ranks_for(user) {
+            return None;
+        }
+        self.tabulate(request);
+        let (ranker, name) = self.ranker.as_mut()?;
+        let tally = ranker.rescore(&self.table, &mut self.scores.scores);
+        self.tally.add(tally);
+        (tally.scored > 0).then(|| name.clone())
     }
 
     /// The items the user took for the first time from which something may be learned.
@@ -100,7 +168,8 @@ impl Learned {
         order.into_iter().map(|(_, _, drawn)| (id(drawn), drawn.sources)).collect()
     }
 
-    /// The candidates of a slate with their scores: between 0 and 1, the best is 1.
+    /// The candidates of a slate with their scores, between 0 and 1, the best is 1; and the model they are from, if they are not the
+    /// blend's.
     #[allow(clippy::too_many_arguments, reason = "what a slate is made of, each once")]
     pub fn scored(
         &mut self,
@@ -111,7 +180,7 @@ impl Learned {
         weights: &Weights,
         clock: Millis,
         params: &SlatesParams,
-    ) -> Vec<Scored> {
+    ) -> (Vec<Scored>, Option<Arc<ModelName>>) {
         let filter = user.profile.filter();
         let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter, liked: user.liked };
         let recent = user.profile.recent(params.neighbours_from);
@@ -120,10 +189,13 @@ impl Learned {
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
+        let model = self.rerank(user.id, &request);
         self.hold_back();
+        let temperature = if model.is_some() { 1.0 } else { TEMPERATURE };
         let most = self.scores.scores.iter().copied().fold(f32::MIN, f32::max);
-        let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, most, user, board, store, weights, &request);
-        self.sampler.drawn.iter().enumerate().map(shown).collect()
+        let score = |i: usize| libm::exp(f64::from(self.scores.scores[i] - most) / temperature);
+        let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, score(i), user, board, store, weights, &request);
+        (self.sampler.drawn.iter().enumerate().map(shown).collect(), model)
     }
 
     /// The model has learned nothing of items its sources do not bring, as those nobody took yet: none of them goes before the
@@ -144,7 +216,7 @@ impl Learned {
         &self,
         i: usize,
         drawn: &Drawn,
-        most: f32,
+        score: f64,
         user: &User,
         board: &Board,
         store: &FeatureStore,
@@ -155,7 +227,6 @@ impl Learned {
         let card = board.item(item);
         let adds = weights.ready.adds(request, &self.scores, i);
         let (source, reason) = self.reason(drawn, card, &adds, user, store, request.rows[i][AGE] < 0);
-        let score = libm::exp(f64::from(self.scores.scores[i] - most) / TEMPERATURE);
         let (author, category) = (card.author(), card.category);
         Scored { item, author, category, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
     }

@@ -44,6 +44,7 @@ pub struct Params {
     pub slates: SlatesParams,
     pub blend: crate::scoring::blend::Params,
     pub learn: crate::scoring::learned::Params,
+    pub ranker: crate::scoring::ranker::Params,
     pub factors: FactorsParams,
 }
 

@@ -232,6 +232,11 @@ impl Sampler {
         Request { rows: self.centred(known), bucket: bucket(viewer.ring.steps), context: context(viewer.ring, store, now) }
     }
 
+    /// The features of the candidates just described, as they were before they were centred.
+    pub fn raw(&self) -> &[[f32; FEATURES]] {
+        &self.raw
+    }
+
     /// The best of one source alone, in its order; ties go to what was there first.
     pub fn only(&mut self, by: Ranker, viewer: &Viewer, store: &FeatureStore, best: usize) -> &[Drawn] {
         self.listen(viewer, store, |_| usize::MAX);

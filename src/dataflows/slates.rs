@@ -28,7 +28,7 @@ use super::profiles::Profile;
 use super::sampler::{Viewer, reading};
 use super::trails::Ring;
 use super::{Params, SlatesParams};
-use crate::model::changes::Account;
+use crate::model::changes::{Account, Acts};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
@@ -38,6 +38,7 @@ use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping, Race};
 use crate::scoring::learned::{Lesson, READINGS};
+use crate::scoring::ranker::Tally;
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,6 +151,17 @@ pub struct State {
     /// What the factors say users like.
     liked: FxHashMap<UserId, Best>,
     queues: Vec<Queue>,
+    /// What those did whom the model ranks for, and the others, in this epoch.
+    acts: (Acts, Acts),
+}
+
+fn count(kind: Kind, acts: &mut Acts) {
+    match kind {
+        Kind::Impression => acts.impressions += 1,
+        Kind::Click => acts.clicks += 1,
+        kind if kind.is_positive() => acts.taken += 1,
+        _ => {}
+    }
 }
 
 impl State {
@@ -166,10 +178,11 @@ impl State {
             board: Board::default(),
             store: FeatureStore::default(),
             shared,
-            learned: Learned::new(params.learn.clone()),
+            learned: Learned::new(params.learn.clone(), &params.ranker),
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
+            acts: Default::default(),
             params: params.clone(),
         }
     }
@@ -232,8 +245,9 @@ impl State {
             let habit = (of.taken > 0).then_some(of.habit);
             let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
             let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked };
-            let ranked = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
-            out.extend(ranked.map(|ranked| Change::Ranking(delta.user, ranked)));
+            let seen = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
+            out.extend(seen.ranking.map(|ranking| Change::Ranking(delta.user, ranking)));
+            out.extend(seen.example.map(Change::Example));
             for update in steps() {
                 let reading = reading(self.store.find(update.item), &self.store, &now);
                 lesson.read(reading);
@@ -257,6 +271,9 @@ impl State {
         for user in self.retold(epoch) {
             self.tell_again(epoch, user, out);
         }
+        let Tally { scored, unscored } = self.learned.tally();
+        (account.scored, account.unscored) = (scored, unscored);
+        (account.by_model, account.by_blend) = std::mem::take(&mut self.acts);
         if account != Account::default() {
             out.push(Change::Account(account));
         }
@@ -288,6 +305,10 @@ impl State {
     fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
         let of = Arc::make_mut(self.users.entry(delta.user).or_default());
         let seen = of.profile.take(delta);
+        if self.params.ranker.loaded.is_some() {
+            let arm = if self.params.ranker.ranks_for(delta.user) { &mut self.acts.0 } else { &mut self.acts.1 };
+            delta.updates.iter().filter(|update| update.diff > 0).for_each(|update| count(update.kind, arm));
+        }
         if !seen.is_empty() {
             out.push(Change::Seen(delta.user, seen));
         }
@@ -356,9 +377,9 @@ impl State {
         of.due.take().map(|due| queue.due.remove(&(due, user)));
         let weights = self.shared.borrow();
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
-        let scored = if self.learned.serves(&weights) {
+        let (scored, model) = if self.learned.serves(user, &weights) {
             let habit = (of.taken > 0).then_some(of.habit);
-            let user = learned::User { profile: &of.profile, ring: &of.ring, habit, liked };
+            let user = learned::User { id: user, profile: &of.profile, ring: &of.ring, habit, liked };
             self.learned.scored(
                 &user,
                 &self.board,
@@ -369,7 +390,8 @@ impl State {
                 &self.params.slates,
             )
         } else {
-            fixed(&of.profile, liked, &self.board, &mut self.candidates, &self.blend, epoch.clock_ms, &self.params.slates)
+            let (candidates, clock) = (&mut self.candidates, epoch.clock_ms);
+            (fixed(&of.profile, liked, &self.board, candidates, &self.blend, clock, &self.params.slates), None)
         };
         let items = chosen(scored, &mut self.race, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
@@ -386,7 +408,7 @@ impl State {
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
         let (entered, left) = differences(&of.shown, &before);
-        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, items }));
+        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, items }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
     }
 }

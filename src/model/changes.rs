@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use super::example::Example;
 use super::ids::{ItemId, TokenId, UserId};
 use super::interaction::Dead;
 use super::signals::{SignalKey, Signals};
@@ -40,6 +41,23 @@ pub struct Neighbour {
     pub users: u32,
 }
 
+/// What the users of one arm of an experiment did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Acts {
+    pub impressions: u64,
+    pub clicks: u64,
+    /// Everything else that is positive.
+    pub taken: u64,
+}
+
+impl Acts {
+    fn add(&mut self, other: &Acts) {
+        self.impressions += other.impressions;
+        self.clicks += other.clicks;
+        self.taken += other.taken;
+    }
+}
+
 /// What became of the events of one epoch: `consumed` is the sum of the other five, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Account {
@@ -57,6 +75,12 @@ pub struct Account {
     pub coalesced: u64,
     /// Users refreshed.
     pub refreshed: u64,
+    /// Candidates a model scored, and those it was asked for in vain: the blend stood in.
+    pub scored: u64,
+    pub unscored: u64,
+    /// Of users whom a loaded model ranks for, and of the others; nothing where no model is loaded.
+    pub by_model: Acts,
+    pub by_blend: Acts,
 }
 
 impl Account {
@@ -76,6 +100,10 @@ impl Account {
         self.clamped += other.clamped;
         self.coalesced += other.coalesced;
         self.refreshed += other.refreshed;
+        self.scored += other.scored;
+        self.unscored += other.unscored;
+        self.by_model.add(&other.by_model);
+        self.by_blend.add(&other.by_blend);
     }
 
     /// Makes one account of all parts among the changes of an epoch.
@@ -124,6 +152,8 @@ pub enum Change {
     Catalogue(ItemId, bool),
     /// What was asked for by `Control::Rank`: every candidate, best first, with the sources it came from, bit by bit.
     Ranking(UserId, Vec<(ItemId, u16)>),
+    /// What somebody took, out of what they could have been shown: to train models with.
+    Example(Arc<Example>),
     /// What the blend has learned by now.
     Learned(Arc<Learned>),
     /// The last word on a forgotten user, after the deletions of all their keys.

@@ -1,6 +1,7 @@
 //! A slate: the ordered items one user gets on one surface, each with its score and the reason it is there.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::ids::{ItemId, TokenId, UserId};
 use super::kind::Kind;
@@ -81,10 +82,20 @@ pub struct SlateItem {
     pub terms: [u16; TERMS.len()],
 }
 
+/// A model that ordered a slate in place of the blend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModelName {
+    /// Of the file it came from; never 0, which is the blend's.
+    pub number: u32,
+    pub name: String,
+}
+
 /// A whole slate; it replaces the previous one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slate {
     pub user: UserId,
     pub surface: Surface,
+    /// `None`: the blend.
+    pub model: Option<Arc<ModelName>>,
     pub items: Vec<SlateItem>,
 }

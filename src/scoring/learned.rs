@@ -165,6 +165,7 @@ pub struct Params {
     pub busy_share: f64,
     #[serde(with = "crate::model::time::millis")]
     pub late: i64,
+    pub logged: f64,
 }
 
 const LINEAR: usize = FEATURES;
@@ -509,7 +510,18 @@ mod tests {
 
     fn params() -> Params {
         let (linear_rate, hidden_rate, share, busy_share) = (0.02, 0.1, 1.0, 1.0);
-        Params { enabled: true, serve_after: 0, per_source: 1, links: 1, linear_rate, hidden_rate, share, busy_share, late: 1 }
+        Params {
+            enabled: true,
+            serve_after: 0,
+            per_source: 1,
+            links: 1,
+            linear_rate,
+            hidden_rate,
+            share,
+            busy_share,
+            late: 1,
+            logged: 0.0,
+        }
     }
 
     fn request(seed: u64, candidates: usize) -> Request {

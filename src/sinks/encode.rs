@@ -108,7 +108,7 @@ impl Encoder {
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
             Change::Dead(_) | Change::Account(_) => return,
-            Change::Ranking(..) | Change::Learned(_) => return,
+            Change::Ranking(..) | Change::Example(_) | Change::Learned(_) => return,
         };
         match write {
             Some(write) => out.push(write),
@@ -137,7 +137,8 @@ impl Encoder {
                 self.skip();
             }
         }
-        let value = value.finish(layout::BLEND.1, "", when.stamp);
+        let (number, name) = slate.model.as_deref().map_or(layout::BLEND, |model| (model.number, model.name.as_str()));
+        let value = value.finish(name, "", Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
@@ -363,7 +364,7 @@ mod tests {
             reason: *reason,
             terms: [1, 2, 3, 4, i as u16],
         };
-        let slate = Slate { user, surface: Surface::Home, items: reasons.iter().enumerate().map(item).collect() };
+        let slate = Slate { user, surface: Surface::Home, model: None, items: reasons.iter().enumerate().map(item).collect() };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -469,7 +470,7 @@ mod tests {
         let row = |item, reason| SlateItem { item, score_micro: 1, source: Source::Fresh, reason, terms: [0; 5] };
         let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, items }));
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
         assert_eq!((layout::decode_slate(&value).expect("written").slate.items.len(), encoder.skipped()), (1, 5));

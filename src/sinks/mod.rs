@@ -16,6 +16,7 @@ pub mod changes;
 pub mod dead_letters;
 mod dirty;
 pub mod encode;
+pub mod examples;
 mod jsonl;
 pub mod layout;
 pub mod memory;

@@ -594,6 +594,8 @@ struct Meters {
     refreshes: Counter,
     coalesced: Counter,
     outcomes: [Counter; 5],
+    by_model: [Counter; 2],
+    arms: [[Counter; 3]; 2],
 }
 
 impl Meters {
@@ -613,6 +615,11 @@ impl Meters {
             coalesced: counter!("overdrive_refreshes_coalesced_total"),
             outcomes: ["applied", "duplicate", "late", "filtered", "dead"]
                 .map(|outcome| counter!("overdrive_events_total", "outcome" => outcome)),
+            arms: ["model", "blend"].map(|arm| {
+                ["impression", "click", "taken"]
+                    .map(|event| counter!("overdrive_arm_events_total", "arm" => arm, "event" => event))
+            }),
+            by_model: ["scored", "unscored"].map(|outcome| counter!("overdrive_model_rows_total", "outcome" => outcome)),
         }
     }
 
@@ -623,6 +630,13 @@ impl Meters {
         }
         self.refreshes.increment(account.refreshed);
         self.coalesced.increment(account.coalesced);
+        for (counters, acts) in self.arms.iter().zip([account.by_model, account.by_blend]) {
+            let counts = [acts.impressions, acts.clicks, acts.taken];
+            counters.iter().zip(counts).for_each(|(counter, n)| counter.increment(n));
+        }
+        for (counter, n) in self.by_model.iter().zip([account.scored, account.unscored]) {
+            counter.increment(n);
+        }
     }
 
     fn error(&self, class: Class) {

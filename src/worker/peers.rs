@@ -19,12 +19,17 @@ use crate::watch::Progress;
 pub type Restored = BTreeMap<String, Vec<Saved>>;
 
 /// The connections of process 0 to the others, which have got their shares of the state; `None`: there are no others.
-pub fn lead(config: &Config, generation: u32, restored: &Restored) -> Result<Option<(usize, Sockets)>, ClusterError> {
+pub fn lead(
+    config: &Config,
+    params: &dataflows::Params,
+    generation: u32,
+    restored: &Restored,
+) -> Result<Option<(usize, Sockets)>, ClusterError> {
     let cluster = &config.cluster;
     if cluster.processes == 1 {
         return Ok(None);
     }
-    let me = Member { generation: Some(generation), ..member(config)? };
+    let me = Member { generation: Some(generation), ..member(config, params)? };
     let workers = config.engine.workers;
     let sockets = cluster::lead(cluster, &me, |process| share(restored, process, workers, cluster.processes * workers))?;
     tracing::info!(processes = cluster.processes, workers, generation, "the cluster is together");
@@ -41,7 +46,7 @@ fn share(restored: &Restored, process: usize, workers: usize, peers: usize) -> V
     restored.iter().map(part).collect()
 }
 
-fn member(config: &Config) -> Result<Member, ClusterError> {
+fn member(config: &Config, params: &dataflows::Params) -> Result<Member, ClusterError> {
     let cluster = &config.cluster;
     Ok(Member {
         name: cluster.name.clone(),
@@ -51,7 +56,7 @@ fn member(config: &Config) -> Result<Member, ClusterError> {
         key_groups: KEY_GROUPS,
         version: env!("CARGO_PKG_VERSION").to_string(),
         program: program().map_err(|e| ClusterError::Retry(format!("this program's own file cannot be read: {e}")))?,
-        settings: settings(&config.recommend),
+        settings: settings(params),
         generation: None,
     })
 }
@@ -68,7 +73,12 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     let sections = serde_json::to_value(params).expect("settings are plain data");
     let sections = sections.as_object().into_iter().flatten();
     let keys = sections.flat_map(|(section, keys)| keys.as_object().into_iter().flatten().map(move |key| (section, key)));
-    keys.map(|(section, (key, value))| (format!("{section}.{key}"), value.to_string())).collect()
+    let mut settings: BTreeMap<String, String> =
+        keys.map(|(section, (key, value))| (format!("{section}.{key}"), value.to_string())).collect();
+    // where the file lies is each machine's own; what is in it is not
+    let model = params.ranker.loaded.as_ref().map_or("none", |model| &model.digest);
+    settings.insert("ranker.model".into(), model.to_string());
+    settings
 }
 
 /// A running process that is not the first: it computes, and that is all.
@@ -80,13 +90,14 @@ impl Follower {
     /// Waits until the cluster is together, then computes.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         failstop::arm();
-        let joined = cluster::follow(&config.cluster, &member(config)?)?;
+        let params = super::with_model(config)?;
+        let joined = cluster::follow(&config.cluster, &member(config, &params)?)?;
         let (process, generation) = (config.cluster.process, joined.generation);
         tracing::info!(process, generation, "the cluster is together");
         let mut restored = Restored::new();
         joined.share.into_iter().for_each(|part| restored.entry(part.uid).or_default().extend(part.entries));
         let common = Common {
-            params: config.recommend.clone(),
+            params,
             workers: config.engine.workers,
             progress: Arc::new(Progress::new(config.engine.workers, Probes::default().stages().map(|(stage, _)| stage))),
         };

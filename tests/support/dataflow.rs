@@ -36,7 +36,8 @@ pub fn category(n: u8) -> TokenId {
 pub fn params() -> Params {
     let text = include_str!("../../overdrive.toml");
     let all: toml::Table = toml::from_str(text).expect("the defaults parse");
-    let rooms = ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn", "factors"];
+    let rooms =
+        ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn", "ranker", "factors"];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
     params.signals.settle = 0;
@@ -292,7 +293,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 continue;
             }
             Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
-            Change::Ranking(..) | Change::Learned(_) => continue,
+            Change::Ranking(..) | Change::Example(_) | Change::Learned(_) => continue,
         };
         set(&mut all, key, value);
     }

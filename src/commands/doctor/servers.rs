@@ -1,10 +1,10 @@
 //! What the servers and libraries that the settings name have. What is not named is not contacted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Finding;
 use crate::config::Config;
-use crate::{sinks, sources};
+use crate::{registry, sinks, sources};
 
 /// Every check of a server or library.
 pub fn findings(config: &Config) -> Vec<Finding> {
@@ -32,7 +32,17 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             "scripts/fetch-onnxruntime.sh gets it; then set onnx.library or ORT_DYLIB_PATH",
         ),
     });
+    findings.extend((!config.recommend.ranker.model.is_empty()).then(|| ranker(config)));
     findings
+}
+
+/// The model that is to rank, tried on its golden rows.
+fn ranker(config: &Config) -> Finding {
+    const WHAT: &str = "ranker";
+    match registry::load(Path::new(&config.recommend.ranker.model), &config.onnx.library) {
+        Ok(model) => Finding::good(WHAT, format!("{} gives the scores it must ({})", model.name, model.digest)),
+        Err(e) => Finding::bad(WHAT, e.to_string(), "repair the file, or leave ranker.model empty: the blend serves then"),
+    }
 }
 
 #[cfg(feature = "redis")]

@@ -5,6 +5,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use timely::dataflow::InputHandle;
 use timely::dataflow::channels::pact::Pipeline;
@@ -18,6 +19,7 @@ use crate::dataflows::{Params, Probes, recommend};
 use crate::model::time::Millis;
 use crate::model::{Change, Control, Epoch, Event, Input, ItemId, Kind, Op, Origin, Ranker, Role, Row, Turn, UserId};
 use crate::operators::{PerEpoch, Vault};
+use crate::sinks::examples::Examples;
 
 /// How a stream is driven.
 pub struct Drive {
@@ -26,6 +28,8 @@ pub struct Drive {
     pub lag: Millis,
     pub workers: usize,
     pub quiet: bool,
+    /// Where examples to train with are written.
+    pub examples: Option<PathBuf>,
 }
 
 /// Epochs under way at once.
@@ -50,8 +54,8 @@ struct Plan {
 /// By item: what follows it, best first.
 pub type After = BTreeMap<ItemId, Vec<Shown>>;
 
-/// Who takes a ranking: items, best first, each with the sources it came from.
-type Note = dyn Fn(&Epoch, UserId, &[Shown]) + Send + Sync;
+/// Who takes what comes out.
+type Note = dyn Fn(&Epoch, Change) + Send + Sync;
 
 impl Drive {
     /// The rank of every row tested from a tenth of the stream on.
@@ -69,12 +73,18 @@ impl Drive {
         }
         let noted: Arc<Mutex<(Vec<Ranked>, After)>> = Arc::default();
         let into = noted.clone();
-        let note = move |epoch: &Epoch, user: UserId, ranking: &[Shown]| {
-            let mut into = into.lock().expect("no panic under the lock");
-            match questions.get(&epoch.number) {
-                Some(question) => into.0.extend(question.answer(ranking)),
-                None => _ = into.1.insert(newcomers[&user], ranking.iter().take(RANKED).copied().collect()),
+        let examples = self.examples.as_ref().map(|dir| Examples::open(dir, stream.names.clone())).transpose();
+        let examples = examples.map_err(|e| e.to_string())?;
+        let note = move |epoch: &Epoch, change: Change| match change {
+            Change::Ranking(user, ranking) => {
+                let mut into = into.lock().expect("no panic under the lock");
+                match questions.get(&epoch.number) {
+                    Some(question) => into.0.extend(question.answer(&ranking)),
+                    None => _ = into.1.insert(newcomers[&user], ranking.into_iter().take(RANKED).collect()),
+                }
             }
+            Change::Example(example) => examples.iter().for_each(|examples| examples.take(epoch.number, example.clone())),
+            _ => {}
         };
         self.work(plan, params, Arc::new(note))?;
         let (mut ranked, after) = std::mem::take(&mut *noted.lock().expect("no panic under the lock"));
@@ -97,9 +107,11 @@ impl Drive {
         }
         let rankings: Arc<Mutex<BTreeMap<UserId, Vec<Shown>>>> = Arc::default();
         let noted = rankings.clone();
-        let note = move |_: &Epoch, user: UserId, ranking: &[Shown]| {
-            let best = ranking.iter().take(RANKED).copied().collect();
-            noted.lock().expect("no panic under the lock").insert(user, best);
+        let note = move |_: &Epoch, change: Change| {
+            if let Change::Ranking(user, ranking) = change {
+                let best = ranking.into_iter().take(RANKED).collect();
+                noted.lock().expect("no panic under the lock").insert(user, best);
+            }
         };
         self.work(plan, params, Arc::new(note))?;
         Ok(std::mem::take(&mut *rankings.lock().expect("no panic under the lock")))
@@ -178,6 +190,7 @@ impl Drive {
         (params.ledger.records_per_user, params.ledger.events_per_minute) = (usize::MAX, usize::MAX);
         params.learn.enabled = true;
         params.learn.busy_share = params.learn.share;
+        params.learn.logged = if self.examples.is_some() { 1.0 } else { 0.0 };
         params.factors.enabled |= self.by == Ranker::Factors;
         params.factors.rounds = 1;
         params
@@ -233,11 +246,7 @@ fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, note: &Arc<Note>
     let probe = worker.dataflow(|scope| {
         let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
         let note = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
-            for change in changes.drain(..) {
-                if let Change::Ranking(user, ranking) = change {
-                    note(epoch, user, &ranking);
-                }
-            }
+            changes.drain(..).for_each(|change| note(epoch, change));
         };
         let changes = recommend(rows, clock.clone(), params, &Vault::default(), &Probes::default());
         changes.per_epoch(clock, Pipeline, "Rank", note).probe().0

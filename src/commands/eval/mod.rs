@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::dataflows::Params;
 use crate::model::Ranker;
 use crate::scoring::factors::Settings;
+use crate::worker;
 
 mod against;
 mod drive;
@@ -98,6 +100,9 @@ pub struct Prequential {
     /// Write the rank of every tested row here
     #[arg(long, value_name = "FILE")]
     pub ranks: Option<PathBuf>,
+    /// Write what a ranker is trained on, from every event that is learned, to DIR/examples
+    #[arg(long, value_name = "DIR")]
+    pub examples: Option<PathBuf>,
     /// Compare with the ranks another run wrote: its figures by tenths of the stream, and how far ahead this one is beyond chance
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,
@@ -179,7 +184,8 @@ fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
     let other = args.against.as_ref().map(|file| Ok::<_, String>((file, written(file)?))).transpose()?;
     let (name, stream) = read(&args.of, !args.driven.bare)?;
     let began = Instant::now();
-    let ranked = drive(&args.of, &args.driven, args.lag).run(&stream, &config.recommend)?;
+    let drive = Drive { examples: args.examples.clone(), ..drive(&args.of, &args.driven, args.lag) };
+    let ranked = drive.run(&stream, &params(config)?)?;
     let seconds = began.elapsed().as_secs_f64();
     let measured = metrics::measure(&stream, &ranked, 0.3, 1.0);
     if measured.tested == 0 {
@@ -243,14 +249,19 @@ fn cut_in_two(of: &Recorded, by: Option<By>, described: bool) -> Result<(String,
     Ok((name, split))
 }
 
+/// What the stages are set to, with the model they rank by where one is named.
+fn params(config: &Config) -> Result<Params, String> {
+    worker::with_model(config).map_err(|e| e.to_string())
+}
+
 fn drive(of: &Recorded, driven: &Driven, lag: Duration) -> Drive {
-    Drive { by: driven.by, lag: lag.as_millis() as i64, workers: driven.workers, quiet: of.json }
+    Drive { by: driven.by, lag: lag.as_millis() as i64, workers: driven.workers, quiet: of.json, examples: None }
 }
 
 fn frozen(args: &Static, config: &Config) -> Result<(), String> {
     let (name, split) = cut_in_two(&args.of, args.split, !args.driven.bare)?;
     let began = Instant::now();
-    let rankings = drive(&args.of, &args.driven, Duration::ZERO).rank_at_the_end(&split, &config.recommend)?;
+    let rankings = drive(&args.of, &args.driven, Duration::ZERO).rank_at_the_end(&split, &params(config)?)?;
     let ranking = |place: usize| rankings.get(&split.users[place]).map(Vec::as_slice).unwrap_or_default();
     let measured = split.measure(ranking);
     let whole = json!({
@@ -267,7 +278,7 @@ fn planted(args: &Planted, config: &Config) -> Result<(), String> {
     let began = Instant::now();
     let items = planted::sought(&stream, &truth);
     let drive = drive(&args.of, &args.driven, Duration::ZERO);
-    let (ranked, after) = drive.run_then_ask(&stream, &items, &config.recommend)?;
+    let (ranked, after) = drive.run_then_ask(&stream, &items, &params(config)?)?;
     let found = planted::found(&stream, &ranked, &truth, &after);
     let whole = json!({
         "protocol": "planted", "data": name, "by": format!("{:?}", args.driven.by), "content": !args.driven.bare,

@@ -34,7 +34,7 @@ impl By {
 }
 
 /// A stream cut in two.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Split {
     /// Rows that are learned.
     pub learned: Stream,

@@ -26,12 +26,14 @@ pub struct Row {
 }
 
 /// A recorded stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Stream {
     pub described: Vec<Input>,
     pub rows: Vec<Row>,
     /// Where each group begins, and at the end the number of rows: runs of one user with one timestamp.
     pub groups: Vec<usize>,
+    /// How ids are spelt.
+    pub names: Arc<Names>,
 }
 
 /// What the protocol needs of a row beside the event.
@@ -86,8 +88,8 @@ impl Stream {
     pub fn read(folder: &Path, name: &str, limit: Option<usize>, described: bool) -> Result<Self, String> {
         let rules = Rules::of(name);
         let mut source = FileSource::open(folder).map_err(|e| e.to_string())?;
-        let decoder = Decoder::new(Arc::new(Names::default()), Limits::PUBLISHED);
         let (mut stream, mut baskets, mut records) = (Self::default(), BTreeSet::new(), Vec::new());
+        let decoder = Decoder::new(stream.names.clone(), Limits::PUBLISHED);
         let mut events = Vec::new();
         while !source.ended() && limit.is_none_or(|limit| events.len() < limit) {
             source.poll(4096, Duration::ZERO, &mut records).map_err(|e| e.to_string())?;

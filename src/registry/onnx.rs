@@ -1,0 +1,137 @@
+//! A model in the hands of ONNX Runtime: one session for each worker, on the worker's own thread.
+
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::{Card, Golden};
+use crate::scoring::columns::Row;
+use crate::scoring::ranker::{Model, Open, ScoreError, Scorer};
+
+/// What a model calls what it takes, and what it gives.
+const TAKES: &str = "features";
+const GIVES: &str = "score";
+/// Rows that are scored in one call.
+const BATCH: usize = 256;
+
+/// One session.
+struct Onnx {
+    session: Session,
+    columns: Vec<usize>,
+    input: Vec<f32>,
+}
+
+/// Reads, checks and tries a model.
+pub fn load(path: &Path, library: &str) -> Result<Model, String> {
+    let environment = environment(library)?;
+    let bytes = std::fs::read(path).map_err(|e| format!("the file cannot be read: {e}"))?;
+    let digest = blake3::hash(&bytes).to_hex()[..16].to_string();
+    let opened = session(environment, &bytes)?;
+    let card = card(&opened)?;
+    let golden = Golden::read(path)?;
+    golden.check(card.columns.len())?;
+    let mut first = Onnx { session: opened, columns: card.columns.clone(), input: Vec::new() };
+    let mut scores = Vec::new();
+    for batch in golden.rows.chunks(BATCH) {
+        first.input.clear();
+        batch.iter().for_each(|row| first.input.extend(row));
+        first.run(batch.len(), &mut scores).map_err(|e| format!("it fails on its golden rows: {e}"))?;
+    }
+    golden.agrees(&scores)?;
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let (kind, columns, bytes) = (card.kind, card.columns, Arc::new(bytes));
+    let open: Open = Arc::new(move || {
+        let session = session(environment, &bytes).map_err(ScoreError)?;
+        Ok(Box::new(Onnx { session, columns: columns.clone(), input: Vec::new() }))
+    });
+    Ok(Model { name, digest, kind, open })
+}
+
+impl Scorer for Onnx {
+    fn score(&mut self, rows: &[Row], into: &mut Vec<f32>) -> Result<(), ScoreError> {
+        for batch in rows.chunks(BATCH) {
+            self.input.clear();
+            for row in batch {
+                self.input.extend(self.columns.iter().map(|column| row[*column]));
+            }
+            self.run(batch.len(), into).map_err(ScoreError)?;
+        }
+        Ok(())
+    }
+}
+
+impl Onnx {
+    /// Scores the rows in `input`.
+    fn run(&mut self, rows: usize, into: &mut Vec<f32>) -> Result<(), String> {
+        let shape = [rows, self.columns.len()];
+        let said = |e: ort::Error| e.to_string();
+        let input = TensorRef::from_array_view((shape, &self.input[..])).map_err(said)?;
+        let outputs = self.session.run(ort::inputs![TAKES => input]).map_err(said)?;
+        let (_, scores) = outputs[GIVES].try_extract_tensor::<f32>().map_err(said)?;
+        if scores.len() != rows {
+            return Err(format!("it gave {} scores to {rows} rows", scores.len()));
+        }
+        into.extend(scores);
+        Ok(())
+    }
+}
+
+/// The library, loaded once in a process.
+fn environment(library: &str) -> Result<&'static Environment, String> {
+    static LOADED: OnceLock<Result<Environment, String>> = OnceLock::new();
+    let path = match library {
+        "" => std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
+        path => Some(PathBuf::from(path)),
+    };
+    let advice = "scripts/fetch-onnxruntime.sh gets the library; name it in onnx.library or ORT_DYLIB_PATH";
+    let path = path.ok_or(format!("no library of ONNX Runtime is named; {advice}"))?;
+    let load = || {
+        let builder = ort::init_from(&path).map_err(|e| format!("{} cannot be loaded: {e}; {advice}", path.display()))?;
+        builder.with_telemetry(false).build().map_err(|e| format!("ONNX Runtime does not start: {e}"))
+    };
+    LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
+}
+
+fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, String> {
+    let build = || {
+        let builder = Session::builder(environment)?.with_intra_threads(1)?.with_inter_threads(1)?;
+        let builder = builder.with_optimization_level(GraphOptimizationLevel::All)?;
+        builder.with_intra_op_spinning(false)?.with_inter_op_spinning(false)?.commit_from_memory(bytes)
+    };
+    build().map_err(|e: ort::Error| format!("ONNX Runtime refuses it: {e}"))
+}
+
+/// What the model says, held against what it takes and gives.
+fn card(session: &Session) -> Result<Card, String> {
+    let metadata = session.metadata().map_err(|e| format!("its metadata cannot be read: {e}"))?;
+    let card = Card::read(|key| metadata.custom(key))?;
+    let width = card.columns.len() as i64;
+    fits(
+        "input",
+        session.inputs(),
+        TAKES,
+        |shape| shape.len() == 2 && [-1, width].contains(&shape[1]),
+        &format!("[rows, {width}]"),
+    )?;
+    let column = |shape: &[i64]| shape.len() == 1 || shape.len() == 2 && shape[1] == 1;
+    fits("output", session.outputs(), GIVES, column, "[rows] or [rows, 1]")?;
+    if session.inputs().len() > 1 {
+        return Err(format!("it has {} inputs; it must take `{TAKES}` alone", session.inputs().len()));
+    }
+    Ok(card)
+}
+
+fn fits(what: &str, outlets: &[Outlet], name: &str, good: impl Fn(&[i64]) -> bool, wanted: &str) -> Result<(), String> {
+    let named = || outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect::<Vec<_>>().join(", ");
+    let outlet = outlets.iter().find(|outlet| outlet.name() == name);
+    match outlet.ok_or_else(|| format!("it has no {what} `{name}`, but {}", named()))?.dtype() {
+        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } if good(shape) => Ok(()),
+        ValueType::Tensor { ty, shape, .. } => {
+            Err(format!("its {what} `{name}` is {ty} of shape {:?}; it must be f32 of shape {wanted}", &shape[..]))
+        }
+        other => Err(format!("its {what} `{name}` is {other}; it must be a tensor of f32 of shape {wanted}")),
+    }
+}

@@ -1,0 +1,260 @@
+//! Models that order candidates, through the real ONNX Runtime: what is refused at load and with what words; that slates follow the
+//! model, name it, and are the same for any number of workers; and that a model that fails costs nothing but itself.
+
+#![cfg(feature = "onnx")]
+
+#[path = "support/dataflow.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod dataflow;
+#[path = "support/onnx.rs"]
+mod onnx;
+
+use dataflow::{Changes, Log, Run, item, run_by, user};
+use onnx::{F32, Graph, I64, Model, floats, linear, longs, model, node, rows_of, write};
+use overdrive::dataflows::Params;
+use overdrive::model::changes::Account;
+use overdrive::model::time::SECOND;
+use overdrive::model::{Change, Event, Example, Input, Kind, Op, Slate};
+use overdrive::registry::load;
+use overdrive::scoring::columns::{self, COLUMNS, Row};
+use overdrive::scoring::ranker::{Kind as ScoreKind, Tally};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+const TWO: [&str; 2] = ["pop_all", "age"];
+
+fn good() -> Model {
+    linear(&TWO, &[1.0, -0.5])
+}
+
+fn graph(model: &mut Model) -> &mut Graph {
+    model.graph.as_mut().expect("it has one")
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn golden() -> (Vec<Vec<f32>>, Vec<f32>) {
+    (vec![vec![2.0, 1.0], vec![0.0, 4.0], vec![-1.0, 0.0]], vec![1.5, -2.0, -1.0])
+}
+
+/// The model as the engine reads it, or why it does not.
+fn read(dir: &Path, model: &Model) -> Result<overdrive::scoring::ranker::Model, String> {
+    let (rows, scores) = golden();
+    load(&write(dir, "ranker", model, &rows, &scores), "").map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_model_scores_rows_by_the_columns_it_names() {
+    let dir = folder();
+    let model = read(dir.path(), &good()).expect("it is good");
+    assert_eq!((model.name.as_str(), model.kind), ("ranker", ScoreKind::Margin));
+    let mut row: Row = [9.0; COLUMNS];
+    row[columns::find("pop_all").expect("a column")] = 3.0;
+    row[columns::find("age").expect("a column")] = 2.0;
+    let mut scores = Vec::new();
+    let many = vec![row; 1_000]; // more than a batch
+    (model.open)().expect("it opens").score(&many, &mut scores).expect("it scores");
+    assert_eq!(scores, vec![2.0; 1_000]);
+    assert_ne!(read(dir.path(), &linear(&TWO, &[1.0, -0.499_999])).expect("near enough").digest, model.digest);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_the_file_and_the_cause() {
+    let dir = folder();
+    let changed = |change: &dyn Fn(&mut Model)| {
+        let mut model = good();
+        change(&mut model);
+        read(dir.path(), &model).expect_err("it must be refused")
+    };
+    let cases: [(&dyn Fn(&mut Model), &str); 12] = [
+        (&|m| m.metadata_props.clear(), "lack `overdrive.schema`"),
+        (&|m| m.metadata_props[2].value = "pop_all,colour".into(), "takes `colour`"),
+        (&|m| m.metadata_props[2].value = "pop_all".into(), "it must be f32 of shape [rows, 1]"),
+        (&|m| m.metadata_props[1].value = "stars".into(), "`stars`"),
+        (&|m| graph(m).input[0] = rows_of("features", I64, &[2]), "refuses it"),
+        (&|m| graph(m).input[0].name = "x".into(), "refuses it"),
+        (&|m| graph(m).input[0] = rows_of("features", F32, &[3]), "refuses it"),
+        (&|m| graph(m).input.push(rows_of("more", F32, &[1])), "it has 2 inputs"),
+        (&|m| (graph(m).output[0].name, graph(m).node[0].output[0]) = ("y".into(), "y".into()), "no output `score`, but `y`"),
+        (&|m| *m = wide(), "its output `score` is"),
+        (&|m| *m = linear(&TWO, &[1.0, -0.4]), "golden row 0 gets 1.6 here, it must get 1.5"),
+        (&|m| graph(m).node[0].op_type = "NoSuchOperator".into(), "refuses it"),
+    ];
+    for (change, says) in cases {
+        let why = changed(change);
+        assert!(why.contains("ranker.onnx cannot be used") && why.contains(says), "{says}: {why}");
+    }
+}
+
+/// Three numbers a row where there must be one.
+fn wide() -> Model {
+    let mut model = linear(&TWO, &[1.0; 6]);
+    let graph = graph(&mut model);
+    graph.initializer[0].dims = vec![2, 3];
+    graph.output[0] = rows_of("score", F32, &[3]);
+    model
+}
+
+#[test]
+fn files_that_are_missing_or_broken_are_named() {
+    let dir = folder();
+    let why = |path: &Path| load(path, "").expect_err("it must be refused").to_string();
+    assert!(why(&dir.path().join("none.onnx")).contains("none.onnx cannot be used: the file cannot be read"));
+    let path = dir.path().join("broken.onnx");
+    std::fs::write(&path, b"not a model").expect("there is room");
+    assert!(why(&path).contains("ONNX Runtime refuses it"), "{}", why(&path));
+    let (rows, scores) = golden();
+    let path = write(dir.path(), "lonely", &good(), &rows, &scores);
+    std::fs::remove_file(path.with_extension("golden.json")).expect("it was there");
+    assert!(why(&path).contains("lonely.golden.json"), "{}", why(&path));
+}
+
+/// Users take items one after another, with pauses.
+fn log() -> Log {
+    let mut log = Log::with_catalogue();
+    for n in 0..150u64 {
+        let clock = log.advance(30 * SECOND);
+        let (who, what) = (user((n * 7 % 11) as u8), item((n * n % 37) as u8));
+        let event = Event { id: n + 1, user: who, item: what, kind: Kind::View, op: Op::Add, at: clock, value_milli: None };
+        log.epoch(vec![Input::Event(event)]);
+    }
+    log
+}
+
+fn params(model: Option<overdrive::scoring::ranker::Model>) -> Params {
+    let mut params = dataflow::params();
+    params.learn.serve_after = 0;
+    params.learn.logged = 1.0;
+    (params.slates.author_decay, params.slates.category_decay) = (1.0, 1.0); // nothing but the score orders
+    params.ranker.loaded = model;
+    params
+}
+
+fn slates(changes: &Changes) -> Vec<Arc<Slate>> {
+    let slate = |change: &Change| if let Change::Slate { slate, .. } = change { slate.clone() } else { None };
+    changes.values().flatten().filter_map(slate).collect()
+}
+
+fn sum(changes: &Changes) -> Account {
+    let mut sum = Account::default();
+    changes.values().flatten().for_each(|change| {
+        if let Change::Account(account) = change {
+            sum.add(account)
+        }
+    });
+    sum
+}
+
+fn asked(changes: &Changes) -> Tally {
+    let Account { scored, unscored, .. } = sum(changes);
+    Tally { scored, unscored }
+}
+
+#[test]
+fn slates_follow_the_model_and_name_it_at_any_number_of_workers() {
+    let dir = folder();
+    let path = write(dir.path(), "youngest", &linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
+    let model = load(&path, "").expect("it is good");
+    let log = log();
+    let one = run_by(&log, Run { workers: 1, one_by_one: false }, &params(Some(model.clone())));
+    for workers in [2, 4] {
+        assert!(one == run_by(&log, Run { workers, one_by_one: true }, &params(Some(model.clone()))), "{workers} workers");
+    }
+    let by_blend = run_by(&log, Run::plain(), &params(None));
+    let (mut other, slates) = (0, slates(&one));
+    for slate in &slates {
+        let name = slate.model.as_ref().expect("the model ordered it");
+        assert_eq!((name.name.as_str(), name.number), ("youngest", model.number()));
+    }
+    for (ours, blends) in slates.iter().zip(self::slates(&by_blend)) {
+        assert_eq!(blends.model, None);
+        other += usize::from(ours.items != blends.items);
+    }
+    assert!(other > slates.len() / 2, "{other} of {} slates differ from the blend's", slates.len());
+    let tally = asked(&one);
+    assert!(tally.scored > 1_000 && tally.unscored == 0, "{tally:?}");
+    assert_eq!(asked(&by_blend), Tally::default());
+}
+
+#[test]
+fn a_share_of_the_users_is_ranked_for_and_what_both_arms_do_is_counted() {
+    let dir = folder();
+    let mut params = params(Some(read(dir.path(), &good()).expect("it is good")));
+    params.ranker.share = 0.5;
+    let changes = run_by(&log(), Run { workers: 2, one_by_one: false }, &params);
+    let mut arms = [0, 0];
+    for slate in slates(&changes) {
+        let ranks = params.ranker.ranks_for(slate.user);
+        assert_eq!(slate.model.is_some(), ranks);
+        arms[usize::from(ranks)] += 1;
+    }
+    assert!(arms.iter().all(|slates| *slates > 10), "{arms:?}");
+    let (by_model, by_blend) = (sum(&changes).by_model, sum(&changes).by_blend);
+    assert_eq!((by_model.taken + by_blend.taken, by_model.impressions + by_blend.clicks), (150, 0));
+    assert!(by_model.taken > 20 && by_blend.taken > 20);
+}
+
+#[test]
+fn where_a_model_fails_the_blend_serves_and_it_is_counted() {
+    let dir = folder();
+    let log = log();
+    let by_blend = slates(&run_by(&log, Run::plain(), &params(None)));
+    // takes three rows, and no other number of them
+    let mut three = linear(&TWO, &[1.0, -0.5]);
+    let of_three = graph(&mut three);
+    of_three.node = vec![node("Reshape", &["features", "shape"], "r"), node("MatMul", &["r", "w"], "score")];
+    of_three.initializer.push(longs("shape", &[3, 2]));
+    let failing = read(dir.path(), &three).expect("its golden rows are three");
+    let changes = run_by(&log, Run::plain(), &params(Some(failing)));
+    let served: Vec<_> = slates(&changes).iter().filter(|slate| slate.model.is_none()).map(|slate| slate.items.clone()).collect();
+    assert!(served.len() > by_blend.len() / 2, "{} of {}", served.len(), by_blend.len());
+    assert!(asked(&changes).unscored > 1_000);
+
+    // the logarithm of a number below zero is none: of rows older than e minutes
+    let logarithm = Graph {
+        node: vec![node("Sub", &["one", "features"], "x"), node("Log", &["x"], "score")],
+        name: "log".into(),
+        initializer: vec![floats("one", &[1, 1], &[1.0])],
+        input: vec![rows_of("features", F32, &[1])],
+        output: vec![rows_of("score", F32, &[1])],
+    };
+    let path = write(dir.path(), "log", &model(logarithm, &["age"], "margin"), &[vec![0.0]], &[0.0]);
+    let changes = run_by(&log, Run::plain(), &params(Some(load(&path, "").expect("its golden row is sound"))));
+    let tally = asked(&changes);
+    assert!(tally.scored > 0 && tally.unscored > tally.scored, "{tally:?}");
+    let partly = slates(&changes);
+    let lengths = |slates: &[Arc<Slate>]| slates.iter().map(|slate| slate.items.len()).max();
+    assert_eq!(lengths(&partly), lengths(&by_blend), "no candidate is lost");
+}
+
+/// What is logged is what the user could have taken, with all its columns, once for every lesson.
+#[test]
+fn examples_hold_what_was_known_before_and_what_was_taken() {
+    let log = log();
+    let examples = |changes: &Changes| -> Vec<Arc<Example>> {
+        let example = |change: &Change| if let Change::Example(example) = change { Some(example.clone()) } else { None };
+        changes.values().flatten().filter_map(example).collect()
+    };
+    let all = examples(&run_by(&log, Run { workers: 2, one_by_one: false }, &params(None)));
+    assert!(all.len() > 40, "{}", all.len());
+    for example in &all {
+        assert_eq!(example.columns.len(), example.candidates.len() * COLUMNS);
+        assert_eq!(example.candidates.iter().filter(|(_, taken)| *taken).count(), 1, "one event an epoch");
+        let items: BTreeSet<_> = example.candidates.iter().map(|(item, _)| item).collect();
+        assert_eq!(items.len(), example.candidates.len());
+        let user_events = columns::find("user_events").expect("a column");
+        let first = example.columns[user_events];
+        assert!(example.columns.chunks_exact(COLUMNS).all(|row| row[user_events] == first), "of one request");
+    }
+    // what comes later changes nothing of it
+    let half = log.epochs.len() as u64 / 2;
+    let early = examples(&run_by(&log.until(half), Run::plain(), &params(None)));
+    assert!(early.len() > 10 && early == all[..early.len()]);
+    let mut some = params(None);
+    some.learn.logged = 0.3;
+    let some = examples(&run_by(&log, Run::plain(), &some)).len();
+    assert!(some > all.len() / 10 && some < all.len() / 2, "{some} of {}", all.len());
+}
