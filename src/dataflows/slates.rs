@@ -28,7 +28,7 @@ use super::profiles::Profile;
 use super::sampler::{Viewer, reading};
 use super::trails::Ring;
 use super::{Params, SlatesParams};
-use crate::model::changes::{Account, Acts};
+use crate::model::changes::{Account, Acts, Arms};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
@@ -152,7 +152,7 @@ pub struct State {
     liked: FxHashMap<UserId, Best>,
     queues: Vec<Queue>,
     /// What those did whom the model ranks for, and the others, in this epoch.
-    acts: (Acts, Acts),
+    arms: Arms,
 }
 
 fn count(kind: Kind, acts: &mut Acts) {
@@ -182,7 +182,7 @@ impl State {
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
-            acts: Default::default(),
+            arms: Arms::default(),
             params: params.clone(),
         }
     }
@@ -272,8 +272,8 @@ impl State {
             self.tell_again(epoch, user, out);
         }
         let Tally { scored, unscored } = self.learned.tally();
-        (account.scored, account.unscored) = (scored, unscored);
-        (account.by_model, account.by_blend) = std::mem::take(&mut self.acts);
+        let arms = Arms { scored, unscored, ..std::mem::take(&mut self.arms) };
+        out.extend((arms != Arms::default()).then(|| Change::Arms(Arc::new(arms))));
         if account != Account::default() {
             out.push(Change::Account(account));
         }
@@ -306,7 +306,8 @@ impl State {
         let of = Arc::make_mut(self.users.entry(delta.user).or_default());
         let seen = of.profile.take(delta);
         if self.params.ranker.loaded.is_some() {
-            let arm = if self.params.ranker.ranks_for(delta.user) { &mut self.acts.0 } else { &mut self.acts.1 };
+            let ranked = self.params.ranker.ranks_for(delta.user);
+            let arm = if ranked { &mut self.arms.by_model } else { &mut self.arms.by_blend };
             delta.updates.iter().filter(|update| update.diff > 0).for_each(|update| count(update.kind, arm));
         }
         if !seen.is_empty() {

@@ -50,12 +50,14 @@ pub struct Acts {
     pub taken: u64,
 }
 
-impl Acts {
-    fn add(&mut self, other: &Acts) {
-        self.impressions += other.impressions;
-        self.clicks += other.clicks;
-        self.taken += other.taken;
-    }
+/// What a loaded model did in an epoch, and what the users did whom it ranks for, and the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arms {
+    /// Candidates it scored, and those it was asked for in vain: the blend stood in.
+    pub scored: u64,
+    pub unscored: u64,
+    pub by_model: Acts,
+    pub by_blend: Acts,
 }
 
 /// What became of the events of one epoch: `consumed` is the sum of the other five, always.
@@ -75,12 +77,6 @@ pub struct Account {
     pub coalesced: u64,
     /// Users refreshed.
     pub refreshed: u64,
-    /// Candidates a model scored, and those it was asked for in vain: the blend stood in.
-    pub scored: u64,
-    pub unscored: u64,
-    /// Of users whom a loaded model ranks for, and of the others; nothing where no model is loaded.
-    pub by_model: Acts,
-    pub by_blend: Acts,
 }
 
 impl Account {
@@ -100,10 +96,6 @@ impl Account {
         self.clamped += other.clamped;
         self.coalesced += other.coalesced;
         self.refreshed += other.refreshed;
-        self.scored += other.scored;
-        self.unscored += other.unscored;
-        self.by_model.add(&other.by_model);
-        self.by_blend.add(&other.by_blend);
     }
 
     /// Makes one account of all parts among the changes of an epoch.
@@ -154,6 +146,8 @@ pub enum Change {
     Ranking(UserId, Vec<(ItemId, u16)>),
     /// What somebody took, out of what they could have been shown: to train models with.
     Example(Arc<Example>),
+    /// A worker's part of what a loaded model did.
+    Arms(Arc<Arms>),
     /// What the blend has learned by now.
     Learned(Arc<Learned>),
     /// The last word on a forgotten user, after the deletions of all their keys.

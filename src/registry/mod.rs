@@ -108,7 +108,7 @@ impl Golden {
         if scores.len() != self.scores.len() {
             return Err(format!("it gave {} scores to {} golden rows", scores.len(), self.scores.len()));
         }
-        let far = |(wanted, got): (&f32, &f32)| !((wanted - got).abs() <= TOLERANCE * wanted.abs().max(1.0));
+        let far = |(wanted, got): (&f32, &f32)| got.is_nan() || (wanted - got).abs() > TOLERANCE * wanted.abs().max(1.0);
         match self.scores.iter().zip(scores).position(far) {
             Some(at) => Err(format!("golden row {at} gets {} here, it must get {}", scores[at], self.scores[at])),
             None => Ok(()),

@@ -34,7 +34,7 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Neighbours(item, _) => Key::Neighbours(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
         Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
-        Change::Ranking(..) | Change::Example(_) | Change::Learned(_) => return None,
+        Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => return None,
     })
 }
 

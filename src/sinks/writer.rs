@@ -17,7 +17,7 @@ use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
 use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
-use crate::model::changes::Account;
+use crate::model::changes::{Account, Arms};
 use crate::model::{Binding, Change, Epoch, Part, Positions, Saved, SignalKey, UserId};
 
 /// Keys in one batch at most.
@@ -339,6 +339,9 @@ impl WriteBehind {
                 self.stats.account.add(account);
                 self.meters.account(account);
             }
+            if let Change::Arms(arms) = &change {
+                self.meters.arms(arms);
+            }
             self.dirty.merge(change, binding.epoch);
         }
         self.retold = retold.or(self.retold);
@@ -630,11 +633,14 @@ impl Meters {
         }
         self.refreshes.increment(account.refreshed);
         self.coalesced.increment(account.coalesced);
-        for (counters, acts) in self.arms.iter().zip([account.by_model, account.by_blend]) {
+    }
+
+    fn arms(&self, arms: &Arms) {
+        for (counters, acts) in self.arms.iter().zip([arms.by_model, arms.by_blend]) {
             let counts = [acts.impressions, acts.clicks, acts.taken];
             counters.iter().zip(counts).for_each(|(counter, n)| counter.increment(n));
         }
-        for (counter, n) in self.by_model.iter().zip([account.scored, account.unscored]) {
+        for (counter, n) in self.by_model.iter().zip([arms.scored, arms.unscored]) {
             counter.increment(n);
         }
     }

@@ -293,7 +293,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 continue;
             }
             Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
-            Change::Ranking(..) | Change::Example(_) | Change::Learned(_) => continue,
+            Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => continue,
         };
         set(&mut all, key, value);
     }
