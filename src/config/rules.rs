@@ -299,6 +299,8 @@ fn service(check: &mut Check, config: &Config) {
     check.within("service.threads", service.threads, 1..=256);
     check.at_least("service.body_limit", service.body_limit, 1);
     check.at_least("service.batch_limit", service.batch_limit, 1);
+    check.within("service.feeds_limit", service.feeds_limit, 1..=1_000);
+    check.within("service.exclude_limit", service.exclude_limit, 1..=10_000);
     check.at_least("service.connections", service.connections, 1);
     check.within("service.max_k", service.max_k, 1..=1_000);
     let k = (1..=service.max_k).contains(&service.default_k);

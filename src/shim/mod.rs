@@ -21,11 +21,13 @@ use crate::sinks::layout::Keys;
 use crate::sources::Appender;
 use crate::telemetry;
 
+mod aging;
 mod commons;
 mod cursor;
 mod error;
 mod feed;
 mod http;
+mod last_good;
 mod read;
 mod recent;
 mod server;
@@ -36,7 +38,7 @@ pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
-pub use read::{Answer, Fields, MemoryReader, Parts, Reader, Sizes, Unavailable};
+pub use read::{Answer, Fields, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
 pub use server::serve;
 pub use token::Token;
@@ -50,6 +52,8 @@ pub struct Params {
     pub threads: usize,
     pub body_limit: usize,
     pub batch_limit: usize,
+    pub feeds_limit: usize,
+    pub exclude_limit: usize,
     pub connections: usize,
     #[serde(with = "span")]
     pub header_timeout: Duration,
@@ -62,6 +66,9 @@ pub struct Params {
     pub default_k: usize,
     pub max_k: usize,
     pub max_id_bytes: usize,
+    pub copies_bytes: usize,
+    #[serde(with = "span")]
+    pub copies_ttl: Duration,
 }
 
 /// Everything a request may use.
@@ -72,6 +79,7 @@ pub struct State {
     log: Arc<dyn Appender>,
     recent: Recent,
     commons: commons::Commons,
+    last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
     sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
     /// Or why there is none.
@@ -102,8 +110,9 @@ impl State {
     pub fn new(params: &Params, prefix: &str, reader: Arc<dyn Reader>, log: Arc<dyn Appender>, recent: Recent) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
+        let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, recent, commons, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, recent, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

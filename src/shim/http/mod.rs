@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use super::{Refusal, State};
 
+mod body;
+mod etag;
 mod feeds;
 mod guard;
 mod ingest;
@@ -39,6 +41,7 @@ fn routes() -> Vec<Route> {
         write("/v1/items", ingest::items),
         write("/v1/users", ingest::users),
         read("/v1/feeds/{surface}/{user}", feeds::feed),
+        write("/v1/feeds/{surface}", feeds::feeds),
         read("/v1/users/{user}/features", views::user_features),
         read("/v1/users/{user}/interests", views::interests),
         Route { method: "delete", path: "/v1/users/{user}", handler: delete(ingest::forget) },

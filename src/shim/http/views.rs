@@ -21,6 +21,11 @@ impl Body {
     pub fn of(value: &impl Serialize) -> Self {
         Self(serde_json::to_vec(value).expect("our answers have string keys"))
     }
+
+    /// As it goes over the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl IntoResponse for Body {
