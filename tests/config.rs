@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 92] = [
+const OUT_OF_RANGE: [(&str, &str); 95] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -258,6 +258,9 @@ const OUT_OF_RANGE: [(&str, &str); 92] = [
     ("metrics.bind = ''", "IP address"),
     ("metrics.port = 8088", "different ports"),
     ("logging.filter = 'a=b=c'", "must be a level"),
+    ("access.token_burst = 0", "must be 1 or more"),
+    ("access.address_burst = 0", "must be 1 or more"),
+    ("access.audit = ''", "must name a file"),
     ("logging.format = 'xml'", "one of text, json"),
 ];
 

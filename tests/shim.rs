@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
 use std::time::Duration;
 
+#[path = "shim/access.rs"]
+mod access;
 #[path = "shim/client.rs"]
 mod client;
 #[cfg(feature = "redis")]

@@ -309,6 +309,10 @@ fn service(check: &mut Check, config: &Config) {
     let apart = config.metrics.port == 0 || config.metrics.port != service.port;
     check.rule(&["metrics.port", "service.port"], apart, "must be different ports");
 
+    check.at_least("access.token_burst", config.access.token_burst as usize, 1);
+    check.at_least("access.address_burst", config.access.address_burst as usize, 1);
+    check.rule(&["access.audit"], !config.access.audit.as_os_str().is_empty(), "must name a file");
+
     let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.filter).is_ok();
     check.rule(&["logging.filter"], filter, "must be a level (error, warn, info, debug, trace) or module=level, with commas");
     check.one_of("logging.format", &config.logging.format, &["text", "json"]);

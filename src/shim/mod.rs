@@ -21,6 +21,7 @@ use crate::sinks::layout::Keys;
 use crate::sources::Appender;
 use crate::telemetry;
 
+mod access;
 mod aging;
 mod commons;
 mod cursor;
@@ -28,12 +29,15 @@ mod error;
 mod feed;
 mod http;
 mod last_good;
+mod rate;
 mod read;
 mod recent;
 mod server;
 mod token;
+mod trail;
 mod wire;
 
+pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
 pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
@@ -77,6 +81,7 @@ pub struct State {
     keys: Keys,
     reader: Arc<dyn Reader>,
     log: Arc<dyn Appender>,
+    access: Access,
     recent: Recent,
     commons: commons::Commons,
     last_good: last_good::LastGood,
@@ -106,13 +111,21 @@ impl Cadence {
 }
 
 impl State {
-    /// Over a store and a log. `prefix` is of every key of the store; `recent` may be shared with whoever knows who is active.
-    pub fn new(params: &Params, prefix: &str, reader: Arc<dyn Reader>, log: Arc<dyn Appender>, recent: Recent) -> Arc<Self> {
+    /// Over a store and a log, for whom `access` lets in. `prefix` is of every key of the store; `recent` may be shared with whoever knows
+    /// who is active.
+    pub fn new(
+        params: &Params,
+        prefix: &str,
+        reader: Arc<dyn Reader>,
+        log: Arc<dyn Appender>,
+        access: Access,
+        recent: Recent,
+    ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, recent, commons, last_good, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, access, recent, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.
@@ -168,7 +181,11 @@ impl Handle {
 
 /// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
+    let open = !state.access.is_asked();
     let handle = spawn_router(params, http::router(state))?;
+    if open && !handle.addr.ip().is_loopback() {
+        tracing::warn!(addr = %handle.addr, "whoever reaches the shim may read and write everything; set [access] tokens, or keep a gateway in front");
+    }
     tracing::info!(addr = %handle.addr, "the shim answers");
     Ok(handle)
 }

@@ -14,6 +14,7 @@ use super::guard::RequestId;
 use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k};
 use super::views::Body;
 use super::{body, etag};
+use crate::shim::access::Who;
 use crate::shim::commons::Common;
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::{self, Kind, Lists, Page};
@@ -85,11 +86,13 @@ pub async fn feeds(
     Surface(kind): Surface,
     Sent(token): Sent,
     id: RequestId,
+    who: Who,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let many: Many = body::json(&headers, body, shim.params.body_limit).await?;
     let users = checked(&shim, many.user_ids)?;
+    users.iter().try_for_each(|user| who.about(user))?;
     let k = many.k.map_or(Ok(shim.params.default_k), |k| check_k(k, shim.params.max_k))?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
     let wanted = Wanted { k, cursor: Cursor::default(), explain: many.explain, exclude };

@@ -13,10 +13,11 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 
 use super::body;
-use super::params::Id;
+use super::params::{Caller, User};
 use super::views::Body;
 use crate::codec::{Decoder, Limits};
 use crate::model::{Input, Names, Role};
+use crate::shim::access::Who;
 use crate::shim::{Refusal, State as Shim, now_ms};
 
 /// What became of a batch.
@@ -36,32 +37,49 @@ struct Rejected {
     reason: String,
 }
 
-pub async fn events(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Events, &headers, body).await
+pub async fn events(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Events, &headers, body).await
 }
 
-pub async fn items(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Items, &headers, body).await
+pub async fn items(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Items, &headers, body).await
 }
 
-pub async fn users(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Users, &headers, body).await
+pub async fn users(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Users, &headers, body).await
 }
 
 /// Forgets a user: an order on the control topic, ordered like everything else.
-pub async fn forget(State(shim): State<Arc<Shim>>, Id(user): Id) -> Result<(StatusCode, Body), Refusal> {
+pub async fn forget(State(shim): State<Arc<Shim>>, User(user): User, caller: Caller) -> Result<(StatusCode, Body), Refusal> {
+    caller.who.personal(&user)?;
     let order = Bytes::from(serde_json::json!({"op": "forget", "user_id": user}).to_string());
     let known = decoder(&shim, Arc::default()).decode(Role::Control, None, Some(&order), now_ms());
     if let Err(reason) = known {
         return Err(Refusal::bad("bad_id", reason));
     }
+    shim.access.note(caller.deed("forget", &user)).await?;
     let receipt = append(&shim, Role::Control, vec![(Bytes::from(user.clone()), Some(order))], Vec::new()).await?;
     shim.recent.forget(&user);
     shim.last_good.forget(&user);
     Ok(receipt)
 }
 
-async fn take(shim: &Shim, role: Role, headers: &HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
+async fn take(shim: &Shim, who: &Who, role: Role, headers: &HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
     let lines = body::is_lines(headers)?;
     let body = body::whole(headers, body, shim.params.body_limit).await?;
     let parts = split(&body, lines)?;
@@ -71,7 +89,19 @@ async fn take(shim: &Shim, role: Role, headers: &HeaderMap, body: Stream) -> Res
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large", message));
     }
     let (accepted, rejected) = check(shim, role, &body, &parts);
+    whose(who, role, &accepted)?;
+    if role == Role::Events {
+        accepted.iter().for_each(|(user, _)| shim.recent.note(&String::from_utf8_lossy(user)));
+    }
     append(shim, role, accepted, rejected).await
+}
+
+/// Refuses a batch with a record that is not the caller's to write.
+fn whose(who: &Who, role: Role, records: &Records) -> Result<(), Refusal> {
+    match role {
+        Role::Items => who.about_all(),
+        _ => records.iter().try_for_each(|(user, _)| who.about(&String::from_utf8_lossy(user))),
+    }
 }
 
 type Records = Vec<(Bytes, Option<Bytes>)>;
@@ -95,9 +125,6 @@ fn check(shim: &Shim, role: Role, body: &Bytes, parts: &[&[u8]]) -> (Records, Ve
     for (index, part) in parts.iter().enumerate() {
         match decoder.decode(role, None, Some(part), now).and_then(|input| key(&input, &names)) {
             Ok(key) => {
-                if role == Role::Events {
-                    shim.recent.note(&key);
-                }
                 records.push((Bytes::copy_from_slice(key.as_bytes()), Some(body.slice_ref(part))));
             }
             Err(reason) => rejected.push(Rejected { index, reason }),

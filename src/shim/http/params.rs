@@ -5,11 +5,16 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::guard::RequestId;
+use crate::model::UserId;
+use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::Kind;
+use crate::shim::server::Peer;
+use crate::shim::trail::Deed;
 use crate::shim::{Params, Refusal, State, Token};
 
 /// The header with the token of a write that the answer must contain.
@@ -28,6 +33,18 @@ impl FromRequestParts<Arc<State>> for Id {
     }
 }
 
+/// The only id in the path, of a user whom the request may be about.
+pub struct User(pub String);
+
+impl FromRequestParts<Arc<State>> for User {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let Id(user) = Id::from_request_parts(parts, state).await?;
+        extension::<Who>(parts)?.about(&user).map(|()| Self(user))
+    }
+}
+
 /// Surface and user of a feed.
 pub struct SurfaceAndUser(pub Kind, pub String);
 
@@ -38,6 +55,7 @@ impl FromRequestParts<Arc<State>> for SurfaceAndUser {
         let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path((surface, user)) = path.map_err(bad_path)?;
         check_id(&user, state.params.max_id_bytes)?;
+        extension::<Who>(parts)?.about(&user)?;
         Ok(Self(parse_surface(&surface)?, user))
     }
 }
@@ -191,7 +209,44 @@ impl FromRequestParts<Arc<State>> for RequestId {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
-        let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request has no id");
-        parts.extensions.get::<RequestId>().cloned().ok_or_else(missing)
+        extension(parts)
     }
+}
+
+impl FromRequestParts<Arc<State>> for Who {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        extension(parts)
+    }
+}
+
+/// Who sends a request, and which it is.
+pub struct Caller {
+    pub who: Who,
+    id: RequestId,
+    address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// What the audit trail says of this request.
+    pub fn deed(&self, event: &'static str, user: &str) -> Deed {
+        let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
+        Deed { event, user: UserId::of(user), by, address: self.address, request_id }
+    }
+}
+
+impl FromRequestParts<Arc<State>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        Ok(Self { who: extension(parts)?, id: extension(parts)?, address })
+    }
+}
+
+/// What the layers around the route left with the request.
+fn extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
+    let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request did not come through its guards");
+    parts.extensions.get::<T>().cloned().ok_or_else(missing)
 }

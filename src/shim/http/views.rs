@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::params::{Id, Sent, Wanted};
+use super::params::{Id, Sent, User, Wanted};
 use crate::model::time::Window;
 use crate::shim::commons::{TRENDING_SCALE, scaled};
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
@@ -131,7 +131,7 @@ struct Scored {
     score: f64,
 }
 
-pub async fn user_features(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+pub async fn user_features(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
     let features = features(&shim, &shim.keys.user(&user)).await?;
     let features = features.ok_or_else(|| unknown("unknown_user", "user", stale))?;
@@ -145,7 +145,7 @@ pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(tok
     Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest: FeaturesView::from(&features) }))
 }
 
-pub async fn interests(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+pub async fn interests(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
     let fields = shim.reader.fields(&shim.keys.interests(&user)).await?;
     let fields = fields.ok_or_else(|| unknown("unknown_user", "user", stale))?;
