@@ -137,6 +137,78 @@ fn every_route_answers_as_it_is_described() {
 }
 
 #[test]
+fn what_is_held_of_a_user_can_be_read_together() {
+    let document = openapi();
+    both(|mut w| {
+        fill(&mut w);
+        w.write(&[w.seen("u1", &["i7", "i8"])]);
+        let read = |route: &str| {
+            let body = get(w.addr, &format!("/v1/users/u1/{route}")).json();
+            if route != "features" && route != "interests" {
+                conforms(&document, &format!("/v1/users/{{user}}/{route}"), "get", "200", &body);
+            }
+            body
+        };
+        let without = |mut body: Value| {
+            body.as_object_mut().expect("an object").remove("user_id");
+            body
+        };
+        let (features, interests) = (without(read("features")), without(read("interests")));
+        let seen = json!([{"item_id": "i7", "at": CLOCK}, {"item_id": "i8", "at": CLOCK - 1}]);
+
+        let mut activity = features.clone();
+        (activity["user_id"], activity["latest"]) = (json!("u1"), seen.clone());
+        assert_eq!(read("activity"), activity, "over {}", w.name);
+        assert_eq!(get(w.addr, "/v1/users/u1/activity?k=1").json()["latest"], json!([seen[0]]));
+
+        let tokens = json!([{"token": "category:jazz", "short": 0.25, "long": 0.75, "change": -0.5},
+            {"token": "category:rock", "short": 0.75, "long": 0.25, "change": 0.5}]);
+        assert_eq!(
+            read("insights"),
+            json!({"user_id": "u1", "as_of": CLOCK, "epoch": 1, "drift": 0.4, "interests": tokens,
+                "sources": {"neighbours": 3}, "reasons": {"because you shared i0": 3}}),
+            "over {}",
+            w.name
+        );
+
+        let mut export = read("export");
+        assert!(export["exported_at"].take().as_i64().is_some_and(|at| at > CLOCK));
+        let items = get(w.addr, "/v1/feeds/home/u1?explain=true").json()["items"].clone();
+        assert_eq!(items.as_array().map(Vec::len), Some(3));
+        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "variant": "", "items": items});
+        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
+            "seen": seen});
+        assert_eq!(export, whole, "over {}", w.name);
+
+        // Who has only been seen somewhere is held all the same.
+        w.write(&[w.seen("u2", &["i7"])]);
+        let part = get(w.addr, "/v1/users/u2/export").json();
+        assert_eq!((&part["slate"], &part["seen"][0]["item_id"]), (&Value::Null, &json!("i7")), "over {}", w.name);
+    });
+}
+
+#[test]
+fn a_receipt_says_how_far_a_write_has_come() {
+    both(|mut w| {
+        fill(&mut w);
+        let token = send(w.addr, "DELETE", "/v1/users/u1", &[], b"").json()["token"].as_str().expect("a token").to_string();
+        let addr = w.addr;
+        let far = || {
+            let body = get(addr, &format!("/v1/receipts/{token}")).json();
+            conforms(&openapi(), "/v1/receipts/{token}", "get", "200", &body);
+            (body["applied"].clone(), body["everywhere"].clone(), body["epoch"].clone())
+        };
+        assert_eq!(far(), (json!(false), json!(false), json!(1)), "over {}", w.name);
+        w.caught_up(false);
+        w.write(&[]);
+        assert_eq!(far(), (json!(true), json!(false), json!(2)), "over {}", w.name);
+        w.caught_up(true);
+        w.write(&[]);
+        assert_eq!(far(), (json!(true), json!(true), json!(3)), "over {}", w.name);
+    });
+}
+
+#[test]
 fn an_item_without_neighbours_is_an_item() {
     both(|mut w| {
         let key = w.keys.item("alone");
@@ -197,6 +269,11 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/items/nobody/features", 404, "unknown_item"),
             ("/v1/users/nobody/features", 404, "unknown_user"),
             ("/v1/users/nobody/interests", 404, "unknown_user"),
+            ("/v1/users/nobody/activity", 404, "unknown_user"),
+            ("/v1/users/nobody/insights", 404, "unknown_user"),
+            ("/v1/users/nobody/export", 404, "unknown_user"),
+            ("/v1/receipts/AQ", 400, "bad_token"),
+            ("/v1/receipts/%ff", 400, "bad_path"),
             ("/v1/trending/nowhere", 404, "unknown_scope"),
             ("/v1/trending/category:", 404, "unknown_scope"),
             ("/v2/feeds", 404, "not_found"),

@@ -210,6 +210,11 @@ fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
     }
 }
 
+/// All items of a slate.
+pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
+    stored.slate.items.iter().map(|item| of_slate(item, explain)).collect()
+}
+
 fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
     let source = Source::ALL.into_iter().find(|source| *source as i32 == item.source);
     Shown {

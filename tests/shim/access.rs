@@ -58,6 +58,10 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("POST", "/v1/items", r#"{"item_id":"i1"}"#, but([403, 202, 202, 403])),
         ("DELETE", "/v1/users/u2", "", but([403, 403, 202, 403])),
         ("DELETE", "/v1/users/u1", "", but([403, 403, 202, 202])),
+        ("GET", "/v1/users/u1/export", "", but([403, 403, 200, 200])),
+        ("GET", "/v1/users/u2/export", "", but([403, 403, 404, 403])),
+        ("GET", "/v1/users/u2/activity", "", but([404, 403, 404, 403])),
+        ("GET", "/v1/users/u2/insights", "", but([404, 403, 404, 403])),
         ("PUT", "/v1/events", "", [405; 6]),
         ("GET", "/nowhere", "", [404; 6]),
         ("GET", "/livez", "", [200; 6]),
@@ -110,19 +114,22 @@ fn an_address_that_asks_too_often_is_told_so_with_or_without_a_token() {
 }
 
 #[test]
-fn who_had_a_user_forgotten_is_in_the_trail_and_the_user_is_not() {
+fn who_had_a_user_exported_or_forgotten_is_in_the_trail_and_the_user_is_not() {
     let w = World::guarded(&tokens(&EVERYBODY), |_| {});
     assert_eq!(ask(w.addr, "DELETE", "/v1/users/canary", "reader", "").status, 403);
     let asked = ["authorization: Bearer od_admin".to_string(), "x-request-id: mine".to_string()];
     assert_eq!(send(w.addr, "DELETE", "/v1/users/canary", &asked, b"").status, 202);
+    assert_eq!(send(w.addr, "GET", "/v1/users/canary/export", &asked, b"").status, 404);
     let text = std::fs::read_to_string(w.log_dir().join("access.jsonl")).expect("there is a trail");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let salt = std::fs::read(w.log_dir().join("privacy/salt")).expect("the salt of the folder");
     let salt: [u8; 32] = salt.try_into().expect("32 bytes");
     let user = blake3::keyed_hash(&salt, &UserId::of("canary").0.to_le_bytes()).to_hex()[..32].to_string();
-    let line = json!({"at_ms": lines[0]["at_ms"], "event": "forget", "user": user, "by": "admin", "address": "127.0.0.1",
-        "request_id": "mine"});
-    assert_eq!(lines, [line], "who was refused did nothing");
+    let line = |at: usize, event: &str| {
+        json!({"at_ms": lines[at]["at_ms"], "event": event, "user": user, "by": "admin", "address": "127.0.0.1",
+            "request_id": "mine"})
+    };
+    assert_eq!(lines, [line(0, "forget"), line(1, "export")], "who was refused did nothing");
     assert!(lines[0]["at_ms"].as_i64().is_some_and(|at| at > 1_700_000_000_000));
     assert!(!text.contains("canary") && !text.contains("od_admin"));
 }

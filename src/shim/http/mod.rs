@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::{Refusal, Scope, State};
 
+mod about;
 mod body;
 mod etag;
 mod feeds;
@@ -50,6 +51,10 @@ fn routes() -> Vec<Route> {
         Route { scope: Some(Scope::Read), ..write("/v1/feeds/{surface}", feeds::feeds) },
         read("/v1/users/{user}/features", views::user_features),
         read("/v1/users/{user}/interests", views::interests),
+        read("/v1/users/{user}/activity", about::activity),
+        read("/v1/users/{user}/insights", about::insights),
+        read("/v1/users/{user}/export", about::export),
+        read("/v1/receipts/{token}", about::receipt),
         Route { method: "delete", path: "/v1/users/{user}", scope: Some(Scope::Write), handler: delete(ingest::forget) },
         read("/v1/items/{item}/features", views::item_features),
         read("/v1/items/{item}/neighbours", views::neighbours),

@@ -78,7 +78,8 @@ fn parse_surface(name: &str) -> Result<Kind, Refusal> {
     Kind::parse(name).ok_or_else(unknown)
 }
 
-fn bad_path(rejection: PathRejection) -> Refusal {
+/// A path that is no text.
+pub fn bad_path(rejection: PathRejection) -> Refusal {
     Refusal::bad("bad_path", format!("the path cannot be read: {}", rejection.body_text()))
 }
 
