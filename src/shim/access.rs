@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Refusal;
+use super::jwt::Keys;
 use super::rate::Rate;
 use super::trail::{Deed, Trail};
 
@@ -20,6 +22,9 @@ use super::trail::{Deed, Trail};
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub tokens: PathBuf,
+    pub keys: PathBuf,
+    pub issuer: String,
+    pub audience: String,
     pub token_rate: u32,
     pub token_burst: u32,
     pub address_rate: u32,
@@ -37,6 +42,11 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The scope of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Read, Self::Write, Self::Admin].into_iter().find(|scope| scope.name() == name)
+    }
+
     /// As it is written in tokens and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -64,6 +74,11 @@ impl Who {
 
     fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+
+    /// Whose requests are counted together.
+    fn bucket(&self) -> Cow<'_, str> {
+        self.user.as_ref().map_or(Cow::Borrowed(&*self.name), |user| format!("{} {user}", self.name).into())
     }
 
     /// Refuses what is about another user.
@@ -113,23 +128,24 @@ pub struct Entries {
     pub token: Vec<Entry>,
 }
 
-/// Tokens and rates.
+/// Tokens, keys and rates.
 pub struct Access {
-    /// `None`: nobody is asked who they are.
     tokens: Option<HashMap<blake3::Hash, Who>>,
+    keys: Option<Keys>,
     of_token: Rate,
     of_address: Rate,
     trail: Arc<Trail>,
 }
 
 impl Access {
-    /// Reads the file of tokens; it is read no more after that. The audit trail goes to `state_dir`. The error names the file and what is
+    /// Reads the files of tokens and keys; they are read no more after that. The audit trail goes to `state_dir`. The error names the file and what is
     /// wrong in it.
     pub fn open(params: &Params, state_dir: &Path) -> Result<Self, String> {
         let now = Instant::now();
-        let file = Some(&params.tokens).filter(|path| !path.as_os_str().is_empty());
+        let named = |path: &Path| !path.as_os_str().is_empty();
         Ok(Self {
-            tokens: file.map(|path| read(path)).transpose()?,
+            tokens: named(&params.tokens).then(|| read(&params.tokens)).transpose()?,
+            keys: named(&params.keys).then(|| Keys::open(params)).transpose()?,
             of_token: Rate::new(params.token_rate, params.token_burst, now),
             of_address: Rate::new(params.address_rate, params.address_burst, now),
             trail: Arc::new(Trail::new(&params.audit, state_dir)),
@@ -138,7 +154,7 @@ impl Access {
 
     /// Whether anybody is asked who they are.
     pub fn is_asked(&self) -> bool {
-        self.tokens.is_some()
+        self.tokens.is_some() || self.keys.is_some()
     }
 
     /// Puts a deed in the audit trail before it is done; what cannot be put there is not to be done.
@@ -159,15 +175,22 @@ impl Access {
 
     /// Who sends these headers; refuses who may not do what needs `scope`.
     pub fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Who, Refusal> {
-        let Some(tokens) = &self.tokens else { return Ok(Who::anyone()) };
+        if !self.is_asked() {
+            return Ok(Who::anyone());
+        }
         let bearer = bearer(headers).ok_or_else(|| unauthorized("send a token as `authorization: Bearer <token>`"))?;
-        let who = tokens.get(&blake3::hash(bearer.as_bytes())).cloned();
-        let who = who.ok_or_else(|| unauthorized("the token is not known here; ask whoever runs this for one"))?;
-        self.of_token.take(&who.name, Instant::now()).map_err(|wait| Refusal::too_many("token", wait))?;
+        let who = self.who(bearer);
+        let who = who.ok_or_else(|| unauthorized("the token is not known here, or no longer; ask whoever runs this for one"))?;
+        self.of_token.take(&who.bucket(), Instant::now()).map_err(|wait| Refusal::too_many("token", wait))?;
         match who.may(scope) {
             true => Ok(who),
             false => Err(forbidden(&format!("the token lacks the scope {}", scope.name()))),
         }
+    }
+
+    fn who(&self, bearer: &str) -> Option<Who> {
+        let of_file = self.tokens.as_ref().and_then(|tokens| tokens.get(&blake3::hash(bearer.as_bytes())).cloned());
+        of_file.or_else(|| self.keys.as_ref()?.who(bearer))
     }
 }
 

@@ -28,6 +28,7 @@ mod cursor;
 mod error;
 mod feed;
 mod http;
+mod jwt;
 mod last_good;
 mod rate;
 mod read;

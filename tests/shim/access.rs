@@ -25,6 +25,7 @@ const EVERYBODY: [(&str, &str, Option<&str>); 4] = [
     ("own", "\"read\", \"write\"", Some("u1")),
 ];
 
+/// With the token `od_<token>`, or none.
 fn ask(addr: SocketAddr, method: &str, target: &str, token: &str, body: &str) -> Answer {
     let mut headers = vec!["content-type: application/json".to_string()];
     if !token.is_empty() {
@@ -155,4 +156,107 @@ fn a_token_that_the_command_draws_is_let_in() {
     assert_eq!(get(w.addr, "/v1/feeds/home/u1").status, 401);
     assert_ne!(draw(&["--name", "a", "--for", "read"]).stdout, draw(&["--name", "a", "--for", "read"]).stdout);
     assert_eq!(draw(&["--name", "a", "--for", "everything"]).status.code(), Some(2));
+}
+
+/// With a JWT, or anything else.
+fn show(addr: SocketAddr, target: &str, bearer: &str) -> Answer {
+    send(addr, "GET", target, &[format!("authorization: Bearer {bearer}")], b"")
+}
+
+/// One of `testdata/jwt/tokens.json`: made by OpenSSL, whose word does not depend on the code under test.
+fn made(name: &str) -> String {
+    let tokens: Value = serde_json::from_str(include_str!("../../testdata/jwt/tokens.json")).expect("JSON");
+    tokens[name].as_str().expect("a token of this name").to_string()
+}
+
+/// Signed with the secret of `testdata/jwt/jwks.json`.
+fn signed(claims: Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(b"a secret of the test, 32 bytes!!");
+    let header = jsonwebtoken::Header { kid: Some("h".to_string()), ..Default::default() };
+    jsonwebtoken::encode(&header, &claims, &key).expect("claims can be signed")
+}
+
+const FAR: i64 = 4_102_444_800;
+
+#[test]
+fn a_jwt_of_a_known_key_opens_what_it_says_for_whom_it_says() {
+    let w = World::signed(|_| {});
+    let status = |bearer: &str| {
+        let targets = ["/v1/feeds/home/u1", "/v1/feeds/home/u2", "/v1/stats", "/v1/users/u1/export"];
+        targets.map(|target| show(w.addr, target, bearer).status)
+    };
+    assert_eq!(status(&made("rs256")), [200, 403, 403, 404], "bound to its subject, whose export is empty");
+    assert_eq!(status(&made("rs256_no_kid")), [200, 403, 403, 404], "the only key of its algorithm");
+    assert_eq!(status(&made("hs256")), [200, 200, 200, 403], "without a subject it is bound to nobody");
+    assert_eq!(status(&signed(json!({"sub": "ann", "scope": "admin", "exp": FAR}))), [200, 200, 200, 404]);
+    assert_eq!(status(&signed(json!({"sub": "u1", "scope": "write", "exp": FAR}))), [403; 4]);
+    assert_eq!(status(&signed(json!({"sub": "u1", "exp": FAR}))), [403; 4], "no scope");
+    let trail = std::fs::read_to_string(w.log_dir().join("access.jsonl")).expect("there is a trail");
+    let by: Vec<Value> = trail.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["by"].clone()).collect();
+    assert_eq!(by, ["jwt", "jwt", "jwt:ann"], "an admin is named, a user is not");
+}
+
+#[test]
+fn a_jwt_that_proves_nothing_is_refused() {
+    let w = World::signed(|_| {});
+    let (good, now) = (made("rs256"), 1_763_600_000);
+    let (head, signature) = good.rsplit_once('.').expect("three parts");
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let cases = [
+        ("changed", format!("{head}.{other}{}", &signature[1..])),
+        ("cut", head.to_string()),
+        ("unsigned", made("none")),
+        ("HS256 with the public key of an RS256 key", made("confused")),
+        ("HS256 under the name of an RS256 key", made("confused_h")),
+        ("ended", signed(json!({"scope": "read", "exp": now - 100_000_000}))),
+        ("never ending", signed(json!({"scope": "read"}))),
+        ("not yet", signed(json!({"scope": "read", "exp": FAR, "nbf": FAR - 1}))),
+        ("not yet, said otherwise", signed(json!({"scope": "read", "exp": FAR, "nbf": (FAR - 1).to_string()}))),
+        ("of no key", good.replacen('.', "", 1)),
+    ];
+    for (what, token) in cases {
+        assert_eq!(show(w.addr, "/v1/feeds/home/u1", &token).refusal(), (401, "unauthorized".to_string()), "{what}");
+    }
+    assert_eq!(show(w.addr, "/v1/feeds/home/u1", &good).status, 200);
+}
+
+#[test]
+fn a_jwt_for_somebody_else_is_refused() {
+    let w = World::signed(|access| (access.issuer, access.audience) = ("us".to_string(), "feeds".to_string()));
+    let status = |claims: Value| show(w.addr, "/v1/trending/global", &signed(claims)).status;
+    assert_eq!(status(json!({"scope": "read", "exp": FAR, "iss": "us", "aud": "feeds"})), 200);
+    assert_eq!(status(json!({"scope": "read", "exp": FAR, "iss": "us", "aud": ["ads", "feeds"]})), 200);
+    for claims in [
+        json!({"scope": "read", "exp": FAR, "iss": "us"}),
+        json!({"scope": "read", "exp": FAR, "aud": "feeds"}),
+        json!({"scope": "read", "exp": FAR, "iss": "them", "aud": "feeds"}),
+        json!({"scope": "read", "exp": FAR, "iss": "us", "aud": "ads"}),
+    ] {
+        assert_eq!(status(claims.clone()), 401, "{claims}");
+    }
+}
+
+#[test]
+fn a_file_of_keys_that_is_wrong_is_refused_without_repeating_a_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().expect("a file for the keys");
+    let mut params = super::world::config().access;
+    params.keys = file.path().to_path_buf();
+    let refused = |text: &str| {
+        std::fs::write(file.path(), text).expect("written");
+        overdrive::shim::Access::open(&params, file.path().parent().expect("a folder")).err().unwrap_or_default()
+    };
+    let secret = r#"{"kty":"oct","alg":"HS256","k":"YSBzZWNyZXQgb2YgdGhlIHRlc3QsIDMyIGJ5dGVzISE"}"#;
+    assert_eq!(refused(&format!("{{\"keys\":[{secret}]}}")), "");
+    for (keys, says) in [
+        (secret.replace("IDMyIGJ5dGVzISE", ""), "key 0 is shorter than 32 bytes"),
+        (secret.replace("HS256", "HS512"), "key 0 must say `alg`"),
+        (secret.replace("\"alg\":\"HS256\",", ""), "key 0 must say `alg`"),
+        (secret.replace("\"k\"", "\"K\""), "it is no JWKS"),
+    ] {
+        let why = refused(&format!("{{\"keys\":[{keys}]}}"));
+        assert!(why.contains(says) && why.contains("[access] keys") && !why.contains("YSBz"), "{keys}: {why}");
+    }
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o640)).expect("ours");
+    assert!(refused(&format!("{{\"keys\":[{secret}]}}")).contains("chmod 600"));
 }

@@ -64,6 +64,24 @@ impl World {
         )
     }
 
+    /// Over the memory of this process, for whom the keys of `testdata/jwt` let in.
+    pub fn signed(change: impl Fn(&mut AccessParams)) -> World {
+        let file = tempfile::NamedTempFile::new().expect("a file for the keys, for its owner alone");
+        std::fs::write(file.path(), include_str!("../../testdata/jwt/jwks.json")).expect("the keys are written");
+        let memory = Memory::new(PREFIX);
+        let reader = Arc::new(MemoryReader::new(memory.clone()));
+        World::build(
+            "memory",
+            reader,
+            Box::new(memory),
+            |_| {},
+            |access| {
+                access.keys = file.path().to_path_buf();
+                change(access);
+            },
+        )
+    }
+
     fn build(
         name: &'static str,
         reader: Arc<dyn Reader>,
