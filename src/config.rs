@@ -36,6 +36,7 @@ pub struct Config {
     pub recommend: crate::dataflows::Params,
     pub changes: crate::sinks::changes::Params,
     pub service: crate::shim::Params,
+    pub access: crate::shim::AccessParams,
     pub metrics: Metrics,
     pub logging: Logging,
     pub onnx: Onnx,

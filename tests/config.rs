@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 90] = [
+const OUT_OF_RANGE: [(&str, &str); 95] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -250,12 +250,17 @@ const OUT_OF_RANGE: [(&str, &str); 90] = [
     ("changes.max_bytes = 1", "must be 1024 or more"),
     ("service.bind = 'here'", "IP address"),
     ("service.threads = 0", "must be 1 to 256"),
+    ("service.feeds_limit = 0", "must be 1 to 1000"),
+    ("service.exclude_limit = 0", "must be 1 to 10000"),
     ("service.connections = 0", "must be 1 or more"),
     ("service.default_k = 501", "default_k must be 1 to max_k"),
     ("service.max_id_bytes = 257", "must be 1 to 256"),
     ("metrics.bind = ''", "IP address"),
     ("metrics.port = 8088", "different ports"),
     ("logging.filter = 'a=b=c'", "must be a level"),
+    ("access.token_burst = 0", "must be 1 or more"),
+    ("access.address_burst = 0", "must be 1 or more"),
+    ("access.audit = ''", "must name a file"),
     ("logging.format = 'xml'", "one of text, json"),
 ];
 

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
 use std::time::Duration;
 
+#[path = "shim/access.rs"]
+mod access;
 #[path = "shim/client.rs"]
 mod client;
 #[cfg(feature = "redis")]
@@ -135,6 +137,78 @@ fn every_route_answers_as_it_is_described() {
 }
 
 #[test]
+fn what_is_held_of_a_user_can_be_read_together() {
+    let document = openapi();
+    both(|mut w| {
+        fill(&mut w);
+        w.write(&[w.seen("u1", &["i7", "i8"])]);
+        let read = |route: &str| {
+            let body = get(w.addr, &format!("/v1/users/u1/{route}")).json();
+            if route != "features" && route != "interests" {
+                conforms(&document, &format!("/v1/users/{{user}}/{route}"), "get", "200", &body);
+            }
+            body
+        };
+        let without = |mut body: Value| {
+            body.as_object_mut().expect("an object").remove("user_id");
+            body
+        };
+        let (features, interests) = (without(read("features")), without(read("interests")));
+        let seen = json!([{"item_id": "i7", "at": CLOCK}, {"item_id": "i8", "at": CLOCK - 1}]);
+
+        let mut activity = features.clone();
+        (activity["user_id"], activity["latest"]) = (json!("u1"), seen.clone());
+        assert_eq!(read("activity"), activity, "over {}", w.name);
+        assert_eq!(get(w.addr, "/v1/users/u1/activity?k=1").json()["latest"], json!([seen[0]]));
+
+        let tokens = json!([{"token": "category:jazz", "short": 0.25, "long": 0.75, "change": -0.5},
+            {"token": "category:rock", "short": 0.75, "long": 0.25, "change": 0.5}]);
+        assert_eq!(
+            read("insights"),
+            json!({"user_id": "u1", "as_of": CLOCK, "epoch": 1, "drift": 0.4, "interests": tokens,
+                "sources": {"neighbours": 3}, "reasons": {"because you shared i0": 3}}),
+            "over {}",
+            w.name
+        );
+
+        let mut export = read("export");
+        assert!(export["exported_at"].take().as_i64().is_some_and(|at| at > CLOCK));
+        let items = get(w.addr, "/v1/feeds/home/u1?explain=true").json()["items"].clone();
+        assert_eq!(items.as_array().map(Vec::len), Some(3));
+        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "variant": "", "items": items});
+        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
+            "seen": seen});
+        assert_eq!(export, whole, "over {}", w.name);
+
+        // Who has only been seen somewhere is held all the same.
+        w.write(&[w.seen("u2", &["i7"])]);
+        let part = get(w.addr, "/v1/users/u2/export").json();
+        assert_eq!((&part["slate"], &part["seen"][0]["item_id"]), (&Value::Null, &json!("i7")), "over {}", w.name);
+    });
+}
+
+#[test]
+fn a_receipt_says_how_far_a_write_has_come() {
+    both(|mut w| {
+        fill(&mut w);
+        let token = send(w.addr, "DELETE", "/v1/users/u1", &[], b"").json()["token"].as_str().expect("a token").to_string();
+        let addr = w.addr;
+        let far = || {
+            let body = get(addr, &format!("/v1/receipts/{token}")).json();
+            conforms(&openapi(), "/v1/receipts/{token}", "get", "200", &body);
+            (body["applied"].clone(), body["everywhere"].clone(), body["epoch"].clone())
+        };
+        assert_eq!(far(), (json!(false), json!(false), json!(1)), "over {}", w.name);
+        w.caught_up(false);
+        w.write(&[]);
+        assert_eq!(far(), (json!(true), json!(false), json!(2)), "over {}", w.name);
+        w.caught_up(true);
+        w.write(&[]);
+        assert_eq!(far(), (json!(true), json!(true), json!(3)), "over {}", w.name);
+    });
+}
+
+#[test]
 fn an_item_without_neighbours_is_an_item() {
     both(|mut w| {
         let key = w.keys.item("alone");
@@ -181,6 +255,8 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/feeds/home/u1?k=-1", 400, "bad_k"),
             ("/v1/feeds/home/u1?k=ten", 400, "bad_k"),
             ("/v1/feeds/home/u1?k=1&k=2", 400, "bad_query"),
+            (&format!("/v1/feeds/home/u1?exclude={}", "i,".repeat(501)), 400, "bad_exclude"),
+            (&format!("/v1/feeds/home/u1?exclude={long}"), 400, "bad_id"),
             ("/v1/feeds/home/u1?explain=perhaps", 400, "bad_explain"),
             ("/v1/feeds/home/u1?cursor=AAAA", 400, "bad_cursor"),
             ("/v1/feeds/home/u1?cursor=%F0%9F%98%80", 400, "bad_cursor"),
@@ -193,6 +269,11 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/items/nobody/features", 404, "unknown_item"),
             ("/v1/users/nobody/features", 404, "unknown_user"),
             ("/v1/users/nobody/interests", 404, "unknown_user"),
+            ("/v1/users/nobody/activity", 404, "unknown_user"),
+            ("/v1/users/nobody/insights", 404, "unknown_user"),
+            ("/v1/users/nobody/export", 404, "unknown_user"),
+            ("/v1/receipts/AQ", 400, "bad_token"),
+            ("/v1/receipts/%ff", 400, "bad_path"),
             ("/v1/trending/nowhere", 404, "unknown_scope"),
             ("/v1/trending/category:", 404, "unknown_scope"),
             ("/v2/feeds", 404, "not_found"),
@@ -219,6 +300,19 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             send(w.addr, "POST", "/v1/events", &[JSON.to_string()], b"{\"a\":\"\xff\xfe\"}").refusal(),
             (400, "bad_utf8".into())
         );
+        let users = format!("{{\"user_ids\":[{}\"u\"]}}", "\"u\",".repeat(100));
+        for (body, status, code) in [
+            (users.as_str(), 400, "too_many_users"),
+            (&users.replace("user_ids", "users"), 400, "bad_json"),
+            (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
+            (&format!(r#"{{"user_ids":[],"exclude":[{}"i"]}}"#, "\"i\",".repeat(500)), 400, "bad_exclude"),
+        ] {
+            assert_eq!(post(w.addr, "/v1/feeds/home", body).refusal(), (status, code.to_string()), "{body}");
+        }
+        assert_eq!(post(w.addr, "/v1/feeds/elsewhere", "{}").refusal(), (404, "unknown_surface".to_string()));
+        let lines = send(w.addr, "POST", "/v1/feeds/home", &["content-type: application/x-ndjson".to_string()], b"{}");
+        assert_eq!(lines.refusal(), (415, "unsupported_media_type".to_string()));
         let many = format!("[{}1]", "1,".repeat(1_000));
         let refused = post(w.addr, "/v1/events", &many);
         assert_eq!(refused.refusal(), (413, "batch_too_large".to_string()));
@@ -379,6 +473,95 @@ fn a_chain_of_pages_neither_repeats_nor_skips() {
 }
 
 #[test]
+fn what_is_excluded_is_on_no_page_and_nothing_else_is_missing() {
+    both(|mut w| {
+        let names: Vec<String> = (0..30).map(|i| format!("i{i}")).collect();
+        let items: Vec<&str> = names.iter().map(String::as_str).collect();
+        w.write(&[w.slate("u1", &items), w.trending(None, &["i2", "t1", "t2"])]);
+        let exclude = ["i0", "i3", "i4", "i29", "t1"];
+        let chain = |query: &str| {
+            let (mut all, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let page = get(w.addr, &format!("/v1/feeds/home/u1?k=4&{query}{cursor}"));
+                all.extend(page.ids());
+                match page.json()["cursor"].as_str() {
+                    Some(next) => cursor = format!("&cursor={next}"),
+                    None => return all,
+                }
+            }
+        };
+        let kept = |item: &&String| !exclude.contains(&item.as_str());
+        let expected: Vec<String> = names.iter().filter(kept).cloned().collect();
+        assert_eq!(chain(&format!("exclude={}", exclude.join(","))), expected, "over {}", w.name);
+        assert_eq!(chain(&format!("exclude={}", exclude.join("&exclude="))), expected, "over {}", w.name);
+        let nobody = get(w.addr, "/v1/feeds/home/nobody?exclude=t1,i2");
+        assert_eq!(nobody.ids(), ["t2"], "from what all share it is left out too");
+        assert_eq!(get(w.addr, "/v1/feeds/home/nobody?exclude=t1,i2,t2").ids(), Vec::<String>::new(), "rather nothing");
+    });
+}
+
+#[test]
+fn an_answer_the_client_has_is_not_sent_again() {
+    both(|mut w| {
+        fill(&mut w);
+        let addr = w.addr;
+        let ask = |target: &str, tags: &str| send(addr, "GET", target, &[format!("if-none-match: {tags}")], b"");
+        let first = get(addr, "/v1/feeds/home/u1");
+        let tag = first.header("etag").expect("a tag").to_string();
+        assert!(tag.starts_with("W/\"1-") && first.header("cache-control") == Some("private, no-cache"), "{}", first.head);
+        for tags in [tag.as_str(), "*", &format!("\"other\", {tag}")] {
+            let again = ask("/v1/feeds/home/u1", tags);
+            assert_eq!((again.status, again.body.as_str(), again.header("etag")), (304, "", Some(tag.as_str())), "{tags}");
+        }
+        for other in ["/v1/feeds/home/u1?k=2", "/v1/feeds/home/u1?exclude=i1", "/v1/feeds/home/u1?explain=1", "/v1/feeds/home/u2"]
+        {
+            assert_eq!(ask(other, &tag).status, 200, "{other}");
+        }
+        w.write(&[w.seen("u1", &["i3"])]);
+        let changed = ask("/v1/feeds/home/u1", &tag);
+        assert_eq!(
+            (changed.status, changed.ids()),
+            (200, vec!["i1".to_string(), "i2".to_string()]),
+            "the same slate, shown otherwise"
+        );
+        w.write(&[w.slate("u1", &["i1", "i2"])]);
+        let newer = ask("/v1/feeds/home/u1", changed.header("etag").expect("a tag"));
+        assert_eq!((newer.status, newer.ids()), (200, changed.ids()), "the same items of another epoch");
+    });
+}
+
+#[test]
+fn many_feeds_at_once_are_those_of_the_single_route() {
+    both(|mut w| {
+        fill(&mut w);
+        w.write(&[w.slate("u2", &["i4", "i5"]), w.seen("u2", &["i4"])]);
+        let body = r#"{"user_ids":["u2","nobody","u1","u2"],"k":2,"explain":true,"exclude":["i1"]}"#;
+        let headers = ["x-request-id: mine".to_string(), JSON.to_string()];
+        for surface in ["home", "trending"] {
+            let many = send(w.addr, "POST", &format!("/v1/feeds/{surface}"), &headers, body.as_bytes()).json();
+            conforms(&openapi(), "/v1/feeds/{surface}", "post", "200", &many);
+            let single = |user: &&str| {
+                let target = format!("/v1/feeds/{surface}/{user}?k=2&explain=true&exclude=i1");
+                send(w.addr, "GET", &target, &headers[..1], b"").json()
+            };
+            let each: Vec<Value> = ["u2", "nobody", "u1", "u2"].iter().map(single).collect();
+            assert_eq!(many, json!({"feeds": each}), "over {}", w.name);
+        }
+        let home = post(w.addr, "/v1/feeds/home", body).json();
+        let first = |at: usize| home["feeds"][at]["items"][0]["item_id"].clone();
+        assert_eq!([first(0), first(1), first(2)], [json!("i5"), json!("t1"), json!("i2")], "over {}", w.name);
+        assert_eq!(post(w.addr, "/v1/feeds/home", r#"{"user_ids":[]}"#).json(), json!({"feeds": []}));
+        // The write of a token is in all of them.
+        let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
+        w.caught_up(true);
+        w.write(&[w.slate("u1", &["new"])]);
+        let sent = [JSON.to_string(), format!("x-overdrive-token: {token}")];
+        let many = send(w.addr, "POST", "/v1/feeds/home", &sent, br#"{"user_ids":["u2","u1"]}"#).json();
+        assert_eq!((&many["feeds"][1]["items"][0]["item_id"], &many["feeds"][1]["stale"]), (&json!("new"), &json!(false)));
+    });
+}
+
+#[test]
 fn a_user_nobody_knows_gets_what_is_trending() {
     both(|mut w| {
         let empty = get(w.addr, "/v1/feeds/home/nobody");
@@ -468,7 +651,9 @@ fn a_slate_that_cannot_be_read_is_as_good_as_none() {
 fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
     let mut w = over_redis(|_| {});
     fill(&mut w);
-    assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i2", "i3"]);
+    w.write(&[w.seen("u1", &["i3"])]);
+    let before = get(w.addr, "/v1/feeds/home/u1?k=1");
+    assert_eq!(before.ids(), ["i1"]);
     w.redis.as_mut().expect("over redis").kill();
     for target in ["/v1/items/i1/features", "/v1/trending/global", "/readyz", "/v1/stats"] {
         let refused = get(w.addr, target);
@@ -476,12 +661,28 @@ fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
         assert_eq!(refused.header("retry-after"), Some("1"));
     }
     assert_eq!((get(w.addr, "/livez").status, get(w.addr, "/health").status), (200, 503));
-    let feed = get(w.addr, "/v1/feeds/home/u1");
-    let body = feed.json();
-    assert_eq!(
-        (feed.ids(), &body["fallback"], &body["stale"]),
-        (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true), &json!(true))
-    );
+    let said = |feed: &Value| {
+        let ids = feed["items"].as_array().expect("items").iter().map(|item| item["item_id"].clone());
+        (Value::from_iter(ids), feed["fallback"].clone(), feed["stale"].clone())
+    };
+    let (own, shelf) = (json!(["i1", "i2"]), json!(["t1", "t2", "t3"]));
+    // Who was read lately keeps their feed, goes on in it, and is told; the others get what is trending.
+    let kept = (own.clone(), json!(false), json!(true));
+    assert_eq!(said(&get(w.addr, "/v1/feeds/home/u1").json()), kept);
+    let next = get(w.addr, &format!("/v1/feeds/home/u1?cursor={}", before.json()["cursor"].as_str().expect("more")));
+    assert_eq!((next.ids(), &next.json()["stale"]), (vec!["i2".to_string()], &json!(true)));
+    let known =
+        send(w.addr, "GET", "/v1/feeds/home/u1?k=1", &[format!("if-none-match: {}", before.header("etag").expect("a tag"))], b"");
+    assert_eq!(known.status, 200, "the same items, but stale");
+    assert_eq!(said(&get(w.addr, "/v1/feeds/home/u2").json()), (shelf.clone(), json!(true), json!(true)));
+    let many = post(w.addr, "/v1/feeds/home", r#"{"user_ids":["u2","u1"]}"#).json();
+    assert_eq!([said(&many["feeds"][0]), said(&many["feeds"][1])], [(shelf.clone(), json!(true), json!(true)), kept]);
+    let addr = w.addr;
+    let crowd: Vec<_> = (0..16).map(|_| std::thread::spawn(move || get(addr, "/v1/feeds/home/u1").json())).collect();
+    crowd.into_iter().for_each(|asked| assert_eq!(said(&asked.join().expect("no panic")).0, own));
+    // A user who asks to be forgotten is not remembered for that.
+    assert_eq!(send(w.addr, "DELETE", "/v1/users/u1", &[], b"").status, 202);
+    assert_eq!(said(&get(w.addr, "/v1/feeds/home/u1").json()).0, shelf);
     w.redis.as_mut().expect("over redis").restart();
     // The writer's connection is its own affair: it may need a try to notice.
     let ready = (0..200).any(|_| {
@@ -493,7 +694,7 @@ fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
         written && get(w.addr, "/readyz").status == 200
     });
     assert!(ready, "{}", get(w.addr, "/readyz").body);
-    assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["back"]);
+    assert_eq!(said(&get(w.addr, "/v1/feeds/home/u1").json()), (json!(["back"]), json!(false), json!(false)));
 }
 
 #[cfg(feature = "redis")]

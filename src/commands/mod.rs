@@ -18,6 +18,7 @@ pub mod serve;
 mod signals;
 pub mod snapshot;
 mod stack;
+pub mod token;
 pub mod train;
 
 /// Keeps every active user's feed up to date while events arrive.
@@ -115,6 +116,11 @@ pub enum Command {
         after_help = "Examples:\n  overdrive doctor\n  overdrive doctor --ask 127.0.0.1:8088/livez   (as a container's health check)"
     )]
     Doctor(doctor::Args),
+    /// Make a token that the shim lets in
+    #[command(
+        after_help = "Example:\n  overdrive token --name feeds --for read >> tokens.toml\n  OVERDRIVE_ACCESS__TOKENS=tokens.toml overdrive run"
+    )]
+    Token(token::Args),
 }
 
 /// Does it.
@@ -130,6 +136,7 @@ pub fn run(command: Command, config: &Config) -> Result<(), Failed> {
         Command::Config(args) => config::run(args, config),
         Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),
+        Command::Token(args) => token::run(args),
     };
     Ok(done?)
 }

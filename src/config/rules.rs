@@ -303,6 +303,8 @@ fn service(check: &mut Check, config: &Config) {
     check.within("service.threads", service.threads, 1..=256);
     check.at_least("service.body_limit", service.body_limit, 1);
     check.at_least("service.batch_limit", service.batch_limit, 1);
+    check.within("service.feeds_limit", service.feeds_limit, 1..=1_000);
+    check.within("service.exclude_limit", service.exclude_limit, 1..=10_000);
     check.at_least("service.connections", service.connections, 1);
     check.within("service.max_k", service.max_k, 1..=1_000);
     let k = (1..=service.max_k).contains(&service.default_k);
@@ -310,6 +312,10 @@ fn service(check: &mut Check, config: &Config) {
     check.within("service.max_id_bytes", service.max_id_bytes, 1..=256);
     let apart = config.metrics.port == 0 || config.metrics.port != service.port;
     check.rule(&["metrics.port", "service.port"], apart, "must be different ports");
+
+    check.at_least("access.token_burst", config.access.token_burst as usize, 1);
+    check.at_least("access.address_burst", config.access.address_burst as usize, 1);
+    check.rule(&["access.audit"], !config.access.audit.as_os_str().is_empty(), "must name a file");
 
     let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.filter).is_ok();
     check.rule(&["logging.filter"], filter, "must be a level (error, warn, info, debug, trace) or module=level, with commas");

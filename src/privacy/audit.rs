@@ -57,7 +57,7 @@ struct Said {
 pub struct Audit {
     path: PathBuf,
     file: File,
-    salt: [u8; 32],
+    salt: Salt,
     said: BTreeSet<Said>,
 }
 
@@ -65,8 +65,7 @@ impl Audit {
     /// Appends to `path`; the salt lies in `folder`. Both are made where they are not there.
     pub fn open(path: &Path, folder: &Path) -> Result<Self, String> {
         let failed = |e: io::Error| format!("cannot open the audit log {}: {e}; check [privacy] audit", path.display());
-        let salt = salt(folder)
-            .map_err(|e| format!("cannot read {}: {e}; check the disk and the permissions", folder.join("salt").display()))?;
+        let salt = Salt::of(folder)?;
         path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
         let before = std::fs::read(path).map_err(failed)?;
@@ -81,7 +80,7 @@ impl Audit {
     pub fn say(&mut self, now: Millis, user: UserId, origin: Origin, what: What) -> Result<(), String> {
         let Origin { role, partition, offset, accepted } = origin;
         let order = format!("{}/{partition}/{offset}@{accepted}", role.name());
-        let user = blake3::keyed_hash(&self.salt, &user.0.to_le_bytes()).to_hex()[..32].to_string();
+        let user = self.salt.name(user);
         let said = Said { event: what.name().to_string(), order, user };
         if self.said.contains(&said) {
             return Ok(());
@@ -96,7 +95,22 @@ impl Audit {
     }
 }
 
-/// The secret of this state folder, made when it is first asked for.
+/// The secret of a state folder, under which its audit logs name users.
+pub struct Salt([u8; 32]);
+
+impl Salt {
+    /// That of the folder, made when it is first asked for.
+    pub fn of(folder: &Path) -> Result<Self, String> {
+        let read = |e| format!("cannot read {}: {e}; check the disk and the permissions", folder.join("salt").display());
+        salt(folder).map(Self).map_err(read)
+    }
+
+    /// What stands for a user.
+    pub fn name(&self, user: UserId) -> String {
+        blake3::keyed_hash(&self.0, &user.0.to_le_bytes()).to_hex()[..32].to_string()
+    }
+}
+
 fn salt(folder: &Path) -> io::Result<[u8; 32]> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join("salt");

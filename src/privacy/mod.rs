@@ -21,6 +21,7 @@ use crate::state::State;
 mod audit;
 mod pending;
 
+pub use audit::Salt;
 use audit::{Audit, What};
 use pending::{Pending, Waiting};
 

@@ -1,8 +1,8 @@
 //! One page of a feed from the lists it may come from: the user's slate, then the shelves kept for everyone: what is trending,
 //! what is popular, what is new.
 //!
-//! Nothing withdrawn is ever shown. What the user has seen is left out while anything else is there, so a feed is empty only
-//! when there is no item at all. Pure: no store, no clock.
+//! Nothing withdrawn and nothing the request excludes is ever shown. What the user has seen is left out while anything else is there,
+//! so a feed is empty only when there is no other item at all. Pure: no store, no clock.
 
 use serde::Serialize;
 use std::borrow::Cow;
@@ -28,12 +28,14 @@ pub struct Shelf {
 }
 
 /// What a page is made from.
-pub struct Lists<'a> {
+pub struct Lists<'a, 'f> {
     pub slate: Option<&'a StoredSlate>,
     /// In the order in which they stand in for a slate.
     pub shelves: &'a [Shelf],
-    pub seen: &'a HashSet<&'a str>,
-    pub gone: &'a HashSet<String>,
+    pub seen: &'f HashSet<&'f str>,
+    pub gone: &'f HashSet<String>,
+    /// What the request itself does not want.
+    pub exclude: &'f HashSet<String>,
 }
 
 /// Which feed is asked for.
@@ -94,14 +96,15 @@ enum List<'a> {
 }
 
 /// The next `k` items (fewer at the end) after `cursor`.
-pub fn page<'a>(kind: Kind, lists: &Lists<'a>, cursor: &Cursor, k: usize, explain: bool) -> Page<'a> {
+pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, explain: bool) -> Page<'a> {
     let slate = lists.slate.filter(|_| kind == Kind::Home).map(List::Slate);
     let shelves = || lists.shelves.iter().map(List::Shelf);
     let unseen = slate.into_iter().chain(shelves()).map(|list| (list, true));
     let tries = unseen.chain(shelves().chain(slate).map(|list| (list, false)));
     let mut found = None;
     for (list, unseen) in tries {
-        let hidden = |item: &str| lists.gone.contains(item) || (unseen && lists.seen.contains(item));
+        let never = |item: &str| lists.gone.contains(item) || lists.exclude.contains(item);
+        let hidden = |item: &str| never(item) || (unseen && lists.seen.contains(item));
         let (taken, next) = list.take(cursor.clone(), k, |item| !hidden(item));
         let any = !taken.is_empty();
         // Without anything to show, the page is still that of the first list.
@@ -207,6 +210,11 @@ fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
     }
 }
 
+/// All items of a slate.
+pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
+    stored.slate.items.iter().map(|item| of_slate(item, explain)).collect()
+}
+
 fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
     let source = Source::ALL.into_iter().find(|source| *source as i32 == item.source);
     Shown {
@@ -240,12 +248,14 @@ mod tests {
         shelves: [Shelf; 2],
         seen: Vec<&'static str>,
         gone: HashSet<String>,
+        exclude: HashSet<String>,
     }
 
     impl World {
         fn page(&self, kind: Kind, cursor: &Cursor, k: usize) -> (Vec<String>, Option<Cursor>, bool) {
             let seen = self.seen.iter().copied().collect();
-            let lists = Lists { slate: self.slate.as_ref(), shelves: &self.shelves, seen: &seen, gone: &self.gone };
+            let (gone, exclude) = (&self.gone, &self.exclude);
+            let lists = Lists { slate: self.slate.as_ref(), shelves: &self.shelves, seen: &seen, gone, exclude };
             let page = page(kind, &lists, cursor, k, false);
             let next = page.cursor.map(|text| Cursor::parse(&text).expect("our own cursor"));
             (page.items.iter().map(|i| i.item_id.to_string()).collect(), next, page.fallback)
@@ -254,7 +264,7 @@ mod tests {
 
     fn world(items: Option<&[u32]>, trends: &[u32]) -> World {
         let shelves = [shelf(Source::Trending, trends), shelf(Source::Fresh, &[])];
-        World { slate: items.map(|i| slate(1, i)), shelves, seen: vec![], gone: HashSet::new() }
+        World { slate: items.map(|i| slate(1, i)), shelves, seen: vec![], gone: HashSet::new(), exclude: HashSet::new() }
     }
 
     /// The order in which lists are tried, and what each rule leaves out.
@@ -273,6 +283,12 @@ mod tests {
         assert_eq!(ids(&w), (vec!["i7".to_string()], None, true), "nothing trending: what is new");
         w.shelves[1].items.clear();
         assert_eq!(ids(&w), (vec!["i1".to_string(), "i3".to_string()], None, false), "nothing on any shelf: the slate again");
+        w.exclude = HashSet::from(["i1".to_string()]);
+        assert_eq!(
+            ids(&w),
+            (vec!["i3".to_string()], None, false),
+            "what the request excludes does not come back for want of others"
+        );
         assert_eq!(ids(&world(None, &[])), (vec![], None, true));
         let (items, _, fallback) = world(Some(&[1]), &[4]).page(Kind::Trending, &Cursor::default(), 10);
         assert_eq!((items, fallback), (vec!["i4".to_string()], false), "asked for trending it is no fallback");
@@ -291,11 +307,13 @@ mod tests {
     }
 
     proptest! {
-        /// Unchanged: the pages put together are the list. Changed at any moment: nothing twice.
+        /// Unchanged: the pages put together are the list without what is excluded. Changed at any moment: nothing twice, and nothing
+        /// that is excluded.
         #[test]
-        fn pages_add_up(n in 0u32..60, k in 1usize..9, change in proptest::option::of(0usize..8), shift in 0u32..60) {
+        fn pages_add_up(n in 0u32..60, k in 1usize..9, change in proptest::option::of(0usize..8), shift in 0u32..60, not in 1u32..9) {
             let items: Vec<u32> = (0..n).collect();
             let mut w = world(Some(&items), &[]);
+            w.exclude = (0..120).filter(|i| i % 9 < not - 1).map(|i| format!("i{i}")).collect();
             let (mut all, mut cursor, mut pages) = (Vec::new(), Some(Cursor::default()), 0);
             while let Some(at) = cursor {
                 if change == Some(pages) {
@@ -309,8 +327,10 @@ mod tests {
             once.sort();
             once.dedup();
             prop_assert_eq!(once.len(), all.len());
+            prop_assert!(all.iter().all(|item| !w.exclude.contains(item)));
             if change.is_none() {
-                prop_assert_eq!(all, items.iter().map(|i| format!("i{i}")).collect::<Vec<_>>());
+                let names = items.iter().map(|i| format!("i{i}"));
+                prop_assert_eq!(all, names.filter(|item| !w.exclude.contains(item)).collect::<Vec<_>>());
             }
         }
     }

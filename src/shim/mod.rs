@@ -21,22 +21,29 @@ use crate::sinks::layout::Keys;
 use crate::sources::Appender;
 use crate::telemetry;
 
+mod access;
+mod aging;
 mod commons;
 mod cursor;
 mod error;
 mod feed;
 mod http;
+mod jwt;
+mod last_good;
+mod rate;
 mod read;
 mod recent;
 mod server;
 mod token;
+mod trail;
 mod wire;
 
+pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
 pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
-pub use read::{Answer, Fields, MemoryReader, Parts, Reader, Sizes, Unavailable};
+pub use read::{Answer, Fields, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
 pub use server::serve;
 pub use token::Token;
@@ -50,6 +57,8 @@ pub struct Params {
     pub threads: usize,
     pub body_limit: usize,
     pub batch_limit: usize,
+    pub feeds_limit: usize,
+    pub exclude_limit: usize,
     pub connections: usize,
     #[serde(with = "span")]
     pub header_timeout: Duration,
@@ -62,6 +71,9 @@ pub struct Params {
     pub default_k: usize,
     pub max_k: usize,
     pub max_id_bytes: usize,
+    pub copies_bytes: usize,
+    #[serde(with = "span")]
+    pub copies_ttl: Duration,
 }
 
 /// Everything a request may use.
@@ -70,8 +82,10 @@ pub struct State {
     keys: Keys,
     reader: Arc<dyn Reader>,
     log: Arc<dyn Appender>,
+    access: Access,
     recent: Recent,
     commons: commons::Commons,
+    last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
     sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
     /// Or why there is none.
@@ -98,12 +112,21 @@ impl Cadence {
 }
 
 impl State {
-    /// Over a store and a log. `prefix` is of every key of the store; `recent` may be shared with whoever knows who is active.
-    pub fn new(params: &Params, prefix: &str, reader: Arc<dyn Reader>, log: Arc<dyn Appender>, recent: Recent) -> Arc<Self> {
+    /// Over a store and a log, for whom `access` lets in. `prefix` is of every key of the store; `recent` may be shared with whoever knows
+    /// who is active.
+    pub fn new(
+        params: &Params,
+        prefix: &str,
+        reader: Arc<dyn Reader>,
+        log: Arc<dyn Appender>,
+        access: Access,
+        recent: Recent,
+    ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
+        let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, recent, commons, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, access, recent, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.
@@ -159,7 +182,11 @@ impl Handle {
 
 /// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
+    let open = !state.access.is_asked();
     let handle = spawn_router(params, http::router(state))?;
+    if open && !handle.addr.ip().is_loopback() {
+        tracing::warn!(addr = %handle.addr, "whoever reaches the shim may read and write everything; set [access] tokens, or keep a gateway in front");
+    }
     tracing::info!(addr = %handle.addr, "the shim answers");
     Ok(handle)
 }

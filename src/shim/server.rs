@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,10 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no more file descriptors for us.
 const NO_DESCRIPTORS: Duration = Duration::from_millis(50);
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
+
+/// Where a request comes from: the other end of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 /// Answers on `listener` until `shutdown` turns true (or its sender is gone); then takes no more connections and returns when
 /// the requests under way are answered, or after five seconds.
@@ -77,7 +81,8 @@ async fn talk(params: Arc<Params>, router: Router, stream: TcpStream, peer: Sock
     }
     let busy = Busy::default();
     let wire = Wire::new(stream, busy.clone(), params.header_timeout, params.idle_timeout);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         let (router, busy) = (router.clone(), busy.clone());
         busy.begin();
         async move {

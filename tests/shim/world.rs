@@ -2,7 +2,7 @@
 
 use overdrive::config::Config;
 use overdrive::model::{Kind, Positions, Role, Signals, Source};
-use overdrive::shim::{Handle, MemoryReader, Params, Reader, Recent, State, spawn};
+use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
 use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
@@ -43,13 +43,61 @@ impl World {
 
     /// Over any reader and store.
     pub fn over(name: &'static str, reader: Arc<dyn Reader>, store: Box<dyn Store>, change: impl Fn(&mut Params)) -> World {
+        World::build(name, reader, store, change, |_| {})
+    }
+
+    /// Over the memory of this process, for whom the file of tokens lets in.
+    pub fn guarded(tokens: &str, change: impl Fn(&mut AccessParams)) -> World {
+        let file = tempfile::NamedTempFile::new().expect("a file for the tokens");
+        std::fs::write(file.path(), tokens).expect("the tokens are written");
+        let memory = Memory::new(PREFIX);
+        let reader = Arc::new(MemoryReader::new(memory.clone()));
+        World::build(
+            "memory",
+            reader,
+            Box::new(memory),
+            |_| {},
+            |access| {
+                access.tokens = file.path().to_path_buf();
+                change(access);
+            },
+        )
+    }
+
+    /// Over the memory of this process, for whom the keys of `testdata/jwt` let in.
+    pub fn signed(change: impl Fn(&mut AccessParams)) -> World {
+        let file = tempfile::NamedTempFile::new().expect("a file for the keys, for its owner alone");
+        std::fs::write(file.path(), include_str!("../../testdata/jwt/jwks.json")).expect("the keys are written");
+        let memory = Memory::new(PREFIX);
+        let reader = Arc::new(MemoryReader::new(memory.clone()));
+        World::build(
+            "memory",
+            reader,
+            Box::new(memory),
+            |_| {},
+            |access| {
+                access.keys = file.path().to_path_buf();
+                change(access);
+            },
+        )
+    }
+
+    fn build(
+        name: &'static str,
+        reader: Arc<dyn Reader>,
+        store: Box<dyn Store>,
+        change: impl Fn(&mut Params),
+        guard: impl Fn(&mut AccessParams),
+    ) -> World {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let config = config();
+        let mut config = config();
+        guard(&mut config.access);
         let mut params = config.service.clone();
         (params.port, params.token_wait) = (0, Duration::from_secs(20));
         change(&mut params);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
-        let state = State::new(&params, PREFIX, reader, log, Recent::default());
+        let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
+        let state = State::new(&params, PREFIX, reader, log, access, Recent::default());
         let handle = spawn(&params, state).expect("a free port");
         World {
             name,

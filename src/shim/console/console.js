@@ -20,8 +20,25 @@ function make(tag, name, text) {
   return element;
 }
 
+/** Where a token is asked for, the console is opened as /#token=<token>: what follows the # is sent to nobody. This tab keeps it. */
+function bearer() {
+  const given = /^#token=(.+)$/.exec(location.hash);
+  if (given) {
+    sessionStorage.setItem("token", decodeURIComponent(given[1]));
+    history.replaceState(null, "", "#");
+  }
+  const token = sessionStorage.getItem("token");
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
+const BEARER = bearer();
+
+function load(path, options = {}) {
+  return fetch(path, { cache: "no-store", ...options, headers: { ...BEARER, ...options.headers } });
+}
+
 async function ask(path, options) {
-  const answer = await fetch(path, { cache: "no-store", ...options });
+  const answer = await load(path, options);
   const body = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(body.error ? body.error.message : answer.statusText), { status: answer.status });
   return body;
@@ -132,7 +149,7 @@ function state(kind, text) {
 
 async function pollEngine() {
   try {
-    const [next, text] = await Promise.all([ask("/v1/stats"), fetch("/metrics", { cache: "no-store" }).then((a) => a.text())]);
+    const [next, text] = await Promise.all([ask("/v1/stats"), load("/metrics").then((a) => a.text())]);
     showStats(next);
     showMetrics(readMetrics(text));
   } catch (error) {

@@ -1,22 +1,31 @@
-//! `GET /v1/feeds/{surface}/{user}`: one round trip to the store, or what is remembered when it is away.
+//! `GET /v1/feeds/{surface}/{user}` and, for many users at once, `POST /v1/feeds/{surface}`: one round trip to the store, or what is
+//! remembered when it is away.
 
+use axum::body::Body as Stream;
 use axum::extract::State;
-use serde::Serialize;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::guard::RequestId;
-use super::params::{Sent, SurfaceAndUser, Wanted};
+use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k};
+use super::views::Body;
+use super::{body, etag};
+use crate::shim::access::Who;
 use crate::shim::commons::Common;
+use crate::shim::cursor::Cursor;
 use crate::shim::feed::{self, Kind, Lists, Page};
-use crate::shim::{Cadence, Parts, Refusal, State as Shim, Token, Unavailable};
+use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
 #[derive(Serialize)]
 struct Feed<'a> {
+    /// First: the entity tag is made of what comes after it.
     request_id: &'a str,
     user_id: &'a str,
     surface: &'static str,
@@ -26,74 +35,160 @@ struct Feed<'a> {
     page: Page<'a>,
 }
 
-/// What was read for a feed.
+/// Several feeds, in the order of their users.
+#[derive(Serialize)]
+struct Feeds<'a> {
+    feeds: Vec<Feed<'a>>,
+}
+
+/// Whose feeds are asked for at once.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Many {
+    user_ids: Vec<String>,
+    k: Option<usize>,
+    #[serde(default)]
+    explain: bool,
+    #[serde(default)]
+    exclude: Vec<String>,
+}
+
+/// What is asked of each feed.
+struct Asked<'a> {
+    kind: Kind,
+    wanted: &'a Wanted,
+    id: &'a RequestId,
+}
+
+/// What was read for feeds; lists in the order of the users.
 struct Found {
-    slate: Option<StoredSlate>,
-    seen: Vec<(String, f64)>,
+    own: Vec<Arc<Own>>,
+    slates: Vec<Option<StoredSlate>>,
     common: Arc<Common>,
     stale: bool,
 }
 
 pub async fn feed(
     State(shim): State<Arc<Shim>>,
-    SurfaceAndUser(surface, user): SurfaceAndUser,
+    SurfaceAndUser(kind, user): SurfaceAndUser,
     wanted: Wanted,
     Sent(token): Sent,
     id: RequestId,
-) -> Result<super::views::Body, Refusal> {
-    let Some(kind) = Kind::parse(&surface) else {
-        return Err(Refusal::unknown("unknown_surface", format!("there is no surface `{surface}`; use home or trending")));
-    };
-    let found = find(&shim, kind, &user, token.as_ref()).await?;
-    let seen: HashSet<&str> = found.seen.iter().map(|(item, _)| item.as_str()).collect();
-    let Common { gone, shelves } = &*found.common;
-    let lists = Lists { slate: found.slate.as_ref(), shelves, seen: &seen, gone };
-    let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
-    let feed = Feed { request_id: &id.0, user_id: &user, surface: kind.name(), stale: found.stale, page };
-    Ok(super::views::Body::of(&feed))
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let found = find(&shim, kind, std::slice::from_ref(&user), token.as_ref()).await?;
+    let feed = found.feed(0, &user, &Asked { kind, wanted: &wanted, id: &id });
+    Ok(etag::answer(&headers, feed.page.epoch, &id, Body::of(&feed)))
 }
 
-async fn find(shim: &Shim, kind: Kind, user: &str, token: Option<&Token>) -> Result<Found, Refusal> {
-    match read(shim, kind, user, token).await {
-        Ok(found) => Ok(found),
-        Err(away) => remembered(shim).ok_or_else(|| away.into()),
+pub async fn feeds(
+    State(shim): State<Arc<Shim>>,
+    Surface(kind): Surface,
+    Sent(token): Sent,
+    id: RequestId,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let many: Many = body::json(&headers, body, shim.params.body_limit).await?;
+    let users = checked(&shim, many.user_ids)?;
+    users.iter().try_for_each(|user| who.about(user))?;
+    let k = many.k.map_or(Ok(shim.params.default_k), |k| check_k(k, shim.params.max_k))?;
+    let exclude = Exclude::checked(many.exclude, &shim.params)?;
+    let wanted = Wanted { k, cursor: Cursor::default(), explain: many.explain, exclude };
+    let found = find(&shim, kind, &users, token.as_ref()).await?;
+    let asked = Asked { kind, wanted: &wanted, id: &id };
+    Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
+}
+
+fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
+    let (count, most) = (users.len(), shim.params.feeds_limit);
+    if count > most {
+        let message = format!("user_ids has {count} users, at most {most} are taken at once; ask in pieces");
+        return Err(Refusal::bad("too_many_users", message));
+    }
+    users.iter().try_for_each(|user| check_id(user, shim.params.max_id_bytes))?;
+    Ok(users)
+}
+
+impl Found {
+    fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
+        let slates = own.iter().map(|own| own.slate()).collect();
+        Self { own, slates, common, stale }
+    }
+
+    fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
+        let Asked { kind, wanted, id } = *asked;
+        let seen: HashSet<&str> = self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect();
+        let Common { gone, shelves } = &*self.common;
+        let lists = Lists { slate: self.slates[at].as_ref(), shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
+        let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
+        Feed { request_id: &id.0, user_id: user, surface: kind.name(), stale: self.stale, page }
     }
 }
 
-async fn read(shim: &Shim, kind: Kind, user: &str, token: Option<&Token>) -> Result<Found, Unavailable> {
-    let (slate, seen) = (shim.keys.slate(Kind::Home.name(), None, user), shim.keys.seen(user));
+impl Own {
+    /// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
+    fn slate(&self) -> Option<StoredSlate> {
+        match self.slate.as_deref().map(layout::decode_slate)? {
+            Ok(slate) => Some(slate),
+            Err(error) => {
+                metrics::counter!(STORE_ERRORS).increment(1);
+                tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
+                None
+            }
+        }
+    }
+}
+
+async fn find(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+    let Some(_turn) = shim.last_good.ask() else {
+        let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
+        return remembered(shim, users).ok_or_else(|| being_asked().into());
+    };
+    let found = read(shim, kind, users, token).await;
+    shim.last_good.answered(found.is_ok());
+    match found {
+        Ok(found) => {
+            users.iter().zip(&found.own).for_each(|(user, own)| shim.last_good.keep(user, own));
+            Ok(found)
+        }
+        Err(away) => remembered(shim, users).ok_or_else(|| away.into()),
+    }
+}
+
+async fn read(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
+    let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
     let cadence = if kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
-    let mut parts = shim.reader.feed(&slate, &seen).await?;
+    let mut parts = shim.reader.feeds(&keys).await?;
     let mut stale = false;
     let common = match token {
         None => shim.commons.get(&*shim.reader, &shim.keys).await?,
         Some(token) => {
             if !token.covered_by(cadence.of(&parts.applied)) {
                 stale = !shim.visible(token, cadence).await?;
-                parts = shim.reader.feed(&slate, &seen).await?;
+                parts = shim.reader.feeds(&keys).await?;
             }
             shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?
         }
     };
-    let Parts { slate, seen, .. } = parts;
-    Ok(Found { slate: slate.and_then(|value| decoded(&value)), seen, common, stale })
+    let Parts { own, .. } = parts;
+    Ok(Found::new(own.into_iter().map(Arc::new).collect(), common, stale))
 }
 
-/// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
-fn decoded(value: &[u8]) -> Option<StoredSlate> {
-    match layout::decode_slate(value) {
-        Ok(slate) => Some(slate),
-        Err(error) => {
-            metrics::counter!(STORE_ERRORS).increment(1);
-            tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
-            None
-        }
+fn keys(shim: &Shim, user: &str) -> OwnKeys {
+    OwnKeys { slate: shim.keys.slate(Kind::Home.name(), None, user), seen: shim.keys.seen(user) }
+}
+
+/// While the store is away: what each user's feed was last made of, and the last shelves read for whom there is none. `None` when that
+/// would leave somebody without anything.
+fn remembered(shim: &Shim, users: &[String]) -> Option<Found> {
+    let common = shim.commons.stored()?;
+    let own: Vec<_> = users.iter().map(|user| shim.last_good.get(user).unwrap_or_default()).collect();
+    let shelved = common.shelves.iter().any(|shelf| !shelf.items.is_empty());
+    if !shelved && own.iter().any(|own| own.slate.is_none()) {
+        return None;
     }
-}
-
-/// The last shelves read, for everybody, while the store is away.
-fn remembered(shim: &Shim) -> Option<Found> {
-    let common = shim.commons.stored().filter(|common| common.shelves.iter().any(|shelf| !shelf.items.is_empty()))?;
     metrics::counter!(STORE_ERRORS).increment(1);
-    Some(Found { slate: None, seen: Vec::new(), common, stale: true })
+    Some(Found::new(own, common, true))
 }

@@ -1,4 +1,5 @@
-//! What every request goes through: its id, the limit on its URI and on its time, and a panic that stays its own.
+//! What every request goes through: its id, the limits on how often it comes, on its URI and on its time, and a panic that stays its
+//! own; and what the request of a route for some goes through: who sends it.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -13,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::shim::{Refusal, State as Shim};
+use crate::shim::server::Peer;
+use crate::shim::{Refusal, Scope, State as Shim};
 use crate::telemetry::{REQUEST_TIME, REQUESTS};
 
 /// Bytes of a URI at most.
@@ -42,7 +44,22 @@ pub async fn guard(State(shim): State<Arc<Shim>>, mut request: Request, next: Ne
     response
 }
 
+/// Around a route that needs a scope.
+pub async fn admit(State((shim, scope)): State<(Arc<Shim>, Scope)>, mut request: Request, next: Next) -> Response {
+    match shim.access.admit(request.headers(), scope) {
+        Ok(who) => {
+            request.extensions_mut().insert(who);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
 async fn answer(shim: &Shim, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    if let Some(Err(refusal)) = peer.map(|Peer(address)| shim.access.count(*address)) {
+        return refusal.into_response();
+    }
     let length = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     if length > MAX_URI {
         let message = format!("the uri has {length} bytes, at most {MAX_URI} are taken");

@@ -3,21 +3,21 @@
 //! Each record is decoded here exactly as the engine will decode it, so what is accepted will not turn up among the dead
 //! letters. The spellings met on the way are dropped with the request: they are the engine's business.
 
-use axum::body::{Body as Stream, to_bytes};
+use axum::body::Body as Stream;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use http_body_util::LengthLimitError;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::error::Error;
 use std::sync::Arc;
 
-use super::params::Id;
+use super::body;
+use super::params::{Caller, User};
 use super::views::Body;
 use crate::codec::{Decoder, Limits};
 use crate::model::{Input, Names, Role};
+use crate::shim::access::Who;
 use crate::shim::{Refusal, State as Shim, now_ms};
 
 /// What became of a batch.
@@ -37,33 +37,51 @@ struct Rejected {
     reason: String,
 }
 
-pub async fn events(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Events, &headers, body).await
+pub async fn events(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Events, &headers, body).await
 }
 
-pub async fn items(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Items, &headers, body).await
+pub async fn items(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Items, &headers, body).await
 }
 
-pub async fn users(State(shim): State<Arc<Shim>>, headers: HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    take(&shim, Role::Users, &headers, body).await
+pub async fn users(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    take(&shim, &who, Role::Users, &headers, body).await
 }
 
 /// Forgets a user: an order on the control topic, ordered like everything else.
-pub async fn forget(State(shim): State<Arc<Shim>>, Id(user): Id) -> Result<(StatusCode, Body), Refusal> {
+pub async fn forget(State(shim): State<Arc<Shim>>, User(user): User, caller: Caller) -> Result<(StatusCode, Body), Refusal> {
+    caller.who.personal(&user)?;
     let order = Bytes::from(serde_json::json!({"op": "forget", "user_id": user}).to_string());
     let known = decoder(&shim, Arc::default()).decode(Role::Control, None, Some(&order), now_ms());
     if let Err(reason) = known {
         return Err(Refusal::bad("bad_id", reason));
     }
+    shim.access.note(caller.deed("forget", &user)).await?;
     let receipt = append(&shim, Role::Control, vec![(Bytes::from(user.clone()), Some(order))], Vec::new()).await?;
     shim.recent.forget(&user);
+    shim.last_good.forget(&user);
     Ok(receipt)
 }
 
-async fn take(shim: &Shim, role: Role, headers: &HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
-    let lines = media_type(headers)?;
-    let body = whole(headers, body, shim.params.body_limit).await?;
+async fn take(shim: &Shim, who: &Who, role: Role, headers: &HeaderMap, body: Stream) -> Result<(StatusCode, Body), Refusal> {
+    let lines = body::is_lines(headers)?;
+    let body = body::whole(headers, body, shim.params.body_limit).await?;
     let parts = split(&body, lines)?;
     if parts.len() > shim.params.batch_limit {
         let (count, most) = (parts.len(), shim.params.batch_limit);
@@ -71,7 +89,19 @@ async fn take(shim: &Shim, role: Role, headers: &HeaderMap, body: Stream) -> Res
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large", message));
     }
     let (accepted, rejected) = check(shim, role, &body, &parts);
+    whose(who, role, &accepted)?;
+    if role == Role::Events {
+        accepted.iter().for_each(|(user, _)| shim.recent.note(&String::from_utf8_lossy(user)));
+    }
     append(shim, role, accepted, rejected).await
+}
+
+/// Refuses a batch with a record that is not the caller's to write.
+fn whose(who: &Who, role: Role, records: &Records) -> Result<(), Refusal> {
+    match role {
+        Role::Items => who.about_all(),
+        _ => records.iter().try_for_each(|(user, _)| who.about(&String::from_utf8_lossy(user))),
+    }
 }
 
 type Records = Vec<(Bytes, Option<Bytes>)>;
@@ -95,9 +125,6 @@ fn check(shim: &Shim, role: Role, body: &Bytes, parts: &[&[u8]]) -> (Records, Ve
     for (index, part) in parts.iter().enumerate() {
         match decoder.decode(role, None, Some(part), now).and_then(|input| key(&input, &names)) {
             Ok(key) => {
-                if role == Role::Events {
-                    shim.recent.note(&key);
-                }
                 records.push((Bytes::copy_from_slice(key.as_bytes()), Some(body.slice_ref(part))));
             }
             Err(reason) => rejected.push(Rejected { index, reason }),
@@ -123,43 +150,13 @@ fn decoder(shim: &Shim, names: Arc<Names>) -> Decoder {
     Decoder::new(names, Limits { id_bytes: shim.params.max_id_bytes, payload_bytes: shim.params.body_limit })
 }
 
-/// Whether the body is said to be a record a line. A body without a type could come from any page a browser shows, so one is
-/// asked for.
-fn media_type(headers: &HeaderMap) -> Result<bool, Refusal> {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(true),
-        "application/json" => Ok(false),
-        _ => {
-            let message = format!("content-type is `{essence}`; send application/json or application/x-ndjson");
-            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
-        }
-    }
-}
-
-async fn whole(headers: &HeaderMap, body: Stream, most: usize) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let message = format!("the body is larger than {most} bytes; send it in pieces");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-    };
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if told.is_some_and(|length| length > most as u64) {
-        return Err(too_large());
-    }
-    to_bytes(body, most).await.map_err(|error| match error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) {
-        true => too_large(),
-        false => Refusal::bad("bad_body", format!("the body could not be read to its end: {error}")),
-    })
-}
-
 /// The records of a body: one object, an array, `{"events":[…]}` (or `items`, `users`), or a record a line.
 fn split(body: &[u8], lines: bool) -> Result<Vec<&[u8]>, Refusal> {
     if lines || goes_on_after_a_line(body) {
         return Ok(body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect());
     }
     let body = body.trim_ascii();
-    std::str::from_utf8(body).map_err(|e| Refusal::bad("bad_utf8", format!("the body is not UTF-8: {e}")))?;
+    body::text(body)?;
     let unreadable = |e: serde_json::Error| Refusal::bad("bad_json", format!("the body is not JSON: {e}"));
     match body.first() {
         Some(b'[') => serde_json::from_slice(body).map(raw).map_err(unreadable),

@@ -8,8 +8,11 @@ use axum::routing::{MethodRouter, delete, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 
-use super::{Refusal, State};
+use super::{Refusal, Scope, State};
 
+mod about;
+mod body;
+mod etag;
 mod feeds;
 mod guard;
 mod ingest;
@@ -18,19 +21,25 @@ mod params;
 mod status;
 mod views;
 
-/// One route: method, path as axum and OpenAPI write it, handler.
+/// One route: method, path as axum and OpenAPI write it, what a token must be for, handler.
 struct Route {
     method: &'static str,
     path: &'static str,
+    scope: Option<Scope>,
     handler: MethodRouter<Arc<State>>,
 }
 
+/// For everybody, token or none.
+fn open<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    Route { method: "get", path, scope: None, handler: get(handler) }
+}
+
 fn read<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    Route { method: "get", path, handler: get(handler) }
+    Route { method: "get", path, scope: Some(Scope::Read), handler: get(handler) }
 }
 
 fn write<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
-    Route { method: "post", path, handler: post(handler) }
+    Route { method: "post", path, scope: Some(Scope::Write), handler: post(handler) }
 }
 
 fn routes() -> Vec<Route> {
@@ -39,22 +48,27 @@ fn routes() -> Vec<Route> {
         write("/v1/items", ingest::items),
         write("/v1/users", ingest::users),
         read("/v1/feeds/{surface}/{user}", feeds::feed),
+        Route { scope: Some(Scope::Read), ..write("/v1/feeds/{surface}", feeds::feeds) },
         read("/v1/users/{user}/features", views::user_features),
         read("/v1/users/{user}/interests", views::interests),
-        Route { method: "delete", path: "/v1/users/{user}", handler: delete(ingest::forget) },
+        read("/v1/users/{user}/activity", about::activity),
+        read("/v1/users/{user}/insights", about::insights),
+        read("/v1/users/{user}/export", about::export),
+        read("/v1/receipts/{token}", about::receipt),
+        Route { method: "delete", path: "/v1/users/{user}", scope: Some(Scope::Write), handler: delete(ingest::forget) },
         read("/v1/items/{item}/features", views::item_features),
         read("/v1/items/{item}/neighbours", views::neighbours),
         read("/v1/trending/{scope}", views::trending),
         read("/v1/stats", status::stats),
-        read("/health", status::health),
-        read("/livez", status::livez),
-        read("/readyz", status::readyz),
+        open("/health", status::health),
+        open("/livez", status::livez),
+        open("/readyz", status::readyz),
         read("/metrics", status::metrics),
-        read("/openapi.json", pages::openapi),
-        read("/docs", pages::docs),
-        read("/", pages::index),
-        read("/console.css", pages::css),
-        read("/console.js", pages::js),
+        open("/openapi.json", pages::openapi),
+        open("/docs", pages::docs),
+        open("/", pages::index),
+        open("/console.css", pages::css),
+        open("/console.js", pages::js),
     ]
 }
 
@@ -65,7 +79,11 @@ pub fn served() -> Vec<(&'static str, &'static str)> {
 
 /// All routes over one state, each request guarded.
 pub fn router(state: Arc<State>) -> Router {
-    let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
+    let guarded = |route: Route| match route.scope {
+        Some(scope) => route.handler.route_layer(middleware::from_fn_with_state((state.clone(), scope), guard::admit)),
+        None => route.handler,
+    };
+    let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, guarded(route)));
     routes
         .fallback(|| async { Refusal::unknown("not_found", "there is nothing under this path; /docs lists what there is") })
         .method_not_allowed_fallback(|| async {

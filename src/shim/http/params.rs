@@ -4,12 +4,18 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::Deserialize;
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::guard::RequestId;
+use crate::model::UserId;
+use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
-use crate::shim::{Refusal, State, Token};
+use crate::shim::feed::Kind;
+use crate::shim::server::Peer;
+use crate::shim::trail::Deed;
+use crate::shim::{Params, Refusal, State, Token};
 
 /// The header with the token of a write that the answer must contain.
 const TOKEN: &str = "x-overdrive-token";
@@ -27,8 +33,20 @@ impl FromRequestParts<Arc<State>> for Id {
     }
 }
 
+/// The only id in the path, of a user whom the request may be about.
+pub struct User(pub String);
+
+impl FromRequestParts<Arc<State>> for User {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let Id(user) = Id::from_request_parts(parts, state).await?;
+        extension::<Who>(parts)?.about(&user).map(|()| Self(user))
+    }
+}
+
 /// Surface and user of a feed.
-pub struct SurfaceAndUser(pub String, pub String);
+pub struct SurfaceAndUser(pub Kind, pub String);
 
 impl FromRequestParts<Arc<State>> for SurfaceAndUser {
     type Rejection = Refusal;
@@ -36,15 +54,37 @@ impl FromRequestParts<Arc<State>> for SurfaceAndUser {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
         let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path((surface, user)) = path.map_err(bad_path)?;
-        check_id(&user, state.params.max_id_bytes).map(|()| Self(surface, user))
+        check_id(&user, state.params.max_id_bytes)?;
+        extension::<Who>(parts)?.about(&user)?;
+        Ok(Self(parse_surface(&surface)?, user))
     }
 }
 
-fn bad_path(rejection: PathRejection) -> Refusal {
+/// The surface of feeds of several users.
+pub struct Surface(pub Kind);
+
+impl FromRequestParts<Arc<State>> for Surface {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path(surface) = path.map_err(bad_path)?;
+        parse_surface(&surface).map(Self)
+    }
+}
+
+fn parse_surface(name: &str) -> Result<Kind, Refusal> {
+    let unknown = || Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use home or trending"));
+    Kind::parse(name).ok_or_else(unknown)
+}
+
+/// A path that is no text.
+pub fn bad_path(rejection: PathRejection) -> Refusal {
     Refusal::bad("bad_path", format!("the path cannot be read: {}", rejection.body_text()))
 }
 
-fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
+/// Refuses an id that cannot be one.
+pub fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
     if id.len() > most {
         return Err(Refusal::bad("bad_id", format!("the id has {} bytes, at most {most} are taken", id.len())));
     }
@@ -54,12 +94,48 @@ fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The query as it is written.
-#[derive(Deserialize)]
+/// The query as it is written; of what may be given once, once.
+#[derive(Default)]
 struct Written {
     k: Option<String>,
     cursor: Option<String>,
     explain: Option<String>,
+    exclude: Vec<String>,
+}
+
+impl Written {
+    fn take(&mut self, name: &str, value: String) -> Result<(), Refusal> {
+        let place = match name {
+            "exclude" => {
+                self.exclude.extend(value.split(',').filter(|id| !id.is_empty()).map(String::from));
+                return Ok(());
+            }
+            "k" => &mut self.k,
+            "cursor" => &mut self.cursor,
+            "explain" => &mut self.explain,
+            _ => return Ok(()),
+        };
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(Refusal::bad("bad_query", format!("the query cannot be read: `{name}` is given twice"))),
+        }
+    }
+}
+
+/// Items that are not wanted.
+#[derive(Default)]
+pub struct Exclude(pub HashSet<String>);
+
+impl Exclude {
+    /// Refuses too many of them, and what cannot be an id.
+    pub fn checked(items: Vec<String>, params: &Params) -> Result<Self, Refusal> {
+        let (count, most) = (items.len(), params.exclude_limit);
+        if count > most {
+            return Err(Refusal::bad("bad_exclude", format!("exclude has {count} items, at most {most} are taken")));
+        }
+        items.iter().try_for_each(|item| check_id(item, params.max_id_bytes))?;
+        Ok(Self(items.into_iter().collect()))
+    }
 }
 
 /// The checked query of a list.
@@ -67,27 +143,39 @@ pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
     pub explain: bool,
+    pub exclude: Exclude,
 }
 
 impl FromRequestParts<Arc<State>> for Wanted {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
-        let query: Result<Query<Written>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let query: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::from_request_parts(parts, state).await;
         let refused = |e: QueryRejection| Refusal::bad("bad_query", format!("the query cannot be read: {}", e.body_text()));
-        let Query(written) = query.map_err(refused)?;
+        let Query(pairs) = query.map_err(refused)?;
+        let mut written = Written::default();
+        pairs.into_iter().try_for_each(|(name, value)| written.take(&name, value))?;
         let (most, usual) = (state.params.max_k, state.params.default_k);
         Ok(Self {
             k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
             cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
             explain: written.explain.map_or(Ok(false), |explain| parse_flag(&explain))?,
+            exclude: Exclude::checked(written.exclude, &state.params)?,
         })
     }
 }
 
 fn parse_k(text: &str, most: usize) -> Result<usize, Refusal> {
-    let k = text.parse().ok().filter(|k| (1..=most).contains(k));
-    k.ok_or_else(|| Refusal::bad("bad_k", format!("k is `{text}`; it must be a whole number from 1 to {most}")))
+    text.parse().map_err(|_| bad_k(text, most)).and_then(|k| check_k(k, most))
+}
+
+/// Refuses a number of items that nobody gets.
+pub fn check_k(k: usize, most: usize) -> Result<usize, Refusal> {
+    Some(k).filter(|k| (1..=most).contains(k)).ok_or_else(|| bad_k(&k.to_string(), most))
+}
+
+fn bad_k(text: &str, most: usize) -> Refusal {
+    Refusal::bad("bad_k", format!("k is `{text}`; it must be a whole number from 1 to {most}"))
 }
 
 fn parse_cursor(text: &str) -> Result<Cursor, Refusal> {
@@ -122,7 +210,44 @@ impl FromRequestParts<Arc<State>> for RequestId {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
-        let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request has no id");
-        parts.extensions.get::<RequestId>().cloned().ok_or_else(missing)
+        extension(parts)
     }
+}
+
+impl FromRequestParts<Arc<State>> for Who {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        extension(parts)
+    }
+}
+
+/// Who sends a request, and which it is.
+pub struct Caller {
+    pub who: Who,
+    id: RequestId,
+    address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// What the audit trail says of this request.
+    pub fn deed(&self, event: &'static str, user: &str) -> Deed {
+        let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
+        Deed { event, user: UserId::of(user), by, address: self.address, request_id }
+    }
+}
+
+impl FromRequestParts<Arc<State>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
+        let address = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        Ok(Self { who: extension(parts)?, id: extension(parts)?, address })
+    }
+}
+
+/// What the layers around the route left with the request.
+fn extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Refusal> {
+    let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request did not come through its guards");
+    parts.extensions.get::<T>().cloned().ok_or_else(missing)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::views::Body;
+use crate::shim::access::Who;
 use crate::shim::{Refusal, Sizes, State as Shim, now_ms};
 use crate::sinks::Applied;
 
@@ -32,7 +33,8 @@ struct Stats {
     recent_users: Vec<String>,
 }
 
-pub async fn stats(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+pub async fn stats(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
     let applied = shim.reader.applied().await?;
     Ok(Body::of(&Stats {
         store: shim.reader.name(),
@@ -97,7 +99,8 @@ pub async fn readyz(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
 }
 
 /// Prometheus text.
-pub async fn metrics(State(shim): State<Arc<Shim>>) -> Result<Response, Refusal> {
+pub async fn metrics(State(shim): State<Arc<Shim>>, who: Who) -> Result<Response, Refusal> {
+    who.about_all()?;
     let failed = |why: &String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", why);
     let text = shim.metrics.as_ref().map_err(failed)?.render();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())

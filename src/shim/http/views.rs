@@ -7,11 +7,11 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::params::{Id, Sent, Wanted};
+use super::params::{Id, Sent, User, Wanted};
 use crate::model::time::Window;
 use crate::shim::commons::{TRENDING_SCALE, scaled};
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
-use crate::sinks::layout::{self, Features, LayoutError};
+use crate::sinks::layout::{self, Features, LayoutError, StoredInterests};
 
 /// A JSON answer.
 pub struct Body(Vec<u8>);
@@ -20,6 +20,11 @@ impl Body {
     /// The value as JSON.
     pub fn of(value: &impl Serialize) -> Self {
         Self(serde_json::to_vec(value).expect("our answers have string keys"))
+    }
+
+    /// As it goes over the wire.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -31,7 +36,7 @@ impl IntoResponse for Body {
 
 /// An answer and whose it is; `stale` only where a token was sent.
 #[derive(Serialize)]
-struct Of<'a, T> {
+pub struct Of<'a, T> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,8 +47,16 @@ struct Of<'a, T> {
     rest: T,
 }
 
+impl<'a, T> Of<'a, T> {
+    /// Of a user.
+    pub fn user(id: &'a str, stale: Option<bool>, rest: T) -> Self {
+        Self { user_id: Some(id), item_id: None, stale, rest }
+    }
+}
+
+/// Windowed counts as they are answered.
 #[derive(Serialize)]
-struct FeaturesView {
+pub struct FeaturesView {
     as_of: i64,
     epoch: u64,
     windows: BTreeMap<&'static str, WindowView>,
@@ -82,15 +95,22 @@ impl From<&Features> for FeaturesView {
     }
 }
 
+/// Interests as they are answered, strongest first.
 #[derive(Serialize)]
-struct InterestsView {
-    as_of: i64,
-    epoch: u64,
+pub struct InterestsView {
+    pub as_of: i64,
+    pub epoch: u64,
     #[serde(serialize_with = "as_map")]
-    short: Vec<(String, f64)>,
+    pub short: Vec<(String, f64)>,
     #[serde(serialize_with = "as_map")]
-    long: Vec<(String, f64)>,
-    drift: f64,
+    pub long: Vec<(String, f64)>,
+    pub drift: f64,
+}
+
+impl From<StoredInterests> for InterestsView {
+    fn from(StoredInterests { as_of, epoch, short, long, drift }: StoredInterests) -> Self {
+        Self { as_of, epoch, short, long, drift }
+    }
 }
 
 /// As an object, in the order of the list.
@@ -126,11 +146,11 @@ struct Scored {
     score: f64,
 }
 
-pub async fn user_features(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+pub async fn user_features(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
     let features = features(&shim, &shim.keys.user(&user)).await?;
     let features = features.ok_or_else(|| unknown("unknown_user", "user", stale))?;
-    Ok(Body::of(&Of { user_id: Some(&user), item_id: None, stale, rest: FeaturesView::from(&features) }))
+    Ok(Body::of(&Of::user(&user, stale, FeaturesView::from(&features))))
 }
 
 pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
@@ -140,13 +160,12 @@ pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(tok
     Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest: FeaturesView::from(&features) }))
 }
 
-pub async fn interests(State(shim): State<Arc<Shim>>, Id(user): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+pub async fn interests(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
     let fields = shim.reader.fields(&shim.keys.interests(&user)).await?;
     let fields = fields.ok_or_else(|| unknown("unknown_user", "user", stale))?;
     let found = layout::decode_interests(&fields).map_err(unreadable)?;
-    let rest = InterestsView { as_of: found.as_of, epoch: found.epoch, short: found.short, long: found.long, drift: found.drift };
-    Ok(Body::of(&Of { user_id: Some(&user), item_id: None, stale, rest }))
+    Ok(Body::of(&Of::user(&user, stale, InterestsView::from(found))))
 }
 
 pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
@@ -189,7 +208,8 @@ pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Want
     Ok(Body::of(&Of { user_id: None, item_id: None, stale, rest }))
 }
 
-async fn stale(shim: &Shim, token: Option<&Token>, cadence: Cadence) -> Result<Option<bool>, Refusal> {
+/// With a token: waits for its write, and says whether the answer may lack it.
+pub async fn stale(shim: &Shim, token: Option<&Token>, cadence: Cadence) -> Result<Option<bool>, Refusal> {
     match token {
         None => Ok(None),
         Some(token) => Ok(Some(!shim.visible(token, cadence).await?)),
@@ -201,12 +221,14 @@ async fn features(shim: &Shim, key: &str) -> Result<Option<Features>, Refusal> {
     fields.map(|fields| layout::decode_features(&fields).map_err(unreadable)).transpose()
 }
 
-fn unreadable(error: LayoutError) -> Refusal {
+/// Something in the store that is not as it was written.
+pub fn unreadable(error: LayoutError) -> Refusal {
     metrics::counter!(crate::telemetry::STORE_ERRORS).increment(1);
     Refusal::store(error)
 }
 
-fn unknown(code: &'static str, what: &str, stale: Option<bool>) -> Refusal {
+/// 404; says so when the write of a token may yet make it known.
+pub fn unknown(code: &'static str, what: &str, stale: Option<bool>) -> Refusal {
     let mut message = format!("nothing is known of this {what}, or nothing lately");
     if stale == Some(true) {
         message.push_str("; the write of the token you sent was not visible yet");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::future::ready;
 
-use super::{Answer, Fields, Parts, Reader, SEEN, Sizes, Unavailable};
+use super::{Answer, Fields, Own, OwnKeys, Parts, Reader, SEEN, Sizes, Unavailable};
 use crate::sinks::Applied;
 use crate::sinks::memory::Memory;
 
@@ -42,9 +42,10 @@ impl Reader for MemoryReader {
         now(self.0.applied())
     }
 
-    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts> {
+    fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts> {
         let applied = self.0.applied();
-        now(Parts { applied, slate: self.0.value(slate), seen: self.0.ranked(seen, SEEN) })
+        let own = |keys: &OwnKeys| Own { slate: self.0.value(&keys.slate), seen: self.0.ranked(&keys.seen, SEEN) };
+        now(Parts { applied, own: users.iter().map(own).collect() })
     }
 
     fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied> {

@@ -31,14 +31,28 @@ pub type Fields = BTreeMap<String, String>;
 /// Number of keys by family: `slate`, `item`, ….
 pub type Sizes = BTreeMap<String, usize>;
 
-/// What a feed is made of.
+/// What feeds are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// Read before the rest.
     pub applied: Applied,
+    /// In the order they were asked for.
+    pub own: Vec<Own>,
+}
+
+/// What one user's feed is made of, but for what all share.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
     pub slate: Option<Bytes>,
     /// The latest [`SEEN`] items, latest first.
     pub seen: Vec<(String, f64)>,
+}
+
+/// The keys of [`Own`].
+#[derive(Clone, Debug)]
+pub struct OwnKeys {
+    pub slate: String,
+    pub seen: String,
 }
 
 /// How many of the latest seen items a feed is filtered by; older ones are gone from the slate itself.
@@ -61,8 +75,8 @@ pub trait Reader: Send + Sync {
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;
 
-    /// Everything a feed needs, in one round trip.
-    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts>;
+    /// Everything the feeds of these users need, in one round trip.
+    fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts>;
 
     /// Waits until the mark is another one than `last`, and gives it. The caller bounds the wait.
     fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied>;

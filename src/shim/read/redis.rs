@@ -4,12 +4,12 @@
 
 use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, Pipeline};
+use redis::{Client, FromRedisValue, Pipeline, Value};
 use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
-use super::{Answer, Fields, Parts, Reader, SEEN, Unavailable};
+use super::{Answer, Fields, Own, OwnKeys, Parts, Reader, SEEN, Unavailable};
 use crate::sinks::{Applied, RedisParams, layout};
 
 /// How often waiting readers look at the mark, all of them together.
@@ -83,6 +83,20 @@ fn present(value: Option<Vec<u8>>) -> Option<Bytes> {
     value.filter(|value| !layout::is_deleted_value(value)).map(Bytes::from)
 }
 
+/// The mark, then slate and seen of each user.
+fn parts(answers: Vec<Value>, users: usize) -> Result<Parts, Unavailable> {
+    let mut answers = answers.into_iter();
+    let meta: Fields = next(&mut answers)?;
+    let mut own = || Ok(Own { slate: present(next(&mut answers)?), seen: next(&mut answers)? });
+    let own = (0..users).map(|_| own()).collect::<Result<_, Unavailable>>()?;
+    Ok(Parts { applied: mark_of(&meta)?, own })
+}
+
+fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = Value>) -> Result<T, Unavailable> {
+    let answer = answers.next().ok_or_else(|| Unavailable("redis gave fewer answers than it was asked for".to_string()))?;
+    T::from_redis_value(answer).map_err(|e| away(&e.into()))
+}
+
 fn highest(pipeline: &mut Pipeline, key: &str, limit: usize) {
     if limit > 0 {
         // Without −∞, the score of the fence.
@@ -132,15 +146,16 @@ impl Reader for RedisReader {
         })
     }
 
-    fn feed<'a>(&'a self, slate: &'a str, seen: &'a str) -> Answer<'a, Parts> {
+    fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts> {
         Box::pin(async move {
             let mut pipeline = redis::pipe();
             // The mark first: what it promises was written before it, so the reads after it find it.
             self.meta(&mut pipeline);
-            pipeline.cmd("GET").arg(slate);
-            highest(&mut pipeline, seen, SEEN);
-            let (meta, slate, seen): (Fields, Option<Vec<u8>>, Vec<(String, f64)>) = self.ask(pipeline).await?;
-            Ok(Parts { applied: mark_of(&meta)?, slate: present(slate), seen })
+            for keys in users {
+                pipeline.cmd("GET").arg(&keys.slate);
+                highest(&mut pipeline, &keys.seen, SEEN);
+            }
+            parts(self.ask(pipeline).await?, users.len())
         })
     }
 
