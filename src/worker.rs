@@ -156,6 +156,7 @@ impl Engine {
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, StartError> {
         failstop::arm();
+        let stages = with_model(config)?;
         recovery.as_ref().map_or(Ok(()), |found| found.recognise(&source.topics()))?;
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
@@ -185,8 +186,7 @@ impl Engine {
         let encoder = Encoder::new(names.clone(), &config.store);
         let writer = Writer::spawn(store, encoder, params, takes, files.changes, files.dead, hooks);
         let writer = writer.map_err(|e| format!("the writer cannot start: {e}"))?;
-        let params = with_model(config)?;
-        let (desk, workers) = start_workers(config, params, said.clone(), generation, given.restored)?;
+        let (desk, workers) = start_workers(config, stages, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);

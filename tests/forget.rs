@@ -19,6 +19,7 @@ use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sources::log::{LogAppender, LogSource, folder};
 use overdrive::state::{Look, State, manifest::Name, segment};
 use overdrive::worker::Engine;
+use parquet::file::reader::SerializedFileReader;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -53,6 +54,7 @@ impl Run {
             ("OVERDRIVE_SERVICE_PORT", ports[0].to_string()),
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
+            ("OVERDRIVE_LEARN__LOGGED", "1".into()),
             ("OVERDRIVE_STORE__KIND", "redis".into()),
             ("OVERDRIVE_STORE__TOMBSTONE_TTL", "60s".into()),
             ("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s".into()),
@@ -200,6 +202,17 @@ fn snapshots_with(dir: &Path) -> Vec<String> {
     found
 }
 
+/// Every file of examples that holds the canary, decoded.
+fn examples_with(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir.join("examples")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let holds_it = |path: &PathBuf| {
+        let Ok(file) = File::open(path) else { return false }; // it has got its name meanwhile
+        let rows = SerializedFileReader::new(file).expect("sound Parquet").into_iter();
+        rows.map(|row| row.expect("a sound row").to_string()).any(|row| holds(row.as_bytes()))
+    };
+    paths.filter(|path| path.extension().is_some_and(|of| of == "parquet")).filter(holds_it).collect()
+}
+
 /// Every key of Redis that holds the canary, in its name or its value.
 fn keys_with(redis: &RedisServer) -> Vec<String> {
     let in_value = |dumped: &Dumped| match dumped {
@@ -274,6 +287,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     populate(&log, 1);
     wait_for_answers(dir, &redis);
     wait("a snapshot knows them", || !snapshots_with(dir).is_empty());
+    wait("examples know them", || !examples_with(dir).is_empty());
     let everywhere = files_with(dir);
     let lies_in = |name: &str| everywhere.iter().any(|path| path.strip_prefix(dir).expect("below").starts_with(name));
     for place in ["log/events-", "log/users-0", "log/control-0", "dead/dead.jsonl", "slates.jsonl"] {
@@ -314,13 +328,14 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     assert!(!holds(metrics.body.as_bytes()), "metrics");
     assert_eq!(files_with(dir), Vec::<PathBuf>::new(), "files below the state folder");
     assert_eq!(snapshots_with(dir), Vec::<String>::new(), "decoded snapshots");
+    assert_eq!(examples_with(dir), Vec::<PathBuf>::new(), "decoded examples");
     assert_eq!(keys_with(&redis), Vec::<String>::new(), "Redis");
     assert_eq!(files_with(said_in.path()), Vec::<PathBuf>::new(), "stdout and stderr");
     let events: Vec<_> = audit(dir).iter().map(|line| line["event"].as_str().unwrap_or_default().to_string()).collect();
     assert_eq!(events, ["accepted", "applied", "purged"]);
     let erased = said(dir, "purged").expect("it was said")["erased"].clone();
     assert!(
-        erased["log"].as_u64() >= Some(29) && erased["dead_letters"].as_u64() >= Some(1) && erased["changes"].as_u64() >= Some(1),
+        erased["log"].as_u64() >= Some(29) && ["dead_letters", "changes", "examples"].iter().all(|of| erased[of].as_u64() >= Some(1)),
         "{erased}"
     );
 
