@@ -11,6 +11,8 @@ use std::time::Duration;
 
 #[path = "shim/access.rs"]
 mod access;
+#[path = "shim/aliases.rs"]
+mod aliases;
 #[path = "shim/client.rs"]
 mod client;
 #[cfg(feature = "redis")]

@@ -1,5 +1,6 @@
 //! The audit trail of requests that are about all that is kept of a user: who asked for what, when and from where. A line is durable
-//! before what it tells of is done. A user stands in it as in the log of `[privacy] audit`, as a salted hash.
+//! before what it tells of is done. A user stands in it as a hash salted with the secret of the state folder, as in the log of
+//! `[privacy] audit` of the same folder.
 
 use serde::Serialize;
 use std::fs::{File, OpenOptions};

@@ -24,15 +24,15 @@ use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
 #[derive(Serialize)]
-struct Feed<'a> {
+pub struct Feed<'a> {
     /// First: the entity tag is made of what comes after it.
-    request_id: &'a str,
+    pub request_id: &'a str,
     user_id: &'a str,
     surface: &'static str,
     /// Whether it may lack the write whose token was sent, or is what was remembered of a store that is away.
     stale: bool,
     #[serde(flatten)]
-    page: Page<'a>,
+    pub page: Page<'a>,
 }
 
 /// Several feeds, in the order of their users.
@@ -93,12 +93,31 @@ pub async fn feeds(
     let many: Many = body::json(&headers, body, shim.params.body_limit).await?;
     let users = checked(&shim, many.user_ids)?;
     users.iter().try_for_each(|user| who.about(user))?;
-    let k = many.k.map_or(Ok(shim.params.default_k), |k| check_k(k, shim.params.max_k))?;
+    let k = checked_k(&shim, many.k)?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
     let wanted = Wanted { k, cursor: Cursor::default(), explain: many.explain, exclude };
     let found = find(&shim, kind, &users, token.as_ref()).await?;
     let asked = Asked { kind, wanted: &wanted, id: &id };
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
+}
+
+/// The first page of one user's home feed, answered as `show` says.
+pub async fn first_page(
+    shim: &Shim,
+    id: &RequestId,
+    user: String,
+    k: Option<usize>,
+    show: impl FnOnce(&Feed<'_>) -> Body,
+) -> Result<Body, Refusal> {
+    let users = checked(shim, vec![user])?;
+    let k = checked_k(shim, k)?;
+    let wanted = Wanted { k, cursor: Cursor::default(), explain: false, exclude: Exclude::default() };
+    let found = find(shim, Kind::Home, &users, None).await?;
+    Ok(show(&found.feed(0, &users[0], &Asked { kind: Kind::Home, wanted: &wanted, id })))
+}
+
+fn checked_k(shim: &Shim, k: Option<usize>) -> Result<usize, Refusal> {
+    k.map_or(Ok(shim.params.default_k), |k| check_k(k, shim.params.max_k))
 }
 
 fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{Refusal, Scope, State};
 
 mod about;
+mod aliases;
 mod body;
 mod etag;
 mod feeds;
@@ -42,7 +43,8 @@ fn write<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) 
     Route { method: "post", path, scope: Some(Scope::Write), handler: post(handler) }
 }
 
-fn routes() -> Vec<Route> {
+/// Ours; the aliases are apart.
+fn own_routes() -> Vec<Route> {
     vec![
         write("/v1/events", ingest::events),
         write("/v1/items", ingest::items),
@@ -70,6 +72,10 @@ fn routes() -> Vec<Route> {
         open("/console.css", pages::css),
         open("/console.js", pages::js),
     ]
+}
+
+fn routes() -> Vec<Route> {
+    own_routes().into_iter().chain(aliases::routes()).collect()
 }
 
 /// Method (small letters) and path of every route that is served.

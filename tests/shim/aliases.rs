@@ -1,0 +1,125 @@
+//! What clients of other systems send, letter by letter as their documents print it, and what they must get.
+
+use overdrive::model::Role;
+use serde_json::{Value, json};
+
+use super::client::{get, post, send};
+use super::world::World;
+use super::{both, conforms, fill, openapi};
+
+/// "Test the System": recommendations.
+const RECOMMEND: &str = r#"{
+        "user_id": "user_123",
+        "num_recommendations": 10
+      }"#;
+
+/// "Test the System": feedback.
+const FEEDBACK: &str = r#"{
+        "user_id": "user_123",
+        "item_id": "item_456",
+        "event_type": "click"
+      }"#;
+
+/// "Real-Time Signal Processing"; it is printed with `{...}` where a client puts what it likes, which is no JSON.
+const SIGNAL: &str = r#"{
+  "user_id": "user123",
+  "signal_type": "view",
+  "content_id": "content1",
+  "duration": 30.5,
+  "intensity": 1.0,
+  "metadata": {
+    "scroll_position": 100,
+    "device_info": {...}
+  }
+}"#;
+
+/// "Home Feed Recommendation".
+const HOME_FEED: &str = r#"{
+  "user_id": "user_123",
+  "ctx_timestamp": 1640995200,
+  "ctx_device": "mobile",
+  "ctx_locale": "en-US"
+}"#;
+
+fn answered(addr: std::net::SocketAddr, path: &str, status: u16, body: &str) -> Value {
+    let answer = post(addr, path, body);
+    assert_eq!(answer.status, status, "{path}: {}", answer.body);
+    conforms(&openapi(), path, "post", &status.to_string(), &answer.json());
+    answer.json()
+}
+
+#[test]
+fn recommendations_are_the_home_feed() {
+    both(|mut w| {
+        fill(&mut w);
+        let items: Vec<String> = (0..12).map(|i| format!("i{i}")).collect();
+        w.write(&[w.slate("user_123", &items.iter().map(String::as_str).collect::<Vec<_>>())]);
+        let mut given = answered(w.addr, "/recommend", 200, RECOMMEND);
+        let mut own = get(w.addr, "/v1/feeds/home/user_123?k=10").json();
+        assert_eq!(given["items"].as_array().map(Vec::len), Some(10));
+        assert!(given["request_id"].take().is_string() && own["request_id"].take().is_string());
+        assert_eq!(given, own, "over {}", w.name);
+        for (body, code) in [
+            (r#"{"user_id":"u","num_recommendations":0}"#, "bad_k"),
+            (r#"{"num_recommendations":1}"#, "bad_json"),
+            (r#"{"user_id":"a\u0000b"}"#, "bad_id"),
+        ] {
+            assert_eq!(post(w.addr, "/recommend", body).refusal(), (400, code.to_string()), "{body}");
+        }
+    });
+}
+
+/// Shown as the document shows it: request_id and streams, each with stream_id, score and reason.
+#[test]
+fn the_home_scenario_is_a_list_of_streams() {
+    both(|mut w| {
+        w.write(&[w.slate("user_123", &["stream_789", "stream_790"])]);
+        let asked = ["content-type: application/json".to_string(), "x-request-id: req_456".to_string()];
+        let answer = send(w.addr, "POST", "/v1/scenarios/home_feed", &asked, HOME_FEED.as_bytes()).json();
+        conforms(&openapi(), "/v1/scenarios/home_feed", "post", "200", &answer);
+        let stream = |id: &str, score: f64| json!({"stream_id": id, "score": score, "reason": "because you shared i0"});
+        let streams = json!([stream("stream_789", 0.9), stream("stream_790", 0.899999)]);
+        assert_eq!(answer, json!({"request_id": "req_456", "streams": streams}), "over {}", w.name);
+    });
+}
+
+#[test]
+fn feedback_and_signals_are_events() {
+    let w = World::memory(|_| {});
+    let signal = SIGNAL.replace("{...}", "{}");
+    for (path, body) in [("/feedback", FEEDBACK), ("/signals/process", signal.as_str())] {
+        let receipt = answered(w.addr, path, 202, body);
+        assert_eq!((&receipt["accepted"], &receipt["rejected"]), (&json!(1), &json!([])), "{path}");
+    }
+    let mut logged = w.payloads(Role::Events);
+    logged.sort();
+    let mut sent = [FEEDBACK.to_string(), signal];
+    sent.sort();
+    assert_eq!(logged, sent, "as they were sent");
+    let keys: Vec<_> = w.logged().into_iter().map(|record| record.key.expect("a key")).collect();
+    assert!(keys.iter().any(|key| &key[..] == b"user_123") && keys.iter().any(|key| &key[..] == b"user123"));
+}
+
+#[test]
+fn what_is_read_by_another_name_is_the_same() {
+    both(|mut w| {
+        fill(&mut w);
+        w.write(&[w.seen("u1", &["i7"])]);
+        for (alias, own) in [
+            ("/features/u1", "/v1/users/u1/features"),
+            ("/interests/u1", "/v1/users/u1/interests"),
+            ("/insights/u1", "/v1/users/u1/insights"),
+            ("/analytics/user/u1", "/v1/users/u1/activity"),
+            ("/analytics/user/u1/realtime", "/v1/users/u1/insights"),
+            ("/api/v1/features/user/u1", "/v1/users/u1/features"),
+            ("/api/v1/features/post/i1", "/v1/items/i1/features"),
+            ("/api/v1/health", "/health"),
+        ] {
+            let (given, expected) = (get(w.addr, alias), get(w.addr, own));
+            assert_eq!((given.status, given.json()), (200, expected.json()), "{alias} over {}", w.name);
+        }
+        let stats = get(w.addr, "/performance/system").json();
+        conforms(&openapi(), "/performance/system", "get", "200", &stats);
+        assert_eq!(get(w.addr, "/features/nobody").refusal(), (404, "unknown_user".to_string()));
+    });
+}
