@@ -29,6 +29,11 @@ impl Rate {
         Self { interval, burst, full: Mutex::new(Aging::new(MOST, lifetime, now)) }
     }
 
+    /// Whether there is a limit at all.
+    pub fn is_set(&self) -> bool {
+        self.interval.is_some()
+    }
+
     /// Takes one out of the bucket of `key`. The error: how long until there is one again.
     pub fn take(&self, key: &str, now: Instant) -> Result<(), Duration> {
         let Some(interval) = self.interval else { return Ok(()) };
