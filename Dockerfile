@@ -10,6 +10,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock overdrive.toml ./
 COPY schemas schemas
 COPY benches benches
+COPY training training
 COPY src src
 RUN cargo build --release --locked --bin overdrive && strip --strip-debug target/release/overdrive
 

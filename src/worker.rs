@@ -441,7 +441,7 @@ impl<F: FnMut(&Completed)> Collector<F> {
         let (binding, (accepted_ms, retold)) = cut.expect("complete, so cut");
         for change in changes.extract_if(.., |change| matches!(change, Change::Example(_))) {
             if let (Change::Example(example), Some(examples)) = (change, &self.examples) {
-                examples.take(binding.epoch.number, example);
+                examples.offer(binding.epoch.number, example);
             }
         }
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));

@@ -55,6 +55,7 @@ impl Run {
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_LEARN__LOGGED", "1".into()),
+            ("OVERDRIVE_LEARN__BUSY_SHARE", "1".into()),
             ("OVERDRIVE_STORE__KIND", "redis".into()),
             ("OVERDRIVE_STORE__TOMBSTONE_TTL", "60s".into()),
             ("OVERDRIVE_RECOVERY__SNAPSHOT_EVERY", "1s".into()),
@@ -335,7 +336,8 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     assert_eq!(events, ["accepted", "applied", "purged"]);
     let erased = said(dir, "purged").expect("it was said")["erased"].clone();
     assert!(
-        erased["log"].as_u64() >= Some(29) && ["dead_letters", "changes", "examples"].iter().all(|of| erased[of].as_u64() >= Some(1)),
+        erased["log"].as_u64() >= Some(29)
+            && ["dead_letters", "changes", "examples"].iter().all(|of| erased[of].as_u64() >= Some(1)),
         "{erased}"
     );
 

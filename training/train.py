@@ -17,6 +17,8 @@ SCHEMA = "1"
 # What the logistic regression takes: fourteen columns of schemas/features.md.
 FOURTEEN = ["pop_3h", "pop_2d", "pop_all", "trend_short", "age", "gap", "next", "near_3", "near_20", "with_50", "category", "text",
             "home", "like_2d"]
+# In an example this is the time up to the act it was made for; a slate is made right after one. A model would learn what is never so.
+AFTER = ["user_pause"]
 # Parts of the examples, by time: what is trained on, what says when to stop, what is held out.
 TRAIN, STOP = 0.7, 0.8
 LEAST = 200  # examples
@@ -44,29 +46,38 @@ def load(folder):
         raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
     tables = []
     for n, file in enumerate(files):
-        table = pq.read_table(file)
+        try:
+            table = pq.read_table(file)
+        except FileNotFoundError:
+            continue  # an engine that runs makes room, or takes out whom it forgets
         schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
         if schema != SCHEMA:
             raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
+        if tables and table.column_names != tables[0].column_names:
+            raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
         tables.append(table)
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
     table = pa.concat_tables(tables)
-    keys = table.select(["epoch", "user_id", "item_id"]).to_pydict()
-    seen, keep = set(), []
-    for n, key in enumerate(zip(keys["epoch"], keys["user_id"], keys["item_id"])):
-        if key not in seen:
-            seen.add(key)
-            keep.append(n)
-    table = table.take(pa.array(keep)).sort_by([("ts_ms", "ascending"), ("epoch", "ascending"), ("user_id", "ascending")])
+    table = table.append_column("place", pa.array(np.arange(len(table))))
+    order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
+    table = table.sort_by(order).drop_columns(["place"])
+    whole = [table[key].combine_chunks() for key in ("ts_ms", "epoch", "user_id", "item_id")]
+    again = np.ones(len(table), bool)
+    for column in whole:  # a row is the one before again when nothing of its key differs
+        codes = column.dictionary_encode().indices.to_numpy()
+        again[1:] &= codes[1:] == codes[:-1]
+    again[:1] = False
+    table = table.filter(pa.array(~again))
     names = table.column_names[5:]
     x = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
-    epochs, users = table["epoch"].to_numpy(), np.array(table["user_id"].to_pylist())
+    epochs, times = table["epoch"].to_numpy(), table["ts_ms"].to_numpy()
+    users = table["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     new = np.ones(len(epochs), bool)
-    new[1:] = (epochs[1:] != epochs[:-1]) | (users[1:] != users[:-1])
+    new[1:] = (epochs[1:] != epochs[:-1]) | (times[1:] != times[:-1]) | (users[1:] != users[:-1])
     starts = np.flatnonzero(new)
     if len(starts) < LEAST:
         raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
-    return {"names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": table["ts_ms"].to_numpy()[starts],
+    return {"names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
             "user": users[starts], "ends": np.append(starts, len(epochs))}
 
 
@@ -126,12 +137,13 @@ def graph_lr(weights, bias):
 def train_lambdarank(data):
     import lightgbm
 
-    fit, stop = part(data, 0, TRAIN), part(data, TRAIN, STOP)
-    train = lightgbm.Dataset(fit["x"], fit["y"], group=fit["sizes"], feature_name=data["names"])
-    valid = lightgbm.Dataset(stop["x"], stop["y"], group=stop["sizes"], reference=train)
+    takes = [name for name in data["names"] if name not in AFTER]
+    at, fit, stop = columns(data, takes), part(data, 0, TRAIN), part(data, TRAIN, STOP)
+    train = lightgbm.Dataset(fit["x"][:, at], fit["y"], group=fit["sizes"], feature_name=takes)
+    valid = lightgbm.Dataset(stop["x"][:, at], stop["y"], group=stop["sizes"], reference=train)
     settings = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05,
                 "min_data_in_leaf": 50, "feature_fraction": 0.8, "lambdarank_truncation_level": 20, "verbose": -1, "seed": 7,
-                "deterministic": True, "force_row_wise": True, "num_threads": os.cpu_count() or 1}
+                "deterministic": True, "force_row_wise": True, "num_threads": len(os.sched_getaffinity(0))}
 
     def progress(env):
         say(done=0.2 + 0.5 * (env.iteration + 1) / ROUNDS, what=f"tree {env.iteration + 1}")
@@ -140,9 +152,9 @@ def train_lambdarank(data):
     booster = lightgbm.train(settings, train, ROUNDS, valid_sets=[valid], callbacks=[progress, stopping])
     best = booster.best_iteration or booster.num_trees()
     gain = booster.feature_importance("gain", iteration=best)
-    return {"takes": data["names"], "kind": "margin", "score": lambda rows: booster.predict(rows, num_iteration=best),
-            "importance": dict(zip(data["names"], map(float, gain))), "trees": best,
-            "graph": lambda: graph_trees(booster.dump_model(num_iteration=best), len(data["names"]))}
+    return {"takes": takes, "kind": "margin", "score": lambda rows: booster.predict(rows[:, at], num_iteration=best),
+            "importance": dict(zip(takes, map(float, gain))),
+            "graph": lambda: graph_trees(booster.dump_model(num_iteration=best), len(takes))}
 
 
 def graph_trees(model, width):
@@ -233,7 +245,7 @@ def auc(scores, taken):
     ranks[order] = np.repeat(ends - (counts - 1) / 2, counts)
     ones = int(taken.sum())
     zeros = len(taken) - ones
-    return float((ranks[taken > 0].sum() - ones * (ones + 1) / 2) / (ones * zeros)) if ones and zeros else float("nan")
+    return float((ranks[taken > 0].sum() - ones * (ones + 1) / 2) / (ones * zeros)) if ones and zeros else None
 
 
 def bootstrap(difference, users):
@@ -242,8 +254,11 @@ def bootstrap(difference, users):
 
     _, which = np.unique(users, return_inverse=True)
     sums, counts = np.bincount(which, difference), np.bincount(which)
-    draw = np.random.default_rng(7).integers(0, len(sums), (DRAWS, len(sums)))
-    means = sums[draw].sum(1) / counts[draw].sum(1)
+    draws = np.random.default_rng(7)
+    means = []
+    for _ in range(DRAWS):
+        drawn = draws.integers(0, len(sums), len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
     return [float(value) for value in np.quantile(means, [0.025, 0.975])]
 
 
@@ -255,7 +270,7 @@ def evaluate(data, model):
     ours, theirs = ndcg(scores, test["y"], test["sizes"]), ndcg(blend, test["y"], test["sizes"])
     tenths = np.array_split(np.arange(len(ours)), 10)
     return {
-        "examples": {"trained": int((len(data["ends"]) - 1) * STOP), "held_out": len(ours)},
+        "examples": {"earlier": int((len(data["ends"]) - 1) * STOP), "held_out": len(ours)},
         "from_ms": int(data["ts"][0]), "held_out_from_ms": int(test["ts"][0]), "until_ms": int(data["ts"][-1]),
         "ndcg_10": {"model": float(ours.mean()), "blend": float(theirs.mean()), "ahead": bootstrap(ours - theirs, test["user"])},
         "auc": {"model": auc(scores, test["y"]), "blend": auc(blend, test["y"])},
@@ -278,12 +293,12 @@ def report(kind, found):
     bars = "".join(
         f'<tr><td>{html.escape(name)}</td><td><div style="width:{300 * value / most:.0f}px"></div></td></tr>' for name, value in strongest)
     rows = "".join(f"<tr><td>{what}</td><td>{found[key]['model']:.4f}</td><td>{found[key]['blend']:.4f}</td></tr>"
-                   for what, key in (("NDCG@10", "ndcg_10"), ("AUC", "auc")))
+                   for what, key in (("NDCG@10", "ndcg_10"), ("AUC", "auc")) if found[key]["model"] is not None)
     low, high = figures["ahead"]
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{kind}</title>
 <style>body{{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}}td,th{{padding:.2rem .8rem;text-align:left}}
 td div{{background:#3465a4;height:.8rem}}svg{{width:100%;height:auto}}</style>
-<h1>{kind}</h1><p>{found['examples']['trained']} examples trained on, {found['examples']['held_out']} later ones held out.</p>
+<h1>{kind}</h1><p>{found['examples']['earlier']} examples to train with, {found['examples']['held_out']} later ones held out.</p>
 <table><tr><th></th><th>model</th><th>blend</th></tr>{rows}</table>
 <p>NDCG@10 of the model is ahead by {low:.4f} to {high:.4f} in 95 of 100 draws of users.</p>
 <h2>NDCG@10 along the held-out part</h2>

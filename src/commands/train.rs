@@ -55,7 +55,7 @@ struct Report {
 
 #[derive(Deserialize)]
 struct Examples {
-    trained: u64,
+    earlier: u64,
     held_out: u64,
 }
 
@@ -139,10 +139,10 @@ fn told(model: &Path, report: &Report, loaded: &str) -> String {
     let auc = auc.model.map_or_else(String::new, |auc| format!(", AUC {auc:.3}"));
     format!(
         "{}: {loaded}\n\
-         trained on {} examples; on {} later ones NDCG@10 {:.4}, the blend's {:.4} (ahead by {:.4} to {:.4} in 95 of 100 draws of users){auc}\n\
+         made of {} examples; on {} later ones NDCG@10 {:.4}, the blend's {:.4} (ahead by {:.4} to {:.4} in 95 of 100 draws of users){auc}\n\
          the report is {}; serve with it: OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_RANKER__MODEL={} overdrive run\n",
         model.display(),
-        examples.trained,
+        examples.earlier,
         examples.held_out,
         ndcg_10.model,
         ndcg_10.blend,

@@ -282,6 +282,8 @@ fn learn(check: &mut Check, config: &Config) {
     check.number("learn.logged", learn.logged, 0.0..=1.0);
     check.number("ranker.share", config.recommend.ranker.share, 0.0..=1.0);
     let described = learn.enabled || config.recommend.ranker.model.is_empty();
+    let logs = learn.enabled || learn.logged == 0.0;
+    check.rule(&["learn.logged", "learn.enabled"], logs, "examples are made of what learn.enabled = true learns from");
     check.rule(&["ranker.model", "learn.enabled"], described, "a model needs the features that learn.enabled = true keeps");
 }
 

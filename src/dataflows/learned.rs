@@ -69,6 +69,11 @@ impl Learned {
         std::mem::take(&mut self.tally)
     }
 
+    /// Why the model failed, if it did since this was last asked.
+    pub fn failed(&mut self) -> Option<String> {
+        self.ranker.as_mut().and_then(|(ranker, _)| ranker.failed())
+    }
+
     /// Ranks, if that is asked for, and adds what the user's steps teach.
     #[allow(clippy::too_many_arguments, reason = "what a request is made of, each once")]
     pub fn look_back(
@@ -98,7 +103,7 @@ impl Learned {
             let place = |item: &ItemId| self.sampler.drawn.iter().position(|drawn| store.item(drawn.slot).id == *item);
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
-            example = self.example(epoch, delta.user, &request, &taken, store);
+            example = self.example(epoch, delta, &request, &taken, store);
         }
         if asked.is_some() {
             self.rerank(delta.user, &request);
@@ -110,18 +115,26 @@ impl Learned {
     fn example(
         &mut self,
         epoch: &Epoch,
-        user: UserId,
+        delta: &UserDelta,
         request: &Request,
         taken: &[usize],
         store: &FeatureStore,
     ) -> Option<Arc<Example>> {
-        if taken.is_empty() || drawn_lot((user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
+        if taken.is_empty() || drawn_lot((delta.user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
             return None;
         }
         self.tabulate(request);
-        let candidate = |(place, drawn): (usize, &Drawn)| (store.item(drawn.slot).id, taken.contains(&place));
-        let candidates = self.sampler.drawn.iter().enumerate().map(candidate).collect();
-        Some(Arc::new(Example { user, at: epoch.clock_ms, candidates, columns: self.table.as_flattened().to_vec() }))
+        let touched = |item| delta.updates.iter().any(|update| update.item == item && update.kind.is_positive());
+        let (mut candidates, mut columns) = (Vec::with_capacity(self.table.len()), Vec::new());
+        for (place, (drawn, row)) in self.sampler.drawn.iter().zip(&self.table).enumerate() {
+            let (item, taken) = (store.item(drawn.slot).id, taken.contains(&place));
+            // what they took without its being a lesson is neither an item taken nor one left
+            if taken || !touched(item) {
+                candidates.push((item, taken));
+                columns.extend_from_slice(row);
+            }
+        }
+        Some(Arc::new(Example { user: delta.user, at: epoch.clock_ms, candidates, columns }))
     }
 
     /// Every column of the candidates just scored.
@@ -192,9 +205,8 @@ impl Learned {
         let model = self.rerank(user.id, &request);
         self.hold_back();
         let temperature = if model.is_some() { 1.0 } else { TEMPERATURE };
-        let most = self.scores.scores.iter().copied().fold(f32::MIN, f32::max);
-        let score = |i: usize| libm::exp(f64::from(self.scores.scores[i] - most) / temperature);
-        let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, score(i), user, board, store, weights, &request);
+        let scores = falling(&self.scores.scores, temperature);
+        let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, scores[i], user, board, store, weights, &request);
         (self.sampler.drawn.iter().enumerate().map(shown).collect(), model)
     }
 
@@ -265,6 +277,20 @@ impl Learned {
 
 /// How far apart scores must be to count e times as much where diversity weighs them.
 const TEMPERATURE: f64 = 4.0;
+
+/// Scores from 1 downwards that fall by the odds, and by a millionth at least wherever what they are made of falls, however far apart that is.
+fn falling(scores: &[f32], temperature: f64) -> Vec<f64> {
+    let mut steps: Vec<f32> = scores.to_vec();
+    steps.sort_unstable_by(|a, b| b.total_cmp(a));
+    steps.dedup();
+    let most = steps.first().copied().unwrap_or_default();
+    let under = steps.len().saturating_sub(1) as f64 * 1e-6;
+    let score = |score: &f32| {
+        let place = steps.partition_point(|step| step.total_cmp(score).is_gt());
+        (1.0 - under) * libm::exp(f64::from(score - most) / temperature) + under - place as f64 * 1e-6
+    };
+    scores.iter().map(score).collect()
+}
 
 /// The share of each term in what speaks for an item.
 fn terms(adds: &[f32; VOICES]) -> [f64; TERMS.len()] {

@@ -33,7 +33,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, Kind, TokenId, UserId};
+use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping, Race};
@@ -272,7 +272,7 @@ impl State {
             self.tell_again(epoch, user, out);
         }
         let Tally { scored, unscored } = self.learned.tally();
-        let arms = Arms { scored, unscored, ..std::mem::take(&mut self.arms) };
+        let arms = Arms { scored, unscored, failed: self.learned.failed(), ..std::mem::take(&mut self.arms) };
         out.extend((arms != Arms::default()).then(|| Change::Arms(Arc::new(arms))));
         if account != Account::default() {
             out.push(Change::Account(account));
@@ -402,7 +402,7 @@ impl State {
         } else {
             self.liked.remove(&user); // until they act again
         }
-        let digest = digest(&items);
+        let digest = digest(&items, model.as_deref());
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;
         }
@@ -520,11 +520,12 @@ impl Scored {
     }
 }
 
-/// Of items, order and reasons; the empty slate is 0. Scores move with time and are left out.
-fn digest(items: &[SlateItem]) -> u64 {
+/// Of items, order, reasons and what ordered them; the empty slate is 0. Scores move with time and are left out.
+fn digest(items: &[SlateItem], model: Option<&ModelName>) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
+    model.iter().for_each(|model| model.number.hash(&mut hasher));
     if items.is_empty() { 0 } else { hasher.finish() | 1 }
 }
 

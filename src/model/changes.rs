@@ -51,13 +51,15 @@ pub struct Acts {
 }
 
 /// What a loaded model did in an epoch, and what the users did whom it ranks for, and the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms {
     /// Candidates it scored, and those it was asked for in vain: the blend stood in.
     pub scored: u64,
     pub unscored: u64,
     pub by_model: Acts,
     pub by_blend: Acts,
+    /// Why a batch failed, if one did.
+    pub failed: Option<String>,
 }
 
 /// What became of the events of one epoch: `consumed` is the sum of the other five, always.

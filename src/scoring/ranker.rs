@@ -106,29 +106,37 @@ pub struct Ranker {
     scorer: Box<dyn Scorer>,
     scores: Vec<f32>,
     order: Vec<u32>,
+    /// Why a batch failed, until somebody asks.
+    failed: Option<String>,
 }
 
 /// Scores are rounded to this fraction of one.
 const FINE: f32 = 1024.0;
 /// No odds are told apart beyond these.
 const SUREST: f32 = 30.0;
+/// Nor margins.
+const WIDEST: f32 = 1e6;
 
 impl Ranker {
     /// Of a model. One that does not open fails every batch, and says why.
     pub fn new(model: &Model) -> Self {
         let scorer = (model.open)().unwrap_or_else(|error| Box::new(Broken(error)));
-        Self { kind: model.kind, scorer, scores: Vec::new(), order: Vec::new() }
+        Self { kind: model.kind, scorer, scores: Vec::new(), order: Vec::new(), failed: None }
     }
 
     /// Puts the model's scores in place of the blend's. Where the whole batch failed, they are left as they are.
     pub fn rescore(&mut self, rows: &[Row], blend: &mut [f32]) -> Tally {
         self.scores.clear();
         let asked = rows.len() as u64;
-        if self.scorer.score(rows, &mut self.scores).is_err() || self.scores.len() != rows.len() {
+        if let Err(ScoreError(why)) = self.scorer.score(rows, &mut self.scores) {
+            self.failed = Some(why);
             return Tally { scored: 0, unscored: asked };
         }
-        let margins = self.scores.iter_mut().map(|score| *score = margin(self.kind, *score));
-        margins.for_each(drop);
+        if self.scores.len() != rows.len() {
+            self.failed = Some(format!("it gave {} scores to {asked} rows", self.scores.len()));
+            return Tally { scored: 0, unscored: asked };
+        }
+        self.scores.iter_mut().for_each(|score| *score = margin(self.kind, *score));
         let unscored = self.scores.iter().filter(|score| score.is_nan()).count() as u64;
         if unscored == asked {
             return Tally { scored: 0, unscored };
@@ -138,6 +146,11 @@ impl Ranker {
         }
         blend.copy_from_slice(&self.scores);
         Tally { scored: asked - unscored, unscored }
+    }
+
+    /// Why the last batch failed that failed since this was last asked.
+    pub fn failed(&mut self) -> Option<String> {
+        self.failed.take()
     }
 
     /// A row without a score gets that of the next better one in the blend's order which has one; the first get that of the best.
@@ -160,14 +173,14 @@ impl Ranker {
 /// What orders: rounded; not a number where a score is none.
 fn margin(kind: Kind, score: f32) -> f32 {
     let margin = match kind {
-        Kind::Margin if score.is_finite() => score,
+        Kind::Margin if score.is_finite() => score.clamp(-WIDEST, WIDEST),
         Kind::Probability if (0.0..=1.0).contains(&score) => {
             let odds = f64::from(score) / (1.0 - f64::from(score));
             (libm::log(odds) as f32).clamp(-SUREST, SUREST)
         }
         _ => return f32::NAN,
     };
-    (margin * FINE).round() / FINE
+    (margin * FINE).round() / FINE + 0.0 // not -0: it orders below 0
 }
 
 /// In place of a model that did not open.
@@ -210,6 +223,8 @@ mod tests {
         assert_eq!((scores, tally), ([0.5, 0.5], Tally { scored: 2, unscored: 0 }));
         let tally = ranker(Kind::Probability).rescore(&rows(&[0.5, 1.0]), &mut scores);
         assert_eq!((scores, tally.scored), ([0.0, SUREST], 2));
+        ranker(Kind::Margin).rescore(&rows(&[1e36, -1e-9]), &mut scores);
+        assert!(scores[0] == WIDEST && scores[1].to_bits() == 0, "{scores:?}");
     }
 
     #[test]
@@ -243,7 +258,9 @@ mod tests {
         let mut failing = rows(&[1.0, 2.0]);
         failing[1][1] = 1.0;
         let mut scores = [0.3, 0.4];
-        assert_eq!(ranker(Kind::Margin).rescore(&failing, &mut scores), Tally { scored: 0, unscored: 2 });
+        let mut fails = ranker(Kind::Margin);
+        assert_eq!(fails.rescore(&failing, &mut scores), Tally { scored: 0, unscored: 2 });
+        assert_eq!((fails.failed(), fails.failed()), (Some("told to".to_string()), None));
         let open: Open = Arc::new(|| Err(ScoreError("no memory".into())));
         let broken = Model { name: "b".into(), digest: "not hexadecimal".into(), kind: Kind::Margin, open };
         assert_eq!(Ranker::new(&broken).rescore(&failing, &mut scores), Tally { scored: 0, unscored: 2 });

@@ -5,13 +5,12 @@
 //! epoch  ts_ms  user_id  item_id  taken  <every column of scoring/columns.rs> …
 //! ```
 //! A file is there whole or not at all. After a crash the last epochs are written again, so a reader keeps one of two rows with the same
-//! epoch, user and item; what a crash took before it was a file is lost: examples are a sample. Old files go when all
-//! take more than a limit.
+//! epoch, time, user and item; what a crash took before it was a file is lost, and so is what comes faster than it can be written:
+//! examples are a sample. Old files go when all are more than a limit.
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -20,6 +19,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,12 @@ use crate::scoring::columns::{self, COLUMNS};
 /// A file is closed at so many rows, …
 const ROWS: usize = 50_000;
 /// … or after so long.
-const AGE: Duration = Duration::from_secs(10);
+const AGE: Duration = Duration::from_secs(30);
 /// All files together; beyond it the oldest go.
 const MOST_BYTES: u64 = 1 << 30;
+const MOST_FILES: usize = 10_000;
+/// What is not yet a file.
+const UNFINISHED: &str = "unfinished";
 /// What may wait for the thread that writes.
 const WAITING: usize = 256;
 
@@ -42,13 +45,13 @@ pub const FOLDER: &str = "examples";
 
 /// Where examples go. Dropping it writes what waits.
 pub struct Examples {
-    tx: Sender<Told>,
+    tx: SyncSender<Told>,
     thread: Option<JoinHandle<()>>,
 }
 
 enum Told {
     Example(u64, Arc<Example>),
-    Erase(Leavers, Sender<Result<u64, String>>),
+    Erase(Leavers, SyncSender<Result<u64, String>>),
     Close,
 }
 
@@ -57,14 +60,20 @@ impl Examples {
     pub fn open(state_dir: &Path, names: Arc<Names>) -> Result<Self, Undelivered> {
         let folder = state_dir.join(FOLDER);
         fs::create_dir_all(&folder).map_err(|e| Undelivered(format!("cannot create {}: {e}", folder.display())))?;
-        let (tx, rx) = bounded(WAITING);
-        let log = Log { folder, names, waiting: Vec::new(), rows: 0, since: Instant::now(), fails: false };
-        let thread = std::thread::Builder::new().name("examples".to_string()).spawn(move || log.run(&rx));
+        clear(&folder).map_err(Undelivered)?;
+        let (tx, rx) = sync_channel(WAITING);
+        let log = Log { folder, names, waiting: Vec::new(), rows: 0, since: Instant::now(), written: 0, fails: false };
+        let thread = std::thread::Builder::new().name("examples".to_string()).spawn(move || log.run(rx));
         let thread = thread.map_err(|e| Undelivered(format!("the thread that writes examples cannot start: {e}")))?;
         Ok(Self { tx, thread: Some(thread) })
     }
 
-    /// Takes an example of an epoch.
+    /// Takes an example of an epoch, unless too many wait.
+    pub fn offer(&self, epoch: u64, example: Arc<Example>) {
+        drop(self.tx.try_send(Told::Example(epoch, example)));
+    }
+
+    /// Takes an example of an epoch, and waits where too many wait.
     pub fn take(&self, epoch: u64, example: Arc<Example>) {
         drop(self.tx.send(Told::Example(epoch, example))); // it is taken until this is dropped
     }
@@ -74,7 +83,7 @@ impl Examples {
 pub fn eraser(state_dir: &Path, open: Option<&Examples>) -> Eraser {
     let (folder, tx) = (state_dir.join(FOLDER), open.map(|open| open.tx.clone()));
     Box::new(move |leavers| {
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = sync_channel(1);
         let asked = tx.as_ref().is_some_and(|tx| tx.send(Told::Erase(leavers.clone(), reply)).is_ok());
         let answered = if asked { answer.recv().ok() } else { None };
         answered.unwrap_or_else(|| erase_all(&folder, leavers)) // a log that is closed writes no more files
@@ -96,11 +105,14 @@ struct Log {
     rows: usize,
     /// When the first of those that wait came.
     since: Instant,
+    /// Files so far: two of the same epochs are two.
+    written: u64,
     fails: bool,
 }
 
 impl Log {
-    fn run(mut self, rx: &Receiver<Told>) {
+    /// Until it is told to close. Whoever waits for an answer then hears that nobody is there any more, for the channel goes with it.
+    fn run(mut self, rx: Receiver<Told>) {
         loop {
             match rx.recv_timeout(AGE) {
                 Ok(Told::Example(epoch, example)) => self.take(epoch, example),
@@ -127,9 +139,12 @@ impl Log {
         let waiting = std::mem::take(&mut self.waiting);
         self.rows = 0;
         let Some(((first, _), (last, _))) = waiting.first().zip(waiting.last()) else { return };
-        let path = self.folder.join(format!("{first:020}-{last:020}.parquet"));
+        let run = std::process::id();
+        let path = self.folder.join(format!("{first:020}-{last:020}-{run}-{}.parquet", self.written));
+        self.written += 1;
         let batch = batch(&waiting, &self.names).filter(|batch| batch.num_rows() > 0);
-        let written = batch.map_or(Ok(()), |batch| write(&path, &[batch])).and_then(|()| make_room(&self.folder));
+        let written =
+            batch.map_or(Ok(()), |batch| write(&path, Arc::new(schema()), &[batch])).and_then(|()| make_room(&self.folder));
         if let Err(reason) = &written
             && !self.fails
         {
@@ -145,6 +160,7 @@ impl Log {
 }
 
 fn erase_all(folder: &Path, leavers: &Leavers) -> Result<u64, String> {
+    clear(folder)?;
     files(folder)?.iter().map(|path| erase(path, leavers)).sum()
 }
 
@@ -187,36 +203,54 @@ fn batch(examples: &[(u64, Arc<Example>)], names: &Names) -> Option<RecordBatch>
 }
 
 /// A file with these rows, in place of the one before, durably.
-fn write(path: &Path, batches: &[RecordBatch]) -> Result<(), String> {
+fn write(path: &Path, schema: Arc<Schema>, batches: &[RecordBatch]) -> Result<(), String> {
     let named = |e: &dyn std::fmt::Display| format!("{} cannot be written: {e}", path.display());
-    let unfinished = path.with_extension("unfinished");
+    let unfinished = path.with_extension(UNFINISHED);
     let file = File::create(&unfinished).map_err(|e| named(&e))?;
     let zstd = Compression::ZSTD(ZstdLevel::try_new(1).map_err(|e| named(&e))?);
     let properties = WriterProperties::builder().set_compression(zstd).build();
-    let mut writer = ArrowWriter::try_new(file, Arc::new(schema()), Some(properties)).map_err(|e| named(&e))?;
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(|e| named(&e))?;
     batches.iter().try_for_each(|batch| writer.write(batch)).map_err(|e| named(&e))?;
     writer.into_inner().map_err(|e| named(&e))?.sync_all().map_err(|e| named(&e))?;
-    fs::rename(&unfinished, path).map_err(|e| named(&e))
+    fs::rename(&unfinished, path).map_err(|e| named(&e))?;
+    sync(path.parent().unwrap_or(Path::new("."))).map_err(|e| named(&e))
+}
+
+/// What a folder lists outlives a power cut.
+fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Takes away what a crash left half written.
+fn clear(folder: &Path) -> Result<(), String> {
+    for path in listed(folder, UNFINISHED)? {
+        fs::remove_file(&path).map_err(|e| format!("{} cannot be removed: {e}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The files, the oldest first.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    listed(folder, "parquet")
+}
+
+fn listed(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     if !folder.exists() {
         return Ok(Vec::new());
     }
     let unread = |e: std::io::Error| format!("{} cannot be read: {e}", folder.display());
     let paths = fs::read_dir(folder).map_err(unread)?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(unread)?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    paths.retain(|path| path.extension().is_some_and(|of| of == extension));
     paths.sort();
     Ok(paths)
 }
 
 fn make_room(folder: &Path) -> Result<(), String> {
     let mut bytes = 0;
-    for path in files(folder)?.into_iter().rev() {
+    for (newer, path) in files(folder)?.into_iter().rev().enumerate() {
         bytes += fs::metadata(&path).map_or(0, |of| of.len());
-        if bytes > MOST_BYTES {
+        if bytes > MOST_BYTES || newer >= MOST_FILES {
             fs::remove_file(&path).map_err(|e| format!("{} cannot be removed: {e}", path.display()))?;
         }
     }
@@ -227,7 +261,9 @@ fn make_room(folder: &Path) -> Result<(), String> {
 fn erase(path: &Path, leavers: &Leavers) -> Result<u64, String> {
     let named = |e: &dyn std::fmt::Display| format!("{} cannot be read: {e}; repair or delete it", path.display());
     let file = File::open(path).map_err(|e| named(&e))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).map_err(|e| named(&e))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| named(&e))?;
+    let schema = builder.schema().clone(); // an old file keeps its own
+    let reader = builder.build().map_err(|e| named(&e))?;
     let (mut kept, mut gone) = (Vec::new(), 0);
     for batch in reader {
         let batch = batch.map_err(|e| named(&e))?;
@@ -235,8 +271,11 @@ fn erase(path: &Path, leavers: &Leavers) -> Result<u64, String> {
         gone += stays.iter().filter(|stays| *stays == Some(false)).count() as u64;
         kept.push(filter_record_batch(&batch, &stays).map_err(|e| named(&e))?);
     }
-    if gone > 0 {
-        write(path, &kept)?;
+    kept.retain(|batch| batch.num_rows() > 0);
+    match gone {
+        0 => {}
+        _ if kept.is_empty() => fs::remove_file(path).map_err(|e| named(&e))?,
+        _ => write(path, schema, &kept)?,
     }
     Ok(gone)
 }
@@ -244,8 +283,11 @@ fn erase(path: &Path, leavers: &Leavers) -> Result<u64, String> {
 /// Which rows are not of those who leave.
 fn stays(batch: &RecordBatch, leavers: &Leavers) -> Option<BooleanArray> {
     let epochs = batch.column_by_name("epoch")?.as_primitive_opt::<UInt64Type>()?;
+    let clocks = batch.column_by_name("ts_ms")?.as_primitive_opt::<Int64Type>()?;
     let users = batch.column_by_name("user_id")?.as_string_opt::<i32>()?;
-    let stays = |at| !leavers.takes_answer(UserId::of(users.value(at)), epochs.value(at));
+    // the numbers of epochs may have begun again since
+    let leaves = |user, at| leavers.takes_answer(user, epochs.value(at)) || leavers.takes(user, clocks.value(at));
+    let stays = |at| !leaves(UserId::of(users.value(at)), at);
     Some((0..batch.num_rows()).map(|at| Some(stays(at))).collect())
 }
 
@@ -298,7 +340,10 @@ mod tests {
         let of = |user: &str, epoch, first| [row(epoch, user, "i1", first, 0), row(epoch, user, "i2", first, 1)];
         assert_eq!(rows(&folder), [of("gone", 5, 0.0), of("stays", 5, 1.0)].concat());
 
+        let half = folder.join("of-a-crash.unfinished");
+        std::fs::write(&half, "gone").expect("there is room");
         let log = Examples::open(dir.path(), names.clone()).expect("it opens again");
+        assert!(!half.exists(), "what a crash left may name anybody");
         log.take(8, example(&names, "gone", 2.0));
         log.take(9, example(&names, "gone", 3.0));
         let users = [(UserId::of("gone"), Until { accepted: 0, epoch: 8 })].into();

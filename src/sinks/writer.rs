@@ -201,6 +201,7 @@ pub struct WriteBehind {
     /// Whether these failed the last time: each failure is logged once.
     feed_fails: bool,
     letters_fail: bool,
+    model_fails: bool,
     batch: Vec<Write>,
     stats: Stats,
     meters: Meters,
@@ -307,6 +308,7 @@ impl WriteBehind {
             away: None,
             feed_fails: false,
             letters_fail: false,
+            model_fails: false,
             batch: Vec::new(),
             stats: Stats::default(),
             meters: Meters::new(),
@@ -341,6 +343,13 @@ impl WriteBehind {
             }
             if let Change::Arms(arms) = &change {
                 self.meters.arms(arms);
+                if let Some(why) = arms.failed.as_ref().filter(|_| !self.model_fails) {
+                    self.model_fails = true;
+                    tracing::warn!(
+                        why,
+                        "the model failed, and the blend stood in; further failures are counted and not repeated here"
+                    );
+                }
             }
             self.dirty.merge(change, binding.epoch);
         }

@@ -182,6 +182,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
 
 fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
     let other = args.against.as_ref().map(|file| Ok::<_, String>((file, written(file)?))).transpose()?;
+    args.examples.as_deref().map_or(Ok(()), has_no_examples)?;
     let (name, stream) = read(&args.of, !args.driven.bare)?;
     let began = Instant::now();
     let drive = Drive { examples: args.examples.clone(), ..drive(&args.of, &args.driven, args.lag) };
@@ -209,6 +210,13 @@ fn prequential(args: &Prequential, config: &Config) -> Result<(), String> {
         "micros_per_row": seconds * 1e6 / stream.rows.len() as f64,
     });
     tell(&args.of, &whole, &told(&name, &measured, against.as_ref(), seconds))
+}
+
+/// Two runs in one folder could not be told apart: each numbers its epochs from nothing.
+fn has_no_examples(dir: &Path) -> Result<(), String> {
+    let folder = dir.join(crate::sinks::examples::FOLDER);
+    let any = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+    if any { Err(format!("{} holds examples already; name another folder, or move them away", folder.display())) } else { Ok(()) }
 }
 
 /// The ranks of another run.
