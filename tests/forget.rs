@@ -147,6 +147,14 @@ fn act(log: &LogAppender) {
     log.append_now(Role::Control, &[keyed("k", order)]).expect("appends");
 }
 
+/// The user takes what is popular by now: an example for those who train.
+fn act_again(log: &LogAppender) {
+    let event = |i: usize| {
+        keyed(USER, format!(r#"{{"event_id":"{CANARY}-late-{i}","user_id":"{USER}","item_id":"i{i}","type":"like"}}"#))
+    };
+    log.append_now(Role::Events, &(25..30).map(event).collect::<Vec<_>>()).expect("appends");
+}
+
 fn connection(redis: &RedisServer) -> redis::Connection {
     redis::Client::open(redis.url()).and_then(|c| c.get_connection()).expect("redis answers")
 }
@@ -288,6 +296,8 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     populate(&log, 1);
     wait_for_answers(dir, &redis);
     wait("a snapshot knows them", || !snapshots_with(dir).is_empty());
+    act_again(&log);
+    wait_for_answers(dir, &redis);
     wait("examples know them", || !examples_with(dir).is_empty());
     let everywhere = files_with(dir);
     let lies_in = |name: &str| everywhere.iter().any(|path| path.strip_prefix(dir).expect("below").starts_with(name));
