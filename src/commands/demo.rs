@@ -206,7 +206,7 @@ overdrive demo: a made-up world plays into the embedded log; the engine keeps ev
 try, in another terminal:
 
   curl '{url}/v1/feeds/home/u000001?k=5&explain=true'
-  curl -X POST {url}/v1/events -d '{{\"type\":\"share\",\"user_id\":\"u000001\",\"item_id\":\"i000007\"}}'
+  curl {url}/v1/events -H 'content-type: application/json' -d '{{\"type\":\"share\",\"user_id\":\"u000001\",\"item_id\":\"i000007\"}}'
   curl '{url}/v1/items/i000007/features'
   curl '{url}/v1/trending/global'
   curl -X DELETE {url}/v1/users/u000001
