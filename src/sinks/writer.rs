@@ -28,8 +28,9 @@ const SETTLED: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Epochs that may have been read, and their names met, before the writer sees the first of them: a name met by then is still needed.
 pub const READ_AHEAD: u64 = 640;
-/// Tries after the last epoch, before what is dirty is given up.
-const LAST_TRIES: u32 = 8;
+/// After the last epoch, how long a store that is away is tried before what is dirty is left to the next start. A process that is
+/// asked to stop has 25 s in all, and one try may take a round trip's limit.
+const LAST_TRIES: Duration = Duration::from_secs(10);
 
 /// What a writer needs to know.
 #[derive(Clone, Debug)]
@@ -134,7 +135,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. It ends when the sender of `rx` is dropped and everything is written (or given up after some tries).
+    /// Starts the thread. It ends when the sender of `rx` is dropped and everything is written (or given up, when the store stays away).
     pub fn spawn(
         store: Box<dyn Store>,
         encoder: Encoder,
@@ -146,8 +147,10 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let closing = Arc::new(AtomicBool::new(false));
         let told = closing.clone();
-        let run =
-            move || Loop { writing: WriteBehind::new(store, encoder, params, changes, dead, hooks), rx, closing: told }.run();
+        let run = move || {
+            let writing = WriteBehind::new(store, encoder, params, changes, dead, hooks);
+            Loop { writing, rx, closing: told, give_up: None }.run()
+        };
         let thread = std::thread::Builder::new().name("writer".to_string()).spawn(run)?;
         Ok(Self { thread, closing })
     }
@@ -169,6 +172,8 @@ struct Loop {
     writing: WriteBehind,
     rx: Receiver<Completed>,
     closing: Arc<AtomicBool>,
+    /// Until when the store is tried after the last epoch; `None`: it was not away since.
+    give_up: Option<Instant>,
 }
 
 /// What was merged and is not yet written. It knows no thread and waits for nobody: whoever has it merges epochs and lets it write.
@@ -217,7 +222,6 @@ enum Class {
 impl Loop {
     fn run(mut self) -> Stats {
         let mut open = self.take_epochs();
-        let mut tries_left = LAST_TRIES;
         while open || self.writing.behind() {
             match self.writing.write_some() {
                 Ok(()) => {
@@ -228,11 +232,8 @@ impl Loop {
                     let pause = self.writing.is_away(&error);
                     if open {
                         open = self.take_epochs_for(pause);
-                    } else if tries_left == 0 {
+                    } else if !self.tries_again(pause) {
                         break;
-                    } else {
-                        tries_left -= 1;
-                        std::thread::sleep(pause);
                     }
                 }
             }
@@ -257,6 +258,14 @@ impl Loop {
             self.writing.merge(epoch);
         }
         true
+    }
+
+    /// Waits, when there are no more epochs. `false`: the store was away for too long.
+    fn tries_again(&mut self, pause: Duration) -> bool {
+        let until = *self.give_up.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+        let left = until.saturating_duration_since(Instant::now());
+        std::thread::sleep(pause.min(left));
+        !left.is_zero()
     }
 
     /// Takes epochs while the store is away. `false`: there will be none.
