@@ -16,6 +16,9 @@ use crate::scoring::ranker::Kind;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+mod versions;
+
+pub use versions::{About, BLEND, Figures, Registry};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@ use crate::model::UserId;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub model: String,
+    pub registry: String,
     pub share: f64,
     /// What the file named there holds, once it was read.
     #[serde(skip)]
@@ -243,7 +244,7 @@ mod tests {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
         let model = Model { name: "first".into(), digest: "00000002".into(), kind: Kind::Margin, open };
         let ranks = |share, loaded: &Option<Model>| {
-            let params = Params { model: String::new(), share, loaded: loaded.clone() };
+            let params = Params { model: String::new(), registry: String::new(), share, loaded: loaded.clone() };
             (0..10_000u64).filter(|n| params.ranks_for(UserId::of(&format!("u{n}")))).collect::<Vec<_>>()
         };
         let loaded = Some(model);
