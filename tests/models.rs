@@ -7,6 +7,10 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod onnx;
 
+#[cfg(feature = "redis")]
+#[path = "support/mod.rs"]
+mod support;
+
 use onnx::{linear, write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -93,4 +97,120 @@ fn what_cannot_be_evaluated_is_said_with_what_to_do() {
     let nowhere = Command::new(env!("CARGO_BIN_EXE_overdrive")).args(["models", "list"]).current_dir(dir).output();
     let says = String::from_utf8(nowhere.expect("it runs").stderr).expect("text");
     assert!(says.contains("OVERDRIVE_RANKER__REGISTRY"), "{says}");
+}
+
+/// Engines that swap models: real processes over a real Redis.
+#[cfg(feature = "redis")]
+mod engines {
+    use super::support::engines::{Beside, Fleet, Scene, Shape, Stage, connect, until};
+    use super::support::redis::RedisServer;
+    use super::*;
+    use bytes::Bytes;
+    use overdrive::model::Role;
+    use overdrive::registry::Registry;
+    use std::collections::BTreeMap;
+
+    type Settings = &'static [(&'static str, &'static str)];
+
+    /// What an engine is told of a registry; a scene keeps its settings for ever.
+    fn settings(registry: &Path) -> Settings {
+        let registry: &'static str = Box::leak(text(registry).to_string().into_boxed_str());
+        let settings = [("OVERDRIVE_RANKER__REGISTRY", registry), ("OVERDRIVE_LEARN__ENABLED", "true")];
+        Box::leak(Box::new(settings))
+    }
+
+    /// Makes versions young-1 and old-1; yields the orders to rank by them.
+    fn versions(dir: &Path) -> [String; 2] {
+        let registry = Registry::new(dir.join("registry"));
+        [("young", -1.0), ("old", 1.0)].map(|(name, weight)| {
+            let version = registry.publish(&model(dir, name, weight), None, 1, "").expect("it is good");
+            let digest = registry.about(&version).expect("it is whole").digest().to_string();
+            serde_json::json!({"op": "model", "version": version, "digest": digest}).to_string()
+        })
+    }
+
+    fn meta(redis: &RedisServer) -> BTreeMap<String, String> {
+        redis::cmd("HGETALL").arg("od:meta").query(&mut connect(redis)).expect("redis answers")
+    }
+
+    /// Waits until this version ranks.
+    fn ranks(redis: &RedisServer, version: &str) {
+        let now = || meta(redis).get("serving").is_some_and(|text| text.split('/').next() == Some(version));
+        until(&format!("{version} ranks"), || now().then_some(()));
+    }
+
+    /// The engine dies around each of several swaps, comes back with other numbers of workers and processes, and in the end Redis holds
+    /// what an undisturbed run leaves over the same epochs, slates ordered by each model among it.
+    #[test]
+    fn killed_around_swaps_it_leaves_what_an_undisturbed_run_leaves() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [young, old] = versions(dir.path());
+        let settings = settings(&dir.path().join("registry"));
+        let scene = Scene::on(Stage { input: None, redis: RedisServer::start(), batch: 1, settings }, 5);
+        let mut append = scene.input.appender();
+        let mut order = |order: &str| append(Role::Control, vec![(Bytes::new(), Some(Bytes::from(order.to_string())))]);
+        let rollback = r#"{"op":"rollback"}"#;
+        let steps = [
+            (young.as_str(), "young-1", Shape(2, 1)),
+            (old.as_str(), "old-1", Shape(1, 1)),
+            (rollback, "young-1", Shape(1, 2)),
+            (r#"{"op":"model","version":"blend"}"#, "blend", Shape(2, 1)),
+            (rollback, "young-1", Shape(3, 1)),
+        ];
+        let mut fleet = scene.start(Shape(1, 1), &[]);
+        for (n, (said, version, shape)) in steps.into_iter().enumerate() {
+            order(said);
+            if n % 2 == 0 {
+                ranks(&scene.redis, version);
+            }
+            fleet.kill();
+            fleet = scene.start(shape, &[]);
+            ranks(&scene.redis, version);
+        }
+        assert_eq!(meta(&scene.redis)["served_before"], "blend");
+        eprintln!("{}", scene.close(fleet));
+    }
+
+    /// What the command line orders is followed, what cannot be followed changes nothing and is told, and an engine does not start
+    /// without the version its epochs are bound to.
+    #[test]
+    fn orders_are_followed_or_refused_with_the_reason_and_what_serves_is_never_replaced_in_silence() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (dir, state) = (dir.path(), dir.path().join("state"));
+        let [_, old] = versions(dir);
+        std::fs::create_dir_all(&state).expect("there is room");
+        let redis = RedisServer::start();
+        let settings = settings(&dir.join("registry"));
+        let fleet = Fleet::start(&state, &redis, Shape(2, 1), settings);
+        assert!(good(dir, &["models", "promote", "young-1"]).contains("ordered, at control/0=0"));
+        ranks(&redis, "young-1");
+
+        let registry = dir.join("registry");
+        std::fs::write(registry.join("old-1/model.onnx"), "damaged").expect("there is room");
+        assert!(refused(dir, &["models", "promote", "old-1"]).contains("model.onnx is not what was published"));
+        let log = super::support::input::LogInput::new(&state);
+        let mut append = super::support::input::Input::appender(&log);
+        append(Role::Control, vec![(Bytes::new(), Some(Bytes::from(old)))]);
+        until("the order is refused", || meta(&redis).contains_key("model_refused_epoch").then_some(()));
+        ranks(&redis, "young-1");
+        let letters = std::fs::read_to_string(state.join("dead/dead.jsonl")).expect("dead letters");
+        assert!(letters.contains("not followed") && letters.contains("model.onnx is not what was published"), "{letters}");
+        let listed = good(dir, &["models", "list"]);
+        assert!(listed.contains("young-1 (") && listed.contains(") ranks, before it blend; the order of epoch"), "{listed}");
+        assert!(listed.lines().any(|line| line.starts_with("young-1") && line.ends_with("ranks")), "{listed}");
+
+        fleet.stop();
+        std::fs::rename(registry.join("young-1"), dir.join("away")).expect("it is there");
+        let arguments = ["run".to_string(), "--workers".to_string(), "1".to_string()];
+        let mut without = super::support::engines::command(&state, &redis, &arguments[1..], settings);
+        let without = Beside::start(move |_| without.output().expect("it runs")).end();
+        let said = String::from_utf8_lossy(&without.stderr).into_owned();
+        assert!(!without.status.success() && said.contains("put it back"), "{said}");
+
+        std::fs::rename(dir.join("away"), registry.join("young-1")).expect("it is there");
+        let fleet = Fleet::start(&state, &redis, Shape(1, 1), settings);
+        assert!(good(dir, &["models", "rollback"]).contains("ordered, at control/0=2"));
+        ranks(&redis, "blend");
+        fleet.stop();
+    }
 }

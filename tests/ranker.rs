@@ -9,7 +9,7 @@ mod dataflow;
 #[path = "support/onnx.rs"]
 mod onnx;
 
-use dataflow::{Changes, Log, Run, item, run_by, user};
+use dataflow::{Changes, Kept, Log, Run, item, resume_by, run_by, user};
 use onnx::{F32, Graph, I64, Model, floats, linear, longs, model, node, rows_of, write};
 use overdrive::dataflows::Params;
 use overdrive::model::changes::Arms;
@@ -17,7 +17,7 @@ use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId};
 use overdrive::registry::load;
 use overdrive::scoring::columns::{self, COLUMNS, Row};
-use overdrive::scoring::ranker::{Kind as ScoreKind, Tally};
+use overdrive::scoring::ranker::{Finder, Kind as ScoreKind, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -210,6 +210,43 @@ fn slates_follow_the_model_and_name_it_at_any_number_of_workers() {
     let tally = asked(&one);
     assert!(tally.scored > 1_000 && tally.unscored == 0, "{tally:?}");
     assert_eq!(asked(&by_blend), Tally::default());
+}
+
+/// What ranks is said by the epoch, so it changes with it, everywhere, and again where a run goes on from what was kept.
+#[test]
+fn a_swap_comes_with_its_epoch_at_any_number_of_workers_and_over_any_stop() {
+    let dir = folder();
+    let made = |name, weight: f32| {
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+    };
+    let models = [made("young", -1.0), made("old", 1.0)];
+    let ranks = |epoch: u64| match epoch {
+        50..100 | 140.. => Some(&models[0]),
+        100..130 => Some(&models[1]),
+        _ => None,
+    };
+    let (mut log, mut params, known) = (log(), params(None), models.clone());
+    log.epochs.iter_mut().for_each(|(epoch, _)| epoch.model = ranks(epoch.number).map(|model| model.id()));
+    let find = move |digest| known.iter().find(|model| model.id() == digest).cloned().ok_or("no such model".to_string());
+    params.ranker.found = Some(Finder(Arc::new(find)));
+    let undisturbed = run_by(&log, Run::plain(), &params);
+    let mut named = BTreeSet::new();
+    for ((epoch, _), slate) in &slates(&undisturbed) {
+        let name = slate.model.as_ref().map(|model| model.name.clone());
+        assert_eq!(name.as_ref(), ranks(*epoch).map(|model| &model.name), "epoch {epoch}");
+        named.insert(name);
+    }
+    assert_eq!(named.len(), 3, "both models and the blend had their turn: {named:?}");
+    for workers in [2, 4] {
+        let others = run_by(&log, Run { workers, one_by_one: true }, &params);
+        assert!(without_arms(&undisturbed) == without_arms(&others) && sum(&undisturbed) == sum(&others), "{workers} workers");
+    }
+    for stop in [49, 50, 51, 115] {
+        let first = log.saved_after(stop).until(stop as u64);
+        let (mut changes, kept) = resume_by(&first, &Kept::new(), Run { workers: 2, one_by_one: false }, &params);
+        changes.extend(resume_by(&log.since(stop as u64), &kept, Run { workers: 4, one_by_one: false }, &params).0);
+        assert!(without_arms(&undisturbed) == without_arms(&changes), "stopped after {stop} epochs");
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn train(kind: &str) -> PathBuf {
     // what was measured in training is found again by the engine's own code, on the same examples
     let found = good(&["models", "evaluate", &format!("{kind}-1"), "--log", path(&made().examples())], &settings);
     for word in ["NDCG@10", "the blend's", "AUC"] {
-        assert!((figure(&said, word) - figure(&found, word)).abs() < 0.005, "{word}: {said}{found}");
+        assert!((figure(&said, word) - figure(&found, word)).abs() < 0.01, "{word}: {said}{found}");
     }
     for says in ["published as", "ONNX Runtime gives the scores it must", "later ones NDCG@10", "OVERDRIVE_RANKER__MODEL="] {
         assert!(said.contains(says), "{says}: {said}");

@@ -104,9 +104,9 @@ pub enum Command {
         after_help = "Examples:\n  OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_LEARN__LOGGED=1 overdrive run   (for a while)\n  overdrive train lambdarank --out models"
     )]
     Train(train::Args),
-    /// List, publish and measure the models in the folder of [ranker] registry
+    /// List, publish and measure the models in the folder of [ranker] registry, and say which of them ranks
     #[command(
-        after_help = "Examples, with ranker.registry set:\n  overdrive models publish models/lambdarank.onnx\n  overdrive models list\n  overdrive models evaluate lambdarank-1"
+        after_help = "Examples, with ranker.registry set:\n  overdrive models publish models/lambdarank.onnx\n  overdrive models list\n  overdrive models evaluate lambdarank-1\n  overdrive models promote lambdarank-1\n  overdrive models rollback"
     )]
     Models(models::Args),
     /// Check or show the settings

@@ -53,10 +53,18 @@ pub struct User<'a> {
 impl Learned {
     /// Of the settings.
     pub fn new(params: Params, ranking: &ranker::Params) -> Self {
-        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
-        let ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
         let (sampler, scores, table) = (Sampler::default(), Scores::default(), Vec::new());
-        Self { params, sampler, scores, ranker, ranking: ranking.clone(), table, tally: Tally::default() }
+        let mut learned =
+            Self { params, sampler, scores, ranker: None, ranking: ranking.clone(), table, tally: Tally::default() };
+        learned.rank_by(ranking);
+        learned
+    }
+
+    /// Ranks by what is loaded from now on.
+    pub fn rank_by(&mut self, ranking: &ranker::Params) {
+        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
+        self.ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
+        self.ranking = ranking.clone();
     }
 
     /// Whether this user's slates are scored by the learned weights, or by a model.

@@ -16,8 +16,10 @@ use crate::scoring::ranker::Kind;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+mod shelf;
 mod versions;
 
+pub use shelf::Shelf;
 pub use versions::{About, BLEND, Figures, Registry};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.

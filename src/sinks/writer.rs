@@ -59,7 +59,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/2";
+pub const UID: &str = "dirty/3";
 
 impl Left {
     /// As saved.
@@ -377,6 +377,7 @@ impl WriteBehind {
     fn advance(&mut self, binding: &Binding) {
         let (next, epoch) = (&mut self.next, &binding.epoch);
         (next.epoch, next.clock_ms, next.watermark_ms) = (epoch.number, epoch.clock_ms, epoch.watermark_ms);
+        next.serving.clone_from(&binding.serving);
         next.offsets.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
         if epoch.turn.from == 0 && epoch.turn.to > 0 {
             self.round = Some((epoch.number, next.offsets.clone()));

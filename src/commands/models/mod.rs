@@ -4,13 +4,17 @@ use clap::Subcommand;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{moment, say};
+use super::{moment, say, snapshot};
 use crate::config::Config;
+use crate::model::Serving;
+use crate::model::serving::Version;
 use crate::model::time::now_ms;
-use crate::registry::{About, Figures, LoadError, Registry};
+use crate::registry::{About, BLEND, Figures, LoadError, Registry};
+use crate::state::{Address, Look};
 
 mod evaluate;
 mod figures;
+mod order;
 
 /// Arguments of `overdrive models`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +35,13 @@ enum Action {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Have a version rank, from the epoch on in which the engine reads the order; `blend`: none
+    Promote {
+        #[arg(value_name = "VERSION")]
+        name: String,
+    },
+    /// Have what ranked before the last change rank again
+    Rollback,
     /// Measure a version on logged examples: by default on those later than what it was trained on
     Evaluate {
         #[arg(value_name = "VERSION")]
@@ -48,7 +59,12 @@ enum Action {
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let registry = registry(config)?;
     match args.action {
-        Action::List => say(&list(&registry.versions()?)),
+        Action::List => {
+            let (versions, serving) = (registry.versions()?, serving(config)?);
+            say(&format!("{}{}", list(&versions, serving.as_ref()), told(serving.as_ref())))
+        }
+        Action::Promote { name } => say(&order::promote(&registry, &name, config)?),
+        Action::Rollback => say(&order::rollback(config)?),
         Action::Publish { model, name } => say(&publish(&registry, &model, name.as_deref(), config)?),
         Action::Evaluate { name, log, all } => {
             let log = log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
@@ -71,7 +87,28 @@ pub fn publish(registry: &Registry, model: &std::path::Path, version: Option<&st
     Ok(format!("published as {version}\n"))
 }
 
-fn list(versions: &[(String, Result<About, LoadError>)]) -> String {
+/// What ranks as of the last epoch that the state of an engine tells of; `None`: there is no state here.
+fn serving(config: &Config) -> Result<Option<Serving>, String> {
+    let address = snapshot::address(config)?;
+    if matches!(&address, Address::Folder(dir) if !dir.is_dir()) {
+        return Ok(None);
+    }
+    Look::at(&address).and_then(|look| look.serving()).map_err(|e| e.to_string())
+}
+
+fn told(serving: Option<&Serving>) -> String {
+    let Some(serving) = serving else {
+        return "which of them ranks is not known: there is no state of an engine here (engine.state_dir, recovery.url)\n"
+            .to_string();
+    };
+    let version = |version: &Option<Version>| version.as_ref().map_or(BLEND.to_string(), ToString::to_string);
+    let refused = serving
+        .refused
+        .map_or_else(String::new, |epoch| format!("; the order of epoch {epoch} was refused, see its dead letter"));
+    format!("{} ranks, before it {}{refused}\n", version(&serving.now), version(&serving.before))
+}
+
+fn list(versions: &[(String, Result<About, LoadError>)], serving: Option<&Serving>) -> String {
     if versions.is_empty() {
         return "no versions yet; `overdrive models publish MODEL` makes one\n".to_string();
     }
@@ -80,9 +117,10 @@ fn list(versions: &[(String, Result<About, LoadError>)]) -> String {
         "{:width$}  {:<12} {:<16}  {:<20}  {:>8}  {:>7} {:>7}  {:>6}\n",
         "version", "model", "digest", "created", "held out", "NDCG@10", "blend's", "AUC"
     );
+    let ranks = |about: &About| serving.is_some_and(|s| s.digest().is_some_and(|now| format!("{now:016x}") == about.digest()));
     for (name, about) in versions {
         match about {
-            Ok(about) => writeln!(text, "{name:width$}  {}", line(about)),
+            Ok(about) => writeln!(text, "{name:width$}  {}{}", line(about), if ranks(about) { "  ranks" } else { "" }),
             Err(why) => writeln!(text, "{name:width$}  unusable: {}", why.reason),
         }
         .expect("a string takes everything");
