@@ -333,6 +333,10 @@ pub fn shelf(config: &Config) -> Option<Shelf> {
 /// What the stages are set to, with the model they are to rank by once it has proven itself, and the shelf on which they find others.
 pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::Params, StartError> {
     let mut params = config.recommend.clone();
+    let shadow = &config.recommend.ranker.shadow;
+    if let Some(shelf) = shelf.filter(|_| !shadow.is_empty()) {
+        params.ranker.shadowing = Some(shelf.open(shadow).map_err(StartError::Stop)?);
+    }
     params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |digest| shelf.find(digest))));
     if !params.ranker.model.is_empty() {
         let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);

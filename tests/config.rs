@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 96] = [
+const OUT_OF_RANGE: [(&str, &str); 98] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -241,6 +241,8 @@ const OUT_OF_RANGE: [(&str, &str); 96] = [
     ("learn.share = 1.5", "from 0 to 1"),
     ("learn.busy_share = -1", "from 0 to 1"),
     ("learn.late = '0s'", "from 1ms"),
+    ("ranker.shadow = 'lr-1'", "name its folder"),
+    ("ranker.shadow_share = 1.5", "from 0 to 1"),
     ("ranker.registry = 'models'", "learn.enabled = true keeps"),
     ("factors.alpha = 0.5", "from 1 to"),
     ("factors.reg = 0", "from 0.001"),

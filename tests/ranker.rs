@@ -12,7 +12,7 @@ mod onnx;
 use dataflow::{Changes, Kept, Log, Run, item, resume_by, run_by, user};
 use onnx::{F32, Graph, I64, Model, floats, linear, longs, model, node, rows_of, write};
 use overdrive::dataflows::Params;
-use overdrive::model::changes::Arms;
+use overdrive::model::changes::{Arms, Compared};
 use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId};
 use overdrive::registry::load;
@@ -165,6 +165,7 @@ fn sum(changes: &Changes) -> Arms {
     for change in changes.values().flatten() {
         let Change::Arms(arms) = change else { continue };
         (sum.scored, sum.unscored) = (sum.scored + arms.scored, sum.unscored + arms.unscored);
+        sum.shadow.add(arms.shadow);
         for (sum, acts) in [(&mut sum.by_model, arms.by_model), (&mut sum.by_blend, arms.by_blend)] {
             sum.impressions += acts.impressions;
             sum.clicks += acts.clicks;
@@ -247,6 +248,46 @@ fn a_swap_comes_with_its_epoch_at_any_number_of_workers_and_over_any_stop() {
         changes.extend(resume_by(&log.since(stop as u64), &kept, Run { workers: 4, one_by_one: false }, &params).0);
         assert!(without_arms(&undisturbed) == without_arms(&changes), "stopped after {stop} epochs");
     }
+}
+
+/// What scores in the shadow changes no slate, no example and nothing that is learned; and its figures are those of the two orders.
+#[test]
+fn a_shadow_is_compared_and_changes_nothing() {
+    let dir = folder();
+    let made = |name, weight: f32| {
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+    };
+    let (young, old, log) = (made("young", -1.0), made("old", 1.0), log());
+    let mut params = params(Some(young.clone()));
+    params.ranker.share = 0.5;
+    let alone = run_by(&log, Run::plain(), &params);
+    assert_eq!(sum(&alone).shadow, Compared::default());
+    let mut in_the_shadow_of = |ranks: &overdrive::scoring::ranker::Model, share, workers| {
+        (params.ranker.shadowing, params.ranker.shadow_share) = (Some(ranks.clone()), share);
+        run_by(&log, Run { workers, one_by_one: false }, &params)
+    };
+    let shadowed = in_the_shadow_of(&old, 1.0, 1);
+    assert!(without_arms(&alone) == without_arms(&shadowed), "slates, examples and weights are what they were");
+    let figures = sum(&shadowed);
+    let Compared { requests, candidates, screen, agreed, moved, taken, ahead, behind, .. } = figures.shadow;
+    assert!(requests > 100 && candidates > screen && agreed < screen && moved > candidates, "{figures:?}");
+    assert!(taken > 40 && ahead + behind <= taken && ahead > 0 && behind > 0, "{figures:?}");
+    let without_shadow = Arms { shadow: Compared::default(), ..figures.clone() };
+    assert_eq!(without_shadow, sum(&alone));
+    for workers in [2, 4] {
+        assert_eq!(sum(&in_the_shadow_of(&old, 1.0, workers)), figures, "{workers} workers");
+    }
+    let some = sum(&in_the_shadow_of(&old, 0.5, 2)).shadow;
+    assert!(some.requests > 0 && some.requests < requests, "{some:?}");
+    params_of_all(&mut params, &young);
+    let same = sum(&run_by(&log, Run::plain(), &params)).shadow;
+    assert!(same.requests > 100 && same.moved == 0 && same.agreed == same.screen && same.ahead + same.behind == 0, "{same:?}");
+}
+
+/// The model serves everyone, and is its own shadow.
+fn params_of_all(params: &mut Params, model: &overdrive::scoring::ranker::Model) {
+    params.ranker.share = 1.0;
+    (params.ranker.shadowing, params.ranker.shadow_share) = (Some(model.clone()), 1.0);
 }
 
 #[test]

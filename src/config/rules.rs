@@ -290,6 +290,9 @@ fn learn(check: &mut Check, config: &Config) {
         described,
         "a model needs the features that learn.enabled = true keeps",
     );
+    check.number("ranker.shadow_share", ranker.shadow_share, 0.0..=1.0);
+    let found = ranker.shadow.is_empty() || !ranker.registry.is_empty();
+    check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");
     let one = ranker.model.is_empty() || ranker.registry.is_empty();
     check.rule(&["ranker.model", "ranker.registry"], one, "name a model or a folder of versions, not both");
 }

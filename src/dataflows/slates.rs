@@ -284,7 +284,8 @@ impl State {
             self.tell_again(epoch, user, out);
         }
         let Tally { scored, unscored } = self.learned.tally();
-        let arms = Arms { scored, unscored, failed: self.learned.failed(), ..std::mem::take(&mut self.arms) };
+        let (shadow, failed) = (self.learned.compared(), self.learned.failed());
+        let arms = Arms { scored, unscored, shadow, failed, ..std::mem::take(&mut self.arms) };
         out.extend((arms != Arms::default()).then(|| Change::Arms(Arc::new(arms))));
         if account != Account::default() {
             out.push(Change::Account(account));

@@ -39,6 +39,11 @@ impl Shelf {
         Ok(model)
     }
 
+    /// A version by its name alone; it is not kept.
+    pub fn open(&self, version: &str) -> Result<Model, String> {
+        self.0.registry.load(version, &self.0.library).map_err(|e| e.to_string())
+    }
+
     /// The version with this digest, whatever it is called here.
     pub fn find(&self, digest: u64) -> Result<Model, String> {
         let known = self.0.loaded.lock().expect("no panic under the lock").get(&digest).cloned();

@@ -18,9 +18,14 @@ pub struct Params {
     pub model: String,
     pub registry: String,
     pub share: f64,
+    pub shadow: String,
+    pub shadow_share: f64,
     /// What the file named there holds, once it was read.
     #[serde(skip)]
     pub loaded: Option<Model>,
+    /// The version that only compares itself, once it was read.
+    #[serde(skip)]
+    pub shadowing: Option<Model>,
     /// Where a model is found that ranks in place of it.
     #[serde(skip)]
     pub found: Option<Finder>,
@@ -285,8 +290,19 @@ mod tests {
     fn a_share_of_the_users_is_drawn_by_their_ids() {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
         let model = Model { name: "first".into(), digest: "00000002".into(), kind: Kind::Margin, open };
+        let (text, found) = (String::new, None);
+        let nothing = Params {
+            model: text(),
+            registry: text(),
+            share: 0.0,
+            shadow: text(),
+            shadow_share: 0.0,
+            loaded: None,
+            shadowing: None,
+            found,
+        };
         let ranks = |share, loaded: &Option<Model>| {
-            let params = Params { model: String::new(), registry: String::new(), share, loaded: loaded.clone(), found: None };
+            let params = Params { share, loaded: loaded.clone(), ..nothing.clone() };
             (0..10_000u64).filter(|n| params.ranks_for(UserId::of(&format!("u{n}")))).collect::<Vec<_>>()
         };
         let loaded = Some(model);

@@ -17,7 +17,7 @@ use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
 use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
-use crate::model::changes::{Account, Arms};
+use crate::model::changes::{Account, Arms, Compared};
 use crate::model::{Binding, Change, Epoch, Part, Positions, Saved, SignalKey, UserId};
 
 /// Keys in one batch at most.
@@ -608,6 +608,7 @@ struct Meters {
     coalesced: Counter,
     outcomes: [Counter; 5],
     by_model: [Counter; 2],
+    shadow: [Counter; 11],
     arms: [[Counter; 3]; 2],
 }
 
@@ -632,6 +633,7 @@ impl Meters {
                 ["impression", "click", "taken"]
                     .map(|event| counter!("overdrive_arm_events_total", "arm" => arm, "event" => event))
             }),
+            shadow: Compared::default().counts().map(|(count, _)| counter!("overdrive_shadow_total", "count" => count)),
             by_model: ["scored", "unscored"].map(|outcome| counter!("overdrive_model_rows_total", "outcome" => outcome)),
         }
     }
@@ -650,6 +652,7 @@ impl Meters {
             let counts = [acts.impressions, acts.clicks, acts.taken];
             counters.iter().zip(counts).for_each(|(counter, n)| counter.increment(n));
         }
+        self.shadow.iter().zip(arms.shadow.counts()).for_each(|(counter, (_, n))| counter.increment(n));
         for (counter, n) in self.by_model.iter().zip([arms.scored, arms.unscored]) {
             counter.increment(n);
         }

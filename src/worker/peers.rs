@@ -79,6 +79,8 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     // where the file lies is each machine's own; what is in it is not
     let model = params.ranker.loaded.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.model".into(), model.to_string());
+    let shadow = params.ranker.shadowing.as_ref().map_or("none", |model| &model.digest);
+    settings.insert("ranker.shadow".into(), shadow.to_string());
     settings
 }
 
