@@ -140,7 +140,7 @@ impl Cutter {
         self.pace.full = if rows.len() >= self.full_rows { self.pace.full + 1 } else { 0 };
         let behind = self.pace.full >= BEHIND;
         let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
-        let (number, model) = (self.next, self.serving.digest());
+        let (number, model) = (self.next, self.serving.id());
         self.next += 1;
         Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, turn, refreshes, save: false, retell: None, model }
     }
@@ -431,13 +431,14 @@ impl Feed {
         for (place, at) in course.announced.take().into_iter().flatten().chain(self.source.gained()) {
             offsets.entry(place).or_insert((at, at));
         }
-        self.cutter.serve(self.models.obey(self.cutter.next, &mut rows, &self.cutter.serving, &self.topics));
+        let (serving, refusals) = self.models.obey(self.cutter.next, &mut rows, &self.cutter.serving, &self.topics);
+        self.cutter.serve(serving);
         let mut epoch = self.cutter.close(now_ms(), &rows);
         epoch.save = self.saves(course, last);
         let (retell, retold) = course.retelling.at(&epoch, self.wishes.retell.load(Ordering::Acquire));
         epoch.retell = retell;
         let (pace, serving) = (self.cutter.pace, self.cutter.serving.clone());
-        Cut { binding: Binding { epoch, offsets, pace, serving }, rows, accepted_ms, retold }
+        Cut { binding: Binding { epoch, offsets, pace, serving, refusals }, rows, accepted_ms, retold }
     }
 
     /// Whether operators hand over what they keep at this epoch: at the last, or when it is time and the snapshot before is written.

@@ -146,8 +146,13 @@ impl Recovery {
 
     /// The last epoch of the run before and how its input ran.
     pub fn last(&self) -> Option<Binding> {
-        let of =
-            |head: &Head| Binding { epoch: head.epoch, offsets: BTreeMap::new(), pace: head.pace, serving: head.serving.clone() };
+        let of = |head: &Head| Binding {
+            epoch: head.epoch,
+            offsets: BTreeMap::new(),
+            pace: head.pace,
+            serving: head.serving.clone(),
+            refusals: Vec::new(),
+        };
         self.bound.last().cloned().or_else(|| self.snapshot.as_ref().map(|s| of(&s.head)))
     }
 

@@ -124,7 +124,7 @@ fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Complete
     };
     let offsets = [((Role::Events, 0), (number, number + 1))].into();
     Completed {
-        binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default() },
+        binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default(), refusals: Vec::new() },
         changes,
         accepted_ms: vec![],
         save: None,

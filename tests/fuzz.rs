@@ -321,6 +321,7 @@ fn epoch_log() {
         offsets: [((Role::Events, 0), (1, 5))].into(),
         pace: Pace::default(),
         serving: head(number).serving,
+        refusals: Vec::new(),
     };
     let header = epochs::Header { begins: true, generation: 3, first: 10 }.encode();
     let frames = [10..13, 13..14].map(|group| epochs::encode(&group.map(binding).collect::<Vec<_>>()));

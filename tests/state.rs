@@ -83,7 +83,13 @@ fn epoch(number: u64) -> Epoch {
 /// A binding of as many partitions; `by` tells two of one epoch apart.
 fn binding_of(number: u64, partitions: u32, by: u64) -> Binding {
     let offsets = (0..partitions).map(|partition| ((Role::Events, partition), (number, number + by))).collect();
-    Binding { epoch: epoch(number), offsets, pace: Pace { unticked: number, turn: 3, full: 1 }, serving: Serving::default() }
+    Binding {
+        epoch: epoch(number),
+        offsets,
+        pace: Pace { unticked: number, turn: 3, full: 1 },
+        serving: Serving::default(),
+        refusals: Vec::new(),
+    }
 }
 
 fn binding(number: u64) -> Binding {

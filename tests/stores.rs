@@ -570,7 +570,7 @@ mod contract {
         let partition = (number % 3) as u32;
         let offsets = [((Role::Events, partition), (number, number + 1))].into();
         Completed {
-            binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default() },
+            binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default(), refusals: Vec::new() },
             changes,
             accepted_ms: vec![number as i64],
             save: None,

@@ -5,12 +5,9 @@ use serde::Deserialize;
 use super::Limits;
 use super::text::{Loose, Moment, Text, Unit, Words, millis, required, shown, word, words};
 use crate::model::interaction::{Control, ModelOrder};
-use crate::model::serving::Version;
+use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::model::{Input, Names, UserId};
-
-/// The name of what ranks without a version.
-const BLEND: &str = "blend";
 
 /// An order as it was sent. `type` stands for a missing `op`, and `users` for `user_ids`.
 #[derive(Debug, Default, Deserialize)]

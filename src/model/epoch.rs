@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::ids::{KEY_GROUPS, key_group};
 use super::interaction::Role;
-use super::serving::Serving;
+use super::serving::{Refusal, Serving};
 use super::time::Millis;
 
 /// What every operator is told of an epoch. Everything in it was decided when the input was cut, and is replayed as it was.
@@ -101,6 +101,9 @@ pub struct Binding {
     /// What ranks from this epoch on.
     #[serde(default)]
     pub serving: Serving,
+    /// The orders in it to rank by another model that were not followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
 }
 
 /// How the input runs: what, beside the last epoch, decides when the next one ticks and how many refreshes it has.

@@ -1,10 +1,11 @@
 //! What ranks, as orders on the control topic have it.
 //!
-//! The facts that must stay true: of the orders of an epoch the last one counts; and what became of it is bound with the epoch, so that
-//! whoever reads the epoch again tries nothing anew.
+//! The facts that must stay true: orders count one after another, in whichever epochs they lie; and what became of them is bound with the
+//! epoch, so that whoever reads the epoch again tries nothing anew.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::interaction::ModelOrder;
 
@@ -15,6 +16,16 @@ pub struct Version {
     pub name: String,
     /// The first eight bytes of the BLAKE3 of its model.
     pub digest: u64,
+}
+
+/// The name of what ranks without a version.
+pub const BLEND: &str = "blend";
+
+impl Version {
+    /// What an epoch names it by: another name is another version, though the model be the same, for readers are told the name.
+    pub fn id(&self) -> u64 {
+        xxh3_64_with_seed(self.name.as_bytes(), self.digest)
+    }
 }
 
 impl fmt::Display for Version {
@@ -30,8 +41,17 @@ pub struct Serving {
     pub now: Option<Version>,
     /// What ranked before it: where a rollback leads.
     pub before: Option<Version>,
-    /// The last epoch whose order could not be followed.
+    /// The last epoch with an order that could not be followed.
     pub refused: Option<u64>,
+}
+
+/// An order that was not followed, bound with its epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    pub partition: u32,
+    pub offset: u64,
+    pub reason: String,
 }
 
 impl Serving {
@@ -54,8 +74,8 @@ impl Serving {
     }
 
     /// What every worker is told.
-    pub fn digest(&self) -> Option<u64> {
-        self.now.as_ref().map(|version| version.digest)
+    pub fn id(&self) -> Option<u64> {
+        self.now.as_ref().map(Version::id)
     }
 }
 
@@ -70,14 +90,15 @@ mod tests {
         let first = Serving::default();
         assert!(first.after(&ModelOrder::Rollback).expect_err("nothing was before").contains("no other model"));
         let a = first.after(&promote("a")).expect("followed");
-        assert_eq!((a.now.clone(), a.before.clone(), a.digest()), (Some(version("a")), None, Some(255)));
+        assert_eq!((a.now.clone(), a.before.clone(), a.id()), (Some(version("a")), None, Some(version("a").id())));
         assert_eq!(a.after(&promote("a")), Ok(a.clone()), "it serves");
         let b = a.after(&promote("b")).expect("followed").refused(7);
         assert_eq!((b.now.clone(), b.before.clone(), b.refused), (Some(version("b")), Some(version("a")), Some(7)));
         let back = b.after(&ModelOrder::Rollback).expect("followed");
         assert_eq!((back.now.clone(), back.before.clone()), (Some(version("a")), Some(version("b"))));
         assert_eq!(back.after(&ModelOrder::Rollback), Ok(b.clone()), "and back again");
-        assert_eq!(a.after(&ModelOrder::Promote(None)).map(|s| s.digest()), Ok(None));
+        assert_eq!(a.after(&ModelOrder::Promote(None)).map(|s| s.id()), Ok(None));
+        assert_ne!(version("a").id(), version("b").id(), "the same model under another name");
         assert_eq!(version("a").to_string(), "a (00000000000000ff)");
     }
 }

@@ -20,7 +20,7 @@ mod shelf;
 mod versions;
 
 pub use shelf::Shelf;
-pub use versions::{About, BLEND, Figures, Registry};
+pub use versions::{About, Figures, Registry};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

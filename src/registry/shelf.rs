@@ -9,7 +9,7 @@ use super::Registry;
 use crate::model::serving::{Serving, Version};
 use crate::scoring::ranker::Model;
 
-/// Models by digest. A clone is the same shelf.
+/// Models by the id of their version. A clone is the same shelf.
 #[derive(Clone)]
 pub struct Shelf(Arc<Inner>);
 
@@ -25,17 +25,19 @@ impl Shelf {
         Self(Arc::new(Inner { registry, library: library.to_string(), loaded: Mutex::default() }))
     }
 
-    /// Loads and proves a version, unless that was done. The error says why it cannot be used.
+    /// Loads and proves a version, unless that was done; that its files are there and whole is looked at each time, for the next start
+    /// needs them. The error says why it cannot be used.
     pub fn fetch(&self, version: &Version) -> Result<Model, String> {
+        let about = self.0.registry.about(&version.name).map_err(|e| e.to_string())?;
+        if u64::from_str_radix(about.digest(), 16) != Ok(version.digest) {
+            return Err(format!("{version} was asked for, but the version of this name has the digest {}", about.digest()));
+        }
         let mut loaded = self.0.loaded.lock().expect("no panic under the lock");
-        if let Some(model) = loaded.get(&version.digest) {
+        if let Some(model) = loaded.get(&version.id()) {
             return Ok(model.clone());
         }
         let model = self.0.registry.load(&version.name, &self.0.library).map_err(|e| e.to_string())?;
-        if model.id() != version.digest {
-            return Err(format!("{version} was asked for, but the version of this name has the digest {}", model.digest));
-        }
-        loaded.insert(version.digest, model.clone());
+        loaded.insert(version.id(), model.clone());
         Ok(model)
     }
 
@@ -44,18 +46,18 @@ impl Shelf {
         self.0.registry.load(version, &self.0.library).map_err(|e| e.to_string())
     }
 
-    /// The version with this digest, whatever it is called here.
-    pub fn find(&self, digest: u64) -> Result<Model, String> {
-        let known = self.0.loaded.lock().expect("no panic under the lock").get(&digest).cloned();
+    /// The version that an epoch names by this id.
+    pub fn find(&self, id: u64) -> Result<Model, String> {
+        let known = self.0.loaded.lock().expect("no panic under the lock").get(&id).cloned();
         match known {
             Some(model) => Ok(model),
-            None => self.fetch(&Version { name: self.0.registry.find(&format!("{digest:016x}"))?, digest }),
+            None => self.fetch(&self.0.registry.find(id)?),
         }
     }
 
     /// Keeps what ranks and what ranked before it.
     pub fn keep(&self, serving: &Serving) {
-        let kept = [&serving.now, &serving.before].map(|version| version.as_ref().map(|version| version.digest));
-        self.0.loaded.lock().expect("no panic under the lock").retain(|digest, _| kept.contains(&Some(*digest)));
+        let kept = [&serving.now, &serving.before].map(|version| version.as_ref().map(Version::id));
+        self.0.loaded.lock().expect("no panic under the lock").retain(|id, _| kept.contains(&Some(*id)));
     }
 }

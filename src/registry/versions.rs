@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{LoadError, golden_path, load};
+use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::scoring::ranker::Model;
 
@@ -19,8 +20,6 @@ const MODEL: &str = "model.onnx";
 const ABOUT: &str = "version.json";
 /// What the training of a model says of it, beside it; a model may come without.
 const REPORTS: [&str; 2] = ["report.json", "report.html"];
-/// The order to rank by no version has this name.
-pub const BLEND: &str = "blend";
 /// Bytes of a name at most.
 const LONGEST: usize = 64;
 
@@ -87,21 +86,39 @@ impl Registry {
 
     /// Every version, by time and name, or why it is of no use.
     pub fn versions(&self) -> Result<Vec<(String, Result<About, LoadError>)>, String> {
+        let mut versions: Vec<_> = self.names()?.into_iter().map(|name| (name.clone(), self.about(&name))).collect();
+        versions.sort_by_cached_key(|(name, about)| (about.as_ref().map_or(Millis::MAX, |about| about.created_ms), name.clone()));
+        Ok(versions)
+    }
+
+    /// What is called as a version would be.
+    fn names(&self) -> Result<Vec<String>, String> {
         let unread = |e: io::Error| format!("the registry {} cannot be read: {e}", self.0.display());
         let listed = match fs::read_dir(&self.0) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(unread)?.collect::<Result<Vec<_>, _>>().map_err(unread)?,
         };
-        let folders = listed.iter().filter(|entry| entry.file_type().is_ok_and(|of| of.is_dir()));
+        let folders = listed.iter().filter(|entry| entry.path().is_dir());
         let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let names = names.filter(|name| !name.starts_with('.')); // one that is being published
-        let mut versions: Vec<_> = names.map(|name| (name.clone(), self.about(&name))).collect();
-        versions.sort_by_cached_key(|(name, about)| (about.as_ref().map_or(Millis::MAX, |about| about.created_ms), name.clone()));
-        Ok(versions)
+        Ok(names.filter(|name| !name.starts_with('.')).collect()) // a point: one that is being published
     }
 
     /// What a version says of itself, once every file is found to be the one that was published.
     pub fn about(&self, version: &str) -> Result<About, LoadError> {
+        let (folder, about) = (self.0.join(version), self.said(version)?);
+        let unusable = |reason: String| LoadError { path: folder.clone(), reason };
+        for (name, wanted) in &about.files {
+            let found =
+                digest(&folder.join(name)).map_err(|e| unusable(format!("{name} cannot be read: {e}; publish it again")))?;
+            if found != *wanted {
+                return Err(unusable(format!("{name} is not what was published ({found}, not {wanted}); publish it again")));
+            }
+        }
+        Ok(about)
+    }
+
+    /// What a version says of itself.
+    fn said(&self, version: &str) -> Result<About, LoadError> {
         let folder = self.0.join(version);
         let unusable = |reason: String| LoadError { path: folder.clone(), reason };
         name_is_good(version).map_err(unusable)?;
@@ -122,13 +139,6 @@ impl Registry {
                 return Err(unusable(format!("{ABOUT} says nothing of {name}; publish the model again")));
             }
         }
-        for (name, wanted) in &about.files {
-            let found =
-                digest(&folder.join(name)).map_err(|e| unusable(format!("{name} cannot be read: {e}; publish it again")))?;
-            if found != *wanted {
-                return Err(unusable(format!("{name} is not what was published ({found}, not {wanted}); publish it again")));
-            }
-        }
         Ok(about)
     }
 
@@ -138,11 +148,14 @@ impl Registry {
         Ok(Model { name: version.to_string(), ..load(&self.0.join(version).join(MODEL), library)? })
     }
 
-    /// The version whose model has this digest.
-    pub fn find(&self, digest: &str) -> Result<String, String> {
-        let is = |about: &Result<About, LoadError>| about.as_ref().is_ok_and(|about| about.digest() == digest);
-        let found = self.versions()?.into_iter().find(|(_, about)| is(about));
-        found.map(|(name, _)| name).ok_or_else(|| format!("no version in {} has a model of digest {digest}", self.0.display()))
+    /// The version that an epoch names by this id.
+    pub fn find(&self, id: u64) -> Result<Version, String> {
+        let version = |name: String| {
+            let digest = u64::from_str_radix(self.said(&name).ok()?.digest(), 16).ok()?;
+            Some(Version { name, digest }).filter(|version| version.id() == id)
+        };
+        let found = self.names()?.into_iter().find_map(version);
+        found.ok_or_else(|| format!("no version in {} is the one that the epoch names ({id:016x})", self.0.display()))
     }
 
     /// Proves the model in a file and makes a version of it, its golden rows and its report; yields its name. Without a name it gets that
@@ -155,7 +168,7 @@ impl Registry {
         if place.exists() {
             return Err(format!("{} is there, and versions are never changed; give another name", place.display()));
         }
-        let unfinished = self.0.join(format!(".{version}.{}.unfinished", std::process::id()));
+        let unfinished = self.0.join(format!(".{version}.{}-{at}.unfinished", std::process::id()));
         let failed = |e: io::Error| format!("{} cannot be published: {e}", place.display());
         let made = self.make(&unfinished, model, &proven, at).and_then(|()| fs::rename(&unfinished, &place).map_err(failed));
         if made.is_err() {
@@ -169,7 +182,8 @@ impl Registry {
     /// All files of a version, durably.
     fn make(&self, folder: &Path, model: &Path, proven: &Model, at: Millis) -> Result<(), String> {
         let failed = |path: &Path, e: io::Error| format!("{} cannot be published: {e}", path.display());
-        fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;
+        fs::create_dir_all(&self.0).map_err(|e| failed(&self.0, e))?;
+        fs::create_dir(folder).map_err(|e| failed(folder, e))?; // nobody else's
         let reports = REPORTS.map(|end| (model.with_extension(end), Path::new(MODEL).with_extension(end)));
         let parts = [(model.to_path_buf(), PathBuf::from(MODEL)), (golden_path(model), golden_path(Path::new(MODEL)))];
         let mut files = BTreeMap::new();
@@ -272,8 +286,9 @@ mod tests {
             assert!(why.contains(says) && why.contains("models"), "{says}: {why}");
         }
         assert_eq!(registry.next("lr"), Ok("lr-3".into()));
-        let digest = registry.about("lr-1").expect("sound").digest().to_string();
-        assert_eq!(registry.find(&digest), Ok("lr-1".into()));
-        assert!(registry.find("0").expect_err("none").contains("digest 0"));
+        let digest = u64::from_str_radix(registry.about("lr-1").expect("sound").digest(), 16).expect("hexadecimal");
+        let version = Version { name: "lr-1".into(), digest };
+        assert_eq!(registry.find(version.id()), Ok(version));
+        assert!(registry.find(0).expect_err("none").contains("the epoch names (0000000000000000)"));
     }
 }

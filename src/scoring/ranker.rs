@@ -31,7 +31,7 @@ pub struct Params {
     pub found: Option<Finder>,
 }
 
-/// Finds a model by the digest that an epoch names.
+/// Finds a model by the id that an epoch names.
 #[derive(Clone)]
 pub struct Finder(pub Arc<dyn Fn(u64) -> Result<Model, String> + Send + Sync>);
 
@@ -42,28 +42,26 @@ impl fmt::Debug for Finder {
 }
 
 impl PartialEq for Finder {
-    /// What is found under a digest is the same everywhere.
+    /// What is found under an id is the same everywhere.
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
 impl Params {
-    /// The same, with the model of this digest in place of what is loaded.
+    /// The same, with the model of this id in place of what is loaded.
     ///
     /// Panics where it is not found: it was, when the epoch that names it was cut, and a worker that ranked by something else would
     /// give other answers than the others.
-    pub fn ranked_by(&self, digest: Option<u64>) -> Self {
-        let find = |digest| {
-            let found = self
-                .found
-                .as_ref()
-                .map_or(Err("ranker.registry names no folder of versions".to_string()), |found| (found.0)(digest));
+    pub fn ranked_by(&self, id: Option<u64>) -> Self {
+        let find = |id| {
+            let found =
+                self.found.as_ref().map_or(Err("ranker.registry names no folder of versions".to_string()), |found| (found.0)(id));
             found.unwrap_or_else(|why| {
-                panic!("the model {digest:016x}, which ranks in this epoch, cannot be used here: {why}; give every machine of the cluster the same registry")
+                panic!("the model {id:016x}, which ranks in this epoch, cannot be used here: {why}; give every machine that computes the same registry")
             })
         };
-        Self { loaded: digest.map(find), ..self.clone() }
+        Self { loaded: id.map(find), ..self.clone() }
     }
 
     /// Whether the model ranks for this user, who is in the same arm for as long as the share and the model are the same.

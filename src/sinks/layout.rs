@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence};
-use crate::model::serving::{Serving, Version};
+use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
 use crate::model::{Kind, Positions, Role, Signals};
@@ -25,7 +25,7 @@ pub const HEADER: usize = 24;
 /// An id longer than this many bytes stands in keys as its beginning and its hash.
 pub const MAX_ID_BYTES: usize = 256;
 /// Number and name of what scores while no model is loaded.
-pub const BLEND: (u32, &str) = (0, "blend");
+pub const BLEND: (u32, &str) = (0, serving::BLEND);
 
 const MAGIC: [u8; 2] = *b"OD";
 /// In the flags of a header: there is nothing under this key any more.
@@ -684,7 +684,7 @@ fn push_serving(fields: &mut Fields, serving: &Serving) {
 }
 
 fn serving(fields: &BTreeMap<String, String>) -> Result<Serving, LayoutError> {
-    let version = |field: &'static str| match fields.get(field).and_then(|text| text.split_once('/')) {
+    let version = |field: &'static str| match fields.get(field).and_then(|text| text.rsplit_once('/')) {
         None => Ok(None),
         Some((name, digest)) => match u64::from_str_radix(digest, 16) {
             Ok(digest) => Ok(Some(Version { name: name.to_string(), digest })),

@@ -100,7 +100,8 @@ pub struct Applied {
     pub tick_epoch: u64,
     pub clock_ms: i64,
     pub watermark_ms: i64,
-    /// What ranks in `epoch`.
+    /// What ranks in `epoch`. Bindings say it, so what is saved need not.
+    #[serde(skip)]
     pub serving: Serving,
     /// Next offset per role and partition, as of `epoch`.
     #[serde(with = "pairs")]

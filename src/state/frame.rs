@@ -150,6 +150,7 @@ mod tests {
             offsets: BTreeMap::from([((Role::Events, 0), (number, number + 1))]),
             pace: Pace::default(),
             serving: Serving::default(),
+            refusals: Vec::new(),
         }
     }
 

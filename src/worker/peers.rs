@@ -75,7 +75,8 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     let keys = sections.flat_map(|(section, keys)| keys.as_object().into_iter().flatten().map(move |key| (section, key)));
     let mut settings: BTreeMap<String, String> =
         keys.map(|(section, (key, value))| (format!("{section}.{key}"), value.to_string())).collect();
-    settings.remove("ranker.registry");
+    // where it lies is each machine's own; that there is one is not
+    settings.insert("ranker.registry".into(), (!params.ranker.registry.is_empty()).to_string());
     // where the file lies is each machine's own; what is in it is not
     let model = params.ranker.loaded.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.model".into(), model.to_string());

@@ -150,7 +150,8 @@ impl Process {
         let mut epoch = self.cutter.close(now, &rows);
         epoch.save = !self.saving && self.dice.percent(12);
         self.saving |= epoch.save;
-        let binding = Binding { epoch, offsets, pace: self.cutter.pace(), serving: self.cutter.serving().clone() };
+        let binding =
+            Binding { epoch, offsets, pace: self.cutter.pace(), serving: self.cutter.serving().clone(), refusals: Vec::new() };
         self.waiting.push(binding.clone());
         self.bound.push(binding.clone());
         self.deliver(input, binding);

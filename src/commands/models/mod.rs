@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use super::{moment, say, snapshot};
 use crate::config::Config;
 use crate::model::Serving;
+use crate::model::serving::BLEND;
 use crate::model::serving::Version;
 use crate::model::time::now_ms;
-use crate::registry::{About, BLEND, Figures, LoadError, Registry};
+use crate::registry::{About, Figures, LoadError, Registry};
 use crate::state::{Address, Look};
 
 mod evaluate;
@@ -117,10 +118,12 @@ fn list(versions: &[(String, Result<About, LoadError>)], serving: Option<&Servin
         "{:width$}  {:<12} {:<16}  {:<20}  {:>8}  {:>7} {:>7}  {:>6}\n",
         "version", "model", "digest", "created", "held out", "NDCG@10", "blend's", "AUC"
     );
-    let ranks = |about: &About| serving.is_some_and(|s| s.digest().is_some_and(|now| format!("{now:016x}") == about.digest()));
+    let now = serving.and_then(|serving| serving.now.as_ref());
+    let ranks =
+        |name: &str, about: &About| now.is_some_and(|now| now.name == name && format!("{:016x}", now.digest) == about.digest());
     for (name, about) in versions {
         match about {
-            Ok(about) => writeln!(text, "{name:width$}  {}{}", line(about), if ranks(about) { "  ranks" } else { "" }),
+            Ok(about) => writeln!(text, "{name:width$}  {}{}", line(about), if ranks(name, about) { "  ranks" } else { "" }),
             Err(why) => writeln!(text, "{name:width$}  unusable: {}", why.reason),
         }
         .expect("a string takes everything");

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::registry::{BLEND, Registry};
+use crate::model::serving::BLEND;
+use crate::registry::Registry;
 use crate::sources::{Role, appender};
 
 /// Orders that a version ranks, once it was found good here; says where the order lies.
