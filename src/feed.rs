@@ -15,8 +15,12 @@ use crate::config::{ClockKind, Engine};
 use crate::model::epoch::BEGIN_ANEW;
 use crate::model::ids::KEY_GROUPS;
 use crate::model::time::{Millis, now_ms};
-use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row, Turn};
+use crate::model::{Binding, Dead, Epoch, Input, Origin, Pace, Positions, Role, Row, Serving, Turn};
 use crate::sources::{Record, Source, SourceError, file};
+
+mod models;
+
+pub use models::Models;
 
 /// Epochs that may be under way at once. The feed takes, whoever completes an epoch gives back.
 #[derive(Clone)]
@@ -69,6 +73,7 @@ pub struct Cutter {
     next: u64,
     clock: Millis,
     pace: Pace,
+    serving: Serving,
 }
 
 /// Full epochs of records that may wait for the slowest partition under an event clock: more than a client prefetches of the others.
@@ -92,17 +97,29 @@ impl Cutter {
             next: first,
             clock: 0,
             pace: Pace::default(),
+            serving: Serving::default(),
         }
     }
 
     /// Goes on after an epoch that was bound by an earlier run.
     pub fn follow(&mut self, binding: &Binding) {
         (self.next, self.clock, self.pace) = (binding.epoch.number + 1, binding.epoch.clock_ms, binding.pace);
+        self.serving = binding.serving.clone();
     }
 
     /// How the input runs after the last epoch.
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// What ranks after the last epoch.
+    pub fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// What ranks from the next epoch on.
+    pub fn serve(&mut self, serving: Serving) {
+        self.serving = serving;
     }
 
     /// The epoch these rows make.
@@ -123,9 +140,9 @@ impl Cutter {
         self.pace.full = if rows.len() >= self.full_rows { self.pace.full + 1 } else { 0 };
         let behind = self.pace.full >= BEHIND;
         let refreshes = behind.then_some((rows.len() as f64 * self.busy_refreshes) as u32);
-        let number = self.next;
+        let (number, model) = (self.next, self.serving.id());
         self.next += 1;
-        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, turn, refreshes, save: false, retell: None }
+        Epoch { number, clock_ms, watermark_ms: clock_ms - self.lateness, turn, refreshes, save: false, retell: None, model }
     }
 
     /// As many key groups of the round under way as the clock has advanced by; all of them in the time of a whole round.
@@ -175,6 +192,8 @@ pub struct Feed {
     /// How often operators hand over what they keep, and whether what they handed over is still being written; `None`: never.
     pub saves: Option<(Duration, Arc<AtomicBool>)>,
     pub wishes: Arc<Wishes>,
+    /// What may rank.
+    pub models: Models,
 }
 
 /// Key groups said once more in one epoch.
@@ -297,7 +316,8 @@ impl Feed {
                 let of = read.entry(*place).or_default();
                 records.extend(std::iter::from_fn(|| of.pop_front_if(|record| record.offset < *to)));
             }
-            let rows = self.decode_all(records).into_iter().map(|arrived| arrived.row).collect();
+            let mut rows = self.decode_all(records).into_iter().map(|arrived| arrived.row).collect();
+            self.models.repeat(&binding, &mut rows, &self.topics);
             self.cutter.follow(&binding);
             if !deliver(Cut { binding, rows, accepted_ms: Vec::new(), retold: None }) {
                 return Ok(false);
@@ -411,11 +431,14 @@ impl Feed {
         for (place, at) in course.announced.take().into_iter().flatten().chain(self.source.gained()) {
             offsets.entry(place).or_insert((at, at));
         }
+        let (serving, refusals) = self.models.obey(self.cutter.next, &mut rows, &self.cutter.serving, &self.topics);
+        self.cutter.serve(serving);
         let mut epoch = self.cutter.close(now_ms(), &rows);
         epoch.save = self.saves(course, last);
         let (retell, retold) = course.retelling.at(&epoch, self.wishes.retell.load(Ordering::Acquire));
         epoch.retell = retell;
-        Cut { binding: Binding { epoch, offsets, pace: self.cutter.pace }, rows, accepted_ms, retold }
+        let (pace, serving) = (self.cutter.pace, self.cutter.serving.clone());
+        Cut { binding: Binding { epoch, offsets, pace, serving, refusals }, rows, accepted_ms, retold }
     }
 
     /// Whether operators hand over what they keep at this epoch: at the last, or when it is time and the snapshot before is written.

@@ -18,7 +18,7 @@ use crate::model::epoch::{BEGIN_ANEW, TopicIds};
 use crate::model::forget::Order;
 use crate::model::ids::{TokenKind, key_group};
 use crate::model::time::now_ms;
-use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Role, Saved, UserId};
+use crate::model::{Binding, Epoch, Handed, Names, Pace, Part, Positions, Role, Saved, Serving, UserId};
 use crate::privacy::Privacy;
 use crate::sinks::writer::{self, Left};
 use crate::state::{Address, EpochLog, Head, Snapshot, State, StateError};
@@ -146,7 +146,13 @@ impl Recovery {
 
     /// The last epoch of the run before and how its input ran.
     pub fn last(&self) -> Option<Binding> {
-        let of = |head: &Head| Binding { epoch: head.epoch, offsets: BTreeMap::new(), pace: head.pace };
+        let of = |head: &Head| Binding {
+            epoch: head.epoch,
+            offsets: BTreeMap::new(),
+            pace: head.pace,
+            serving: head.serving.clone(),
+            refusals: Vec::new(),
+        };
         self.bound.last().cloned().or_else(|| self.snapshot.as_ref().map(|s| of(&s.head)))
     }
 
@@ -244,13 +250,14 @@ enum Due {
     /// The store shows all epochs up to this one.
     Shown(u64),
     /// A snapshot is to be made.
-    Snapshot(Taken),
+    Snapshot(Box<Taken>),
 }
 
 /// A snapshot to be made: what the operators handed over, and what the writer had left.
 pub struct Taken {
     pub epoch: Epoch,
     pub pace: Pace,
+    pub serving: Serving,
     pub positions: Positions,
     pub kept: Vec<Handed>,
     pub left: Part,
@@ -258,9 +265,9 @@ pub struct Taken {
 
 impl Taken {
     fn snapshot(self, names: &Names, config: &str, workers: usize) -> Snapshot {
-        let Taken { epoch, pace, positions, kept, left } = self;
+        let Taken { epoch, pace, serving, positions, kept, left } = self;
         let parts = whole(kept.into_iter().map(Handed::write).chain([left, save_names(names)]));
-        Snapshot { head: Head { epoch, pace, positions, workers, config: config.to_string() }, parts }
+        Snapshot { head: Head { epoch, pace, serving, positions, workers, config: config.to_string() }, parts }
     }
 }
 
@@ -270,8 +277,8 @@ pub struct Desk(Sender<Due>);
 
 impl Desk {
     /// Everything is there.
-    pub fn hand_over(&self, epoch: Epoch, pace: Pace, positions: Positions, kept: Vec<Handed>, left: Part) {
-        let _ended = self.0.send(Due::Snapshot(Taken { epoch, pace, positions, kept, left })); // a keeper that ended has said why
+    pub fn hand_over(&self, taken: Taken) {
+        let _ended = self.0.send(Due::Snapshot(Box::new(taken))); // a keeper that ended has said why
     }
 }
 
@@ -357,7 +364,7 @@ impl Commits {
         let done = match due {
             Due::Orders(orders) => self.privacy.accept(&orders, now_ms()),
             Due::Shown(epoch) => self.privacy.apply(epoch, now_ms()),
-            Due::Snapshot(taken) => self.commit_and_purge(taken),
+            Due::Snapshot(taken) => self.commit_and_purge(*taken),
         };
         if let Err(error) = done {
             tracing::error!(error, "an order to forget is carried out and cannot be followed to its end; it is tried again");

@@ -19,6 +19,10 @@ pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 pub const REFRESHES: &str = "overdrive_refreshes_total";
 /// Candidates a model was given.
 pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
+/// What a model in the shadow would have done.
+pub const SHADOW: &str = "overdrive_shadow_total";
+/// Orders to rank by another model.
+pub const MODEL_ORDERS: &str = "overdrive_model_orders_total";
 /// What users did, by what ranks for them.
 pub const ARM_EVENTS: &str = "overdrive_arm_events_total";
 /// Refreshes put off by the budget of an epoch.
@@ -75,12 +79,25 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 25] = [
+pub const METRICS: [Metric; 27] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
     (MODEL_ROWS, Counter, Count, "candidates given to the model, by outcome: scored, or unscored where the blend stood in"),
+    (
+        SHADOW,
+        Counter,
+        Count,
+        "a model in the shadow against what served, by count: requests, candidates, screen (places in the first ten), agreed (of them \
+         the same items), moved (places apart), taken (by users), ahead and behind (of their place when served), first, served_first, unscored",
+    ),
+    (
+        MODEL_ORDERS,
+        Counter,
+        Count,
+        "orders to rank by another model, by outcome: followed, or refused where the one before serves on",
+    ),
     (
         ARM_EVENTS,
         Counter,

@@ -23,14 +23,15 @@ use crate::cluster::ClusterError;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
 use crate::dataflows::{self, Probes};
-use crate::feed::{Credit, Cut, Cutter, Feed, Topics, Wishes};
+use crate::feed::{Credit, Cut, Cutter, Feed, Models, Topics, Wishes};
 use crate::model::changes::Account;
 use crate::model::forget::{Eraser, Order};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
 use crate::privacy::{self, Privacy};
-use crate::recovery::{Keeper, Recovery, RecoveryError};
-use crate::registry;
+use crate::recovery::{Keeper, Recovery, RecoveryError, Taken};
+use crate::registry::{self, Registry, Shelf};
+use crate::scoring::ranker::Finder;
 use crate::sinks;
 use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
@@ -156,7 +157,8 @@ impl Engine {
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, StartError> {
         failstop::arm();
-        let stages = with_model(config)?;
+        let shelf = shelf(config);
+        let stages = with_model(config, shelf.as_ref())?;
         recovery.as_ref().map_or(Ok(()), |found| found.recognise(&source.topics()))?;
         let (said, hears) = unbounded();
         let (completed, takes) = bounded(WAITING);
@@ -165,6 +167,8 @@ impl Engine {
         let generation = recovery.as_ref().map_or((now_ms() / 1000) as u32, Recovery::generation);
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
+        let models = Models(shelf);
+        models.must_rank(given.bound.iter().chain(&last))?;
         let files = Files::open(config, names.clone())?;
         let keeper = recovery.as_ref().map(|found| keeper(config, found, names.clone(), &files, said.clone()));
         let keeper = keeper.transpose()?.flatten().map(Arc::new);
@@ -188,6 +192,7 @@ impl Engine {
         let writer = writer.map_err(|e| format!("the writer cannot start: {e}"))?;
         let (desk, workers) = start_workers(config, stages, said.clone(), generation, given.restored)?;
         let mut feed = feed(config, names, source, credit.clone(), wishes.clone());
+        feed.models = models;
         feed.saves = keeper.as_ref().map(|keeper| (config.recovery.snapshot_every, keeper.under_way.clone()));
         feed.ends = recovery.as_ref().is_some_and(Recovery::ends);
         last.iter().for_each(|last| feed.cutter.follow(last));
@@ -316,12 +321,23 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
         }
     };
     let (decoder, bound) = (Decoder::new(names, Limits::PUBLISHED), VecDeque::new());
-    Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes }
+    Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes, models: Models::default() }
 }
 
-/// What the stages are set to, with the model they are to rank by once it has proven itself.
-pub fn with_model(config: &Config) -> Result<dataflows::Params, StartError> {
+/// The versions of the registry that the settings name.
+pub fn shelf(config: &Config) -> Option<Shelf> {
+    let folder = &config.recommend.ranker.registry;
+    (!folder.is_empty()).then(|| Shelf::new(Registry::new(folder), &config.onnx.library))
+}
+
+/// What the stages are set to, with the model they are to rank by once it has proven itself, and the shelf on which they find others.
+pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::Params, StartError> {
     let mut params = config.recommend.clone();
+    let shadow = &config.recommend.ranker.shadow;
+    if let Some(shelf) = shelf.filter(|_| !shadow.is_empty()) {
+        params.ranker.shadowing = Some(shelf.open(shadow).map_err(StartError::Stop)?);
+    }
+    params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |digest| shelf.find(digest))));
     if !params.ranker.model.is_empty() {
         let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);
         let model = model.map_err(|e| StartError::Stop(e.to_string()))?;
@@ -458,12 +474,13 @@ impl<F: FnMut(&Completed)> Collector<F> {
 /// What the writer does with its part of a snapshot, at an epoch that saves.
 fn save(keeper: &Keeper, binding: &Binding, kept: Vec<Handed>) -> Option<Save> {
     let positions = keeper.advance(binding);
-    let (epoch, pace, desk) = (binding.epoch, binding.pace, keeper.desk());
+    let (epoch, pace, serving, desk) = (binding.epoch, binding.pace, binding.serving.clone(), keeper.desk());
     epoch.save.then(|| {
         let kept = Mutex::new(kept);
         Save(Arc::new(move |left| {
             let kept = std::mem::take(&mut *kept.lock().expect("no panic under the lock"));
-            desk.hand_over(epoch, pace, positions.clone(), kept, left);
+            let (serving, positions) = (serving.clone(), positions.clone());
+            desk.hand_over(Taken { epoch, pace, serving, positions, kept, left });
         }))
     })
 }

@@ -5,7 +5,8 @@
 use overdrive::codec::protobuf as pb;
 use overdrive::codec::{ALIASES, Decoder, Limits, json};
 use overdrive::model::ids::{TokenId, TokenKind};
-use overdrive::model::interaction::{Control, Event, Input, Op, Role};
+use overdrive::model::interaction::{Control, Event, Input, ModelOrder, Op, Role};
+use overdrive::model::serving::Version;
 use overdrive::model::{Item, ItemId, Kind, Names, User, UserId};
 use proptest::prelude::*;
 use prost::Message;
@@ -278,6 +279,20 @@ fn orders() {
         json!({"op": "revoke", "user_ids": ["u1", "u2", "u1"], "from": "2025-11-20T00:53:20Z", "to": 1_763_600_060_000_i64});
     assert_eq!(order(sent), revoke(1_763_600_000_000, 1_763_600_060_000));
     assert_eq!(order(json!({"op": "revoke", "users": ["u1", "u2"]})), revoke(0, i64::MAX));
+    let model = |order| Ok(Input::Control(Control::Model(order)));
+    let version = Version { name: "lr-1".into(), digest: 0xfe };
+    let promote = json!({"op": "model", "version": "lr-1", "digest": "00000000000000fe"});
+    assert_eq!(order(promote), model(ModelOrder::Promote(Some(version))));
+    assert_eq!(order(json!({"op": "model", "version": "blend"})), model(ModelOrder::Promote(None)));
+    assert_eq!(order(json!({"op": "rollback"})), model(ModelOrder::Rollback));
+    for (sent, says) in [
+        (json!({"op": "model"}), "`version`"),
+        (json!({"op": "model", "version": "lr-1"}), "`digest`"),
+        (json!({"op": "model", "version": "lr-1", "digest": "fe"}), "16 hexadecimal digits"),
+        (json!({"op": "model", "version": "lr-1", "digest": "+0000000000000fe"}), "16 hexadecimal digits"),
+    ] {
+        assert!(order(sent).is_err_and(|why| why.contains(says)), "{says}");
+    }
 }
 
 /// What the wire structs write is read back as the same event.
@@ -459,6 +474,8 @@ fn the_schema_and_our_messages_are_one() {
         user_ids: vec!["v".into()],
         from: Some(1_763_600_000_000),
         to: Some(1_763_600_060_000),
+        version: "lr-1".into(),
+        digest: "fe".into(),
     };
     agrees(
         &pool,
@@ -469,6 +486,8 @@ fn the_schema_and_our_messages_are_one() {
             ("user_ids", strings(&["v"])),
             ("from", Dynamic::I64(1_763_600_000_000)),
             ("to", Dynamic::I64(1_763_600_060_000)),
+            ("version", s("lr-1")),
+            ("digest", s("fe")),
         ],
     );
 }

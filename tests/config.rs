@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 95] = [
+const OUT_OF_RANGE: [(&str, &str); 98] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -241,6 +241,9 @@ const OUT_OF_RANGE: [(&str, &str); 95] = [
     ("learn.share = 1.5", "from 0 to 1"),
     ("learn.busy_share = -1", "from 0 to 1"),
     ("learn.late = '0s'", "from 1ms"),
+    ("ranker.shadow = 'lr-1'", "name its folder"),
+    ("ranker.shadow_share = 1.5", "from 0 to 1"),
+    ("ranker.registry = 'models'", "learn.enabled = true keeps"),
     ("factors.alpha = 0.5", "from 1 to"),
     ("factors.reg = 0", "from 0.001"),
     ("factors.history = 0", "must be 1 to"),
@@ -279,6 +282,8 @@ fn rules_over_several_settings_name_them_all() {
     let nothing = "blend = { content = 0, collaborative = 0, real_time = 0, interests = 0, freshness = 0 }";
     let problems = refused(nothing, &[]);
     assert!(problems.len() == 1 && problems[0].ends_with("(settings.toml line 1): their sum must be above 0"), "{problems:?}");
+    let both = refused("ranker = { model = 'a', registry = 'b' }\nlearn = { enabled = true }", &[]);
+    assert!(both.len() == 1 && both[0].ends_with("not both"), "{both:?}");
     let none = "slates = { neighbours = 0, interests = 0, trending = 0, fresh = 0 }";
     assert!(refused(none, &[])[0].ends_with("one of them must be above 0"));
     load("slates = { neighbours = 0, interests = 0, trending = 1, fresh = 0 }", &[]).expect("one source is enough");

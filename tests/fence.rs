@@ -7,6 +7,7 @@ mod support {
     pub mod redis;
 }
 
+use overdrive::model::Serving;
 use overdrive::model::changes::{Interests, Neighbour, Scope};
 use overdrive::model::ids::TokenKind;
 use overdrive::model::{
@@ -119,9 +120,16 @@ fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Complete
         refreshes: None,
         save: false,
         retell: None,
+        model: None,
     };
     let offsets = [((Role::Events, 0), (number, number + 1))].into();
-    Completed { binding: Binding { epoch, offsets, pace: Pace::default() }, changes, accepted_ms: vec![], save: None, retold }
+    Completed {
+        binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default(), refusals: Vec::new() },
+        changes,
+        accepted_ms: vec![],
+        save: None,
+        retold,
+    }
 }
 
 /// No stream of these tests is longer.

@@ -11,6 +11,7 @@ use overdrive::cluster::wire::{Stream, Timed};
 use overdrive::codec::{Decoder, Limits, protobuf as pb};
 use overdrive::config::Layers;
 use overdrive::model::epoch::{Binding, Epoch, Pace, Positions, Turn};
+use overdrive::model::serving::{Serving, Version};
 use overdrive::model::{Part, Role, Saved};
 use overdrive::sinks::{layout, writer};
 use overdrive::sources::log::frame as record;
@@ -267,9 +268,12 @@ fn head(number: u64) -> Head {
         refreshes: Some(9),
         save: true,
         retell: Some((0, 16)),
+        model: Some(u64::MAX),
     };
     let positions = Positions::from([((Role::Events, 3), u64::MAX), ((Role::Control, 0), 0)]);
-    Head { epoch, pace: Pace { unticked: 1, turn: 3, full: 2 }, positions, workers: 4, config: "c0ffee".into() }
+    let now = Some(Version { name: "a".into(), digest: u64::MAX });
+    let serving = Serving { now, before: None, refused: Some(3) };
+    Head { epoch, pace: Pace { unticked: 1, turn: 3, full: 2 }, serving, positions, workers: 4, config: "c0ffee".into() }
 }
 
 fn entries() -> Vec<Saved> {
@@ -312,8 +316,13 @@ fn segments() {
 
 #[test]
 fn epoch_log() {
-    let binding =
-        |number| Binding { epoch: head(number).epoch, offsets: [((Role::Events, 0), (1, 5))].into(), pace: Pace::default() };
+    let binding = |number| Binding {
+        epoch: head(number).epoch,
+        offsets: [((Role::Events, 0), (1, 5))].into(),
+        pace: Pace::default(),
+        serving: head(number).serving,
+        refusals: Vec::new(),
+    };
     let header = epochs::Header { begins: true, generation: 3, first: 10 }.encode();
     let frames = [10..13, 13..14].map(|group| epochs::encode(&group.map(binding).collect::<Vec<_>>()));
     let whole = [&header[..], &frames[0], &frames[1]].concat();

@@ -72,6 +72,7 @@ fn by_stages(epochs: &[Vec<Act>]) -> Vec<Counts> {
             refreshes: None,
             save: false,
             retell: None,
+            model: None,
         };
         let mut deltas: BTreeMap<u64, UserDelta> = BTreeMap::new();
         for (user, item, at) in acts {

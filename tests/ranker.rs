@@ -9,15 +9,15 @@ mod dataflow;
 #[path = "support/onnx.rs"]
 mod onnx;
 
-use dataflow::{Changes, Log, Run, item, run_by, user};
+use dataflow::{Changes, Kept, Log, Run, item, resume_by, run_by, user};
 use onnx::{F32, Graph, I64, Model, floats, linear, longs, model, node, rows_of, write};
 use overdrive::dataflows::Params;
-use overdrive::model::changes::Arms;
+use overdrive::model::changes::{Arms, Compared};
 use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId};
 use overdrive::registry::load;
 use overdrive::scoring::columns::{self, COLUMNS, Row};
-use overdrive::scoring::ranker::{Kind as ScoreKind, Tally};
+use overdrive::scoring::ranker::{Finder, Kind as ScoreKind, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -165,6 +165,7 @@ fn sum(changes: &Changes) -> Arms {
     for change in changes.values().flatten() {
         let Change::Arms(arms) = change else { continue };
         (sum.scored, sum.unscored) = (sum.scored + arms.scored, sum.unscored + arms.unscored);
+        sum.shadow.add(arms.shadow);
         for (sum, acts) in [(&mut sum.by_model, arms.by_model), (&mut sum.by_blend, arms.by_blend)] {
             sum.impressions += acts.impressions;
             sum.clicks += acts.clicks;
@@ -210,6 +211,83 @@ fn slates_follow_the_model_and_name_it_at_any_number_of_workers() {
     let tally = asked(&one);
     assert!(tally.scored > 1_000 && tally.unscored == 0, "{tally:?}");
     assert_eq!(asked(&by_blend), Tally::default());
+}
+
+/// What ranks is said by the epoch, so it changes with it, everywhere, and again where a run goes on from what was kept.
+#[test]
+fn a_swap_comes_with_its_epoch_at_any_number_of_workers_and_over_any_stop() {
+    let dir = folder();
+    let made = |name, weight: f32| {
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+    };
+    let models = [made("young", -1.0), made("old", 1.0)];
+    let ranks = |epoch: u64| match epoch {
+        50..100 | 140.. => Some(&models[0]),
+        100..130 => Some(&models[1]),
+        _ => None,
+    };
+    let (mut log, mut params, known) = (log(), params(None), models.clone());
+    log.epochs.iter_mut().for_each(|(epoch, _)| epoch.model = ranks(epoch.number).map(|model| model.id()));
+    let find = move |digest| known.iter().find(|model| model.id() == digest).cloned().ok_or("no such model".to_string());
+    params.ranker.found = Some(Finder(Arc::new(find)));
+    let undisturbed = run_by(&log, Run::plain(), &params);
+    let mut named = BTreeSet::new();
+    for ((epoch, _), slate) in &slates(&undisturbed) {
+        let name = slate.model.as_ref().map(|model| model.name.clone());
+        assert_eq!(name.as_ref(), ranks(*epoch).map(|model| &model.name), "epoch {epoch}");
+        named.insert(name);
+    }
+    assert_eq!(named.len(), 3, "both models and the blend had their turn: {named:?}");
+    for workers in [2, 4] {
+        let others = run_by(&log, Run { workers, one_by_one: true }, &params);
+        assert!(without_arms(&undisturbed) == without_arms(&others) && sum(&undisturbed) == sum(&others), "{workers} workers");
+    }
+    for stop in [49, 50, 51, 115] {
+        let first = log.saved_after(stop).until(stop as u64);
+        let (mut changes, kept) = resume_by(&first, &Kept::new(), Run { workers: 2, one_by_one: false }, &params);
+        changes.extend(resume_by(&log.since(stop as u64), &kept, Run { workers: 4, one_by_one: false }, &params).0);
+        assert!(without_arms(&undisturbed) == without_arms(&changes), "stopped after {stop} epochs");
+    }
+}
+
+/// What scores in the shadow changes no slate, no example and nothing that is learned; and its figures are those of the two orders.
+#[test]
+fn a_shadow_is_compared_and_changes_nothing() {
+    let dir = folder();
+    let made = |name, weight: f32| {
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+    };
+    let (young, old, log) = (made("young", -1.0), made("old", 1.0), log());
+    let mut params = params(Some(young.clone()));
+    params.ranker.share = 0.5;
+    let alone = run_by(&log, Run::plain(), &params);
+    assert_eq!(sum(&alone).shadow, Compared::default());
+    let mut in_the_shadow_of = |ranks: &overdrive::scoring::ranker::Model, share, workers| {
+        (params.ranker.shadowing, params.ranker.shadow_share) = (Some(ranks.clone()), share);
+        run_by(&log, Run { workers, one_by_one: false }, &params)
+    };
+    let shadowed = in_the_shadow_of(&old, 1.0, 1);
+    assert!(without_arms(&alone) == without_arms(&shadowed), "slates, examples and weights are what they were");
+    let figures = sum(&shadowed);
+    let Compared { requests, candidates, screen, agreed, moved, taken, ahead, behind, .. } = figures.shadow;
+    assert!(requests > 100 && candidates > screen && agreed < screen && moved > candidates, "{figures:?}");
+    assert!(taken > 40 && ahead + behind <= taken && ahead > 0 && behind > 0, "{figures:?}");
+    let without_shadow = Arms { shadow: Compared::default(), ..figures.clone() };
+    assert_eq!(without_shadow, sum(&alone));
+    for workers in [2, 4] {
+        assert_eq!(sum(&in_the_shadow_of(&old, 1.0, workers)), figures, "{workers} workers");
+    }
+    let some = sum(&in_the_shadow_of(&old, 0.5, 2)).shadow;
+    assert!(some.requests > 0 && some.requests < requests, "{some:?}");
+    params_of_all(&mut params, &young);
+    let same = sum(&run_by(&log, Run::plain(), &params)).shadow;
+    assert!(same.requests > 100 && same.moved == 0 && same.agreed == same.screen && same.ahead + same.behind == 0, "{same:?}");
+}
+
+/// The model serves everyone, and is its own shadow.
+fn params_of_all(params: &mut Params, model: &overdrive::scoring::ranker::Model) {
+    params.ranker.share = 1.0;
+    (params.ranker.shadowing, params.ranker.shadow_share) = (Some(model.clone()), 1.0);
 }
 
 #[test]

@@ -83,6 +83,7 @@ fn epochs(rows: Vec<Row>) -> Vec<(Epoch, Vec<Row>)> {
                 refreshes: Some(0),
                 save: false,
                 retell: None,
+                model: None,
             },
             rows.to_vec(),
         )

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-use overdrive::model::{Binding, Epoch, Pace, Part, Role, Saved, Turn};
+use overdrive::model::{Binding, Epoch, Pace, Part, Role, Saved, Serving, Turn};
 use overdrive::state::folder::Folder;
 use overdrive::state::manifest::{Manifest, Name};
 use overdrive::state::objects::Objects;
@@ -76,13 +76,20 @@ fn epoch(number: u64) -> Epoch {
         refreshes: Some(9),
         save: number.is_multiple_of(10),
         retell: None,
+        model: None,
     }
 }
 
 /// A binding of as many partitions; `by` tells two of one epoch apart.
 fn binding_of(number: u64, partitions: u32, by: u64) -> Binding {
     let offsets = (0..partitions).map(|partition| ((Role::Events, partition), (number, number + by))).collect();
-    Binding { epoch: epoch(number), offsets, pace: Pace { unticked: number, turn: 3, full: 1 } }
+    Binding {
+        epoch: epoch(number),
+        offsets,
+        pace: Pace { unticked: number, turn: 3, full: 1 },
+        serving: Serving::default(),
+        refusals: Vec::new(),
+    }
 }
 
 fn binding(number: u64) -> Binding {
@@ -114,6 +121,7 @@ fn snapshot(number: u64) -> Snapshot {
         head: Head {
             epoch: epoch(number),
             pace: Pace { unticked: 3, turn: 3, full: 1 },
+            serving: Serving::default(),
             positions,
             workers: 4,
             config: "c0ffee".into(),

@@ -10,7 +10,9 @@ mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
-    use overdrive::model::{Change, Epoch, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn};
+    use overdrive::model::{
+        Change, Epoch, Names, Reason, Role, Serving, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn,
+    };
     use overdrive::sinks::encode::Encoder;
     use overdrive::sinks::{Applied, Fence, Write, layout};
     use serde_json::{Value, json};
@@ -92,6 +94,7 @@ mod golden {
             refreshes: None,
             save: false,
             retell: None,
+            model: None,
         };
         let mut out = Vec::new();
         changes(&names).iter().for_each(|change| encoder.writes(change, &epoch, 3, &mut out));
@@ -149,6 +152,7 @@ mod golden {
             tick_epoch: 1 << 39,
             clock_ms: 1_763_600_000_123,
             watermark_ms: 1_763_600_000_000,
+            serving: Serving::default(),
             offsets,
             tick_offsets: [((Role::Events, 0), 1000)].into(),
         };
@@ -187,6 +191,7 @@ fn store_params() -> overdrive::sinks::Params {
 mod contract {
     use super::support::redis::RedisServer;
     use bytes::Bytes;
+    use overdrive::model::Serving;
     use overdrive::model::changes::{Neighbour, Scope};
     use overdrive::model::{
         Binding, Change, Dead, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface,
@@ -398,7 +403,17 @@ mod contract {
         (any_fence(), 0u64..9, any::<bool>(), offsets(), offsets()).prop_map(
             |(fence, tick_epoch, rebuilding, offsets, tick_offsets)| {
                 let Fence { epoch, generation } = fence;
-                Applied { epoch, generation, rebuilding, tick_epoch, offsets, tick_offsets, clock_ms: 1, watermark_ms: 2 }
+                Applied {
+                    epoch,
+                    generation,
+                    rebuilding,
+                    tick_epoch,
+                    offsets,
+                    tick_offsets,
+                    clock_ms: 1,
+                    watermark_ms: 2,
+                    serving: Serving::default(),
+                }
             },
         )
     }
@@ -550,11 +565,12 @@ mod contract {
             refreshes: None,
             save: false,
             retell: None,
+            model: None,
         };
         let partition = (number % 3) as u32;
         let offsets = [((Role::Events, partition), (number, number + 1))].into();
         Completed {
-            binding: Binding { epoch, offsets, pace: Pace::default() },
+            binding: Binding { epoch, offsets, pace: Pace::default(), serving: Serving::default(), refusals: Vec::new() },
             changes,
             accepted_ms: vec![number as i64],
             save: None,

@@ -63,12 +63,31 @@ fn made() -> &'static Made {
     })
 }
 
+fn registry() -> PathBuf {
+    made().dir.path().join("registry")
+}
+
+/// The figure after a word.
+fn figure(said: &str, word: &str) -> f64 {
+    let rest = said.split_once(word).unwrap_or_else(|| panic!("{word}: {said}")).1;
+    let digits: String =
+        rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    digits.parse().unwrap_or_else(|e| panic!("{word}: {e}: {said}"))
+}
+
 fn train(kind: &str) -> PathBuf {
     let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
     assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
     let out = made().dir.path().join(kind);
-    let said = good(&["train", kind, "--log", path(&made().examples()), "--out", path(&out)], &[]);
-    for says in ["ONNX Runtime gives the scores it must", "later ones NDCG@10", "OVERDRIVE_RANKER__MODEL="] {
+    let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&registry()).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
+    let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let said = good(&["train", kind, "--log", path(&made().examples()), "--out", path(&out), "--publish"], &settings);
+    // what was measured in training is found again by the engine's own code, on the same examples
+    let found = good(&["models", "evaluate", &format!("{kind}-1"), "--log", path(&made().examples())], &settings);
+    for word in ["NDCG@10", "the blend's", "AUC"] {
+        assert!((figure(&said, word) - figure(&found, word)).abs() < 0.01, "{word}: {said}{found}");
+    }
+    for says in ["published as", "ONNX Runtime gives the scores it must", "later ones NDCG@10", "OVERDRIVE_RANKER__MODEL="] {
         assert!(said.contains(says), "{says}: {said}");
     }
     let page = std::fs::read_to_string(out.join(format!("{kind}.report.html"))).expect("a report");

@@ -1,10 +1,11 @@
-//! Orders: forget a user, revoke what users did in a span of time. An order that names nobody is refused.
+//! Orders: forget a user, revoke what users did in a span of time, rank by another model. An order that names nobody is refused.
 
 use serde::Deserialize;
 
 use super::Limits;
 use super::text::{Loose, Moment, Text, Unit, Words, millis, required, shown, word, words};
-use crate::model::interaction::Control;
+use crate::model::interaction::{Control, ModelOrder};
+use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::model::{Input, Names, UserId};
 
@@ -24,6 +25,10 @@ pub(super) struct Raw<'a> {
     pub(super) from: Option<Moment<'a>>,
     #[serde(borrow)]
     pub(super) to: Option<Moment<'a>>,
+    #[serde(borrow)]
+    pub(super) version: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) digest: Option<Text<'a>>,
 }
 
 /// The order a record gives.
@@ -31,8 +36,10 @@ pub(super) fn input(raw: Raw, names: &Names, limits: Limits) -> Result<Input, St
     match raw.op.as_ref().map(|op| &op.0).or(raw.kind.0.as_ref()).map(|op| op.to_ascii_lowercase()).as_deref() {
         Some("forget") => forget(&raw, names, limits),
         Some("revoke") => revoke(&raw, names, limits),
-        Some(op) => Err(format!("unknown op `{}`; known on the control topic: forget, revoke", shown(op))),
-        None => Err("`op` is missing; send forget or revoke".into()),
+        Some("model") => model(&raw, limits).map(Control::Model),
+        Some("rollback") => Ok(Control::Model(ModelOrder::Rollback)),
+        Some(op) => Err(format!("unknown op `{}`; known on the control topic: forget, revoke, model, rollback", shown(op))),
+        None => Err("`op` is missing; send forget, revoke, model or rollback".into()),
     }
     .map(Input::Control)
 }
@@ -40,6 +47,19 @@ pub(super) fn input(raw: Raw, names: &Names, limits: Limits) -> Result<Input, St
 fn forget(raw: &Raw, names: &Names, limits: Limits) -> Result<Control, String> {
     let user = required("user_id", raw.user_id.as_ref(), limits)?;
     Ok(Control::Forget { user: intern(names, user)? })
+}
+
+/// A version by its name and digest, or `blend`: no version.
+fn model(raw: &Raw, limits: Limits) -> Result<ModelOrder, String> {
+    let name = required("version", raw.version.as_ref(), limits)?;
+    if name == BLEND {
+        return Ok(ModelOrder::Promote(None));
+    }
+    let text = required("digest", raw.digest.as_ref(), limits)?;
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let digest = u64::from_str_radix(text, 16).ok().filter(|_| digits);
+    let digest = digest.ok_or_else(|| format!("`digest` is `{}`; it must have 16 hexadecimal digits", shown(text)))?;
+    Ok(ModelOrder::Promote(Some(Version { name: name.to_string(), digest })))
 }
 
 /// Without `from` since ever, without `to` until ever.

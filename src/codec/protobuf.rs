@@ -141,6 +141,10 @@ pub struct Control {
     pub from: Option<i64>,
     #[prost(int64, optional, tag = "7")]
     pub to: Option<i64>,
+    #[prost(string, tag = "8")]
+    pub version: String,
+    #[prost(string, tag = "9")]
+    pub digest: String,
 }
 
 /// `overdrive.v1.Order`
@@ -150,6 +154,8 @@ pub enum Order {
     Unspecified = 0,
     Forget = 1,
     Revoke = 2,
+    Model = 3,
+    Rollback = 4,
 }
 
 /// Reads one message.
@@ -249,6 +255,8 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             Ok(Order::Unspecified) => None,
             Ok(Order::Forget) => Some("forget".into()),
             Ok(Order::Revoke) => Some("revoke".into()),
+            Ok(Order::Model) => Some("model".into()),
+            Ok(Order::Rollback) => Some("rollback".into()),
             Err(_) => Some(Text(Cow::Owned(sent.op.to_string()))),
         };
         Self {
@@ -257,6 +265,8 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             user_ids: (&sent.user_ids).into(),
             from: sent.from.map(Moment::Number),
             to: sent.to.map(Moment::Number),
+            version: text(&sent.version),
+            digest: text(&sent.digest),
             ..Default::default()
         }
     }

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
+pub mod models;
 pub mod replay;
 pub mod run;
 pub mod serve;
@@ -103,6 +104,11 @@ pub enum Command {
         after_help = "Examples:\n  OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_LEARN__LOGGED=1 overdrive run   (for a while)\n  overdrive train lambdarank --out models"
     )]
     Train(train::Args),
+    /// List, publish and measure the models in the folder of [ranker] registry, and say which of them ranks
+    #[command(
+        after_help = "Examples, with ranker.registry set:\n  overdrive models publish models/lambdarank.onnx\n  overdrive models list\n  overdrive models evaluate lambdarank-1\n  overdrive models promote lambdarank-1\n  overdrive models rollback"
+    )]
+    Models(models::Args),
     /// Check or show the settings
     #[command(after_help = "Examples:\n  overdrive --config my.toml config check\n  overdrive config print --changed")]
     Config(config::Args),
@@ -133,12 +139,20 @@ pub fn run(command: Command, config: &Config) -> Result<(), Failed> {
         Command::Generate(args) => generate::run(args, config),
         Command::Eval(args) => eval::run(args, config),
         Command::Train(args) => train::run(args, config),
+        Command::Models(args) => models::run(args, config),
         Command::Config(args) => config::run(args, config),
         Command::Snapshot(args) => snapshot::run(args, config),
         Command::Doctor(args) => doctor::run(args, config),
         Command::Token(args) => token::run(args),
     };
     Ok(done?)
+}
+
+/// A time as people read it.
+fn moment(ms: i64) -> String {
+    let since = std::time::Duration::from_millis(ms.max(0).unsigned_abs());
+    let at = std::time::UNIX_EPOCH.checked_add(since).map(|at| humantime::format_rfc3339_seconds(at).to_string());
+    at.unwrap_or_else(|| format!("{ms} ms"))
 }
 
 /// Writes to the standard output. A reader that has seen enough (`| head`) is no failure.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use std::fmt::Write;
 
-use super::say;
+use super::{moment, say};
 use crate::config::Config;
 use crate::state::manifest::{Manifest, Name};
 use crate::state::{Address, Look};
@@ -76,12 +76,6 @@ fn list(manifests: &[(Name, Result<Manifest, String>)]) -> String {
 fn line(manifest: &Manifest) -> String {
     let (files, bytes) = manifest.segments().fold((0, 0), |(files, bytes), segment| (files + 1, bytes + segment.bytes));
     format!("{:>7} {files:>6} {bytes:>14}  {}", manifest.head.workers, moment(manifest.written_ms))
-}
-
-fn moment(ms: i64) -> String {
-    let since = std::time::Duration::from_millis(ms.max(0).unsigned_abs());
-    let at = std::time::UNIX_EPOCH.checked_add(since).map(|at| humantime::format_rfc3339_seconds(at).to_string());
-    at.unwrap_or_else(|| format!("{ms} ms"))
 }
 
 fn verify(look: &Look, address: &Address) -> Result<(), String> {

@@ -8,9 +8,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::say;
+use super::{models, say};
 use crate::config::Config;
-use crate::registry;
+use crate::registry::{self, Figures};
 
 /// What training runs.
 const SCRIPT: &str = include_str!("../../training/train.py");
@@ -29,6 +29,9 @@ pub struct Args {
     /// A Python 3 that has what training/requirements.txt lists
     #[arg(long, value_name = "PROGRAM", default_value = "python3", env = "OVERDRIVE_PYTHON")]
     python: PathBuf,
+    /// Make a version of it in the folder of [ranker] registry
+    #[arg(long)]
+    publish: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,37 +46,13 @@ struct Line {
     done: f64,
     what: String,
     model: Option<PathBuf>,
-    report: Option<Report>,
-}
-
-#[derive(Deserialize)]
-struct Report {
-    examples: Examples,
-    ndcg_10: Ndcg,
-    auc: Pair,
-}
-
-#[derive(Deserialize)]
-struct Examples {
-    earlier: u64,
-    held_out: u64,
-}
-
-#[derive(Deserialize)]
-struct Ndcg {
-    model: f64,
-    blend: f64,
-    ahead: (f64, f64),
-}
-
-#[derive(Deserialize)]
-struct Pair {
-    model: Option<f64>,
+    report: Option<Figures>,
 }
 
 /// Trains, tries the model, and says how good it is.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let log = args.log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
+    let published = args.publish.then(|| models::registry(config)).transpose()?;
     let kind = args.kind.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default();
     let mut child = start(&args.python, &kind, &log, &args.out)?;
     let (model, report) = follow(&mut child)?;
@@ -83,7 +62,8 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     } else {
         "not tried: no library of ONNX Runtime is named (scripts/fetch-onnxruntime.sh gets it)".to_string()
     };
-    say(&told(&model, &report, &loaded))
+    say(&told(&model, &report, &loaded))?;
+    published.map_or(Ok(()), |registry| say(&models::publish(&registry, &model, None, config)?))
 }
 
 fn names_library(config: &Config) -> bool {
@@ -103,7 +83,7 @@ fn start(python: &Path, kind: &str, log: &Path, out: &Path) -> Result<Child, Str
 }
 
 /// Shows how far training is until it ends; yields what it wrote.
-fn follow(child: &mut Child) -> Result<(PathBuf, Report), String> {
+fn follow(child: &mut Child) -> Result<(PathBuf, Figures), String> {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").expect("a template that parses");
     let bar = ProgressBar::new(1_000).with_style(style);
     let mut errors = child.stderr.take().expect("it is piped");
@@ -134,8 +114,8 @@ fn last_words(errors: &str) -> &str {
     errors.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it did not say why")
 }
 
-fn told(model: &Path, report: &Report, loaded: &str) -> String {
-    let Report { examples, ndcg_10, auc } = report;
+fn told(model: &Path, report: &Figures, loaded: &str) -> String {
+    let Figures { examples, ndcg_10, auc, .. } = report;
     let auc = auc.model.map_or_else(String::new, |auc| format!(", AUC {auc:.3}"));
     format!(
         "{}: {loaded}\n\

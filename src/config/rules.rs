@@ -281,10 +281,20 @@ fn learn(check: &mut Check, config: &Config) {
     check.number("learn.busy_share", learn.busy_share, 0.0..=1.0);
     check.number("learn.logged", learn.logged, 0.0..=1.0);
     check.number("ranker.share", config.recommend.ranker.share, 0.0..=1.0);
-    let described = learn.enabled || config.recommend.ranker.model.is_empty();
+    let ranker = &config.recommend.ranker;
+    let described = learn.enabled || ranker.model.is_empty() && ranker.registry.is_empty();
     let logs = learn.enabled || learn.logged == 0.0;
     check.rule(&["learn.logged", "learn.enabled"], logs, "examples are made of what learn.enabled = true learns from");
-    check.rule(&["ranker.model", "learn.enabled"], described, "a model needs the features that learn.enabled = true keeps");
+    check.rule(
+        &["ranker.model", "ranker.registry", "learn.enabled"],
+        described,
+        "a model needs the features that learn.enabled = true keeps",
+    );
+    check.number("ranker.shadow_share", ranker.shadow_share, 0.0..=1.0);
+    let found = ranker.shadow.is_empty() || !ranker.registry.is_empty();
+    check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");
+    let one = ranker.model.is_empty() || ranker.registry.is_empty();
+    check.rule(&["ranker.model", "ranker.registry"], one, "name a model or a folder of versions, not both");
 }
 
 fn factors(check: &mut Check, config: &Config) {

@@ -14,12 +14,14 @@ use super::profiles::Profile;
 use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::slates::Scored;
 use super::trails::Ring;
+use crate::model::changes::Compared;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
 use crate::scoring::columns;
 use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
 use crate::scoring::ranker::{self, Tally};
+use crate::scoring::shadow::Shadow;
 
 /// Settings, and buffers that are reused from request to request.
 pub struct Learned {
@@ -29,6 +31,8 @@ pub struct Learned {
     /// The model that orders in place of the blend, and what it is called.
     ranker: Option<(ranker::Ranker, Arc<ModelName>)>,
     ranking: ranker::Params,
+    /// What only compares itself with what serves.
+    shadow: Option<Shadow>,
     table: Vec<columns::Row>,
     tally: Tally,
 }
@@ -53,10 +57,27 @@ pub struct User<'a> {
 impl Learned {
     /// Of the settings.
     pub fn new(params: Params, ranking: &ranker::Params) -> Self {
-        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
-        let ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
         let (sampler, scores, table) = (Sampler::default(), Scores::default(), Vec::new());
-        Self { params, sampler, scores, ranker, ranking: ranking.clone(), table, tally: Tally::default() }
+        let mut learned = Self {
+            params,
+            sampler,
+            scores,
+            ranker: None,
+            ranking: ranking.clone(),
+            shadow: None,
+            table,
+            tally: Tally::default(),
+        };
+        learned.shadow = ranking.shadowing.as_ref().map(|model| Shadow::new(model, ranking.shadow_share));
+        learned.rank_by(ranking);
+        learned
+    }
+
+    /// Ranks by what is loaded from now on.
+    pub fn rank_by(&mut self, ranking: &ranker::Params) {
+        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
+        self.ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
+        self.ranking = ranking.clone();
     }
 
     /// Whether this user's slates are scored by the learned weights, or by a model.
@@ -67,6 +88,11 @@ impl Learned {
     /// What the model was asked for since this was last read.
     pub fn tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// What the shadow compared since this was last read.
+    pub fn compared(&mut self) -> Compared {
+        self.shadow.as_mut().map(Shadow::compared).unwrap_or_default()
     }
 
     /// Why the model failed, if it did since this was last asked.
@@ -104,6 +130,7 @@ impl Learned {
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
             example = self.example(epoch, delta, &request, &taken, store);
+            self.compare_taken(delta.user, &request, &taken);
         }
         if asked.is_some() {
             self.rerank(delta.user, &request);
@@ -135,6 +162,26 @@ impl Learned {
             }
         }
         Some(Arc::new(Example { user: delta.user, at: epoch.clock_ms, candidates, columns }))
+    }
+
+    /// Where the shadow and what serves had the items the user then took, among the candidates just scored.
+    fn compare_taken(&mut self, user: UserId, request: &Request, taken: &[usize]) {
+        if taken.is_empty() || !self.is_shadowed(user) {
+            return;
+        }
+        self.tabulate(request);
+        let blend = &self.scores.scores;
+        let mut served = blend.clone();
+        if self.ranking.ranks_for(user)
+            && let Some((ranker, _)) = &mut self.ranker
+        {
+            ranker.rescore(&self.table, &mut served);
+        }
+        self.shadow.iter_mut().for_each(|shadow| shadow.compare_taken(&self.table, blend, &served, taken));
+    }
+
+    fn is_shadowed(&self, user: UserId) -> bool {
+        self.shadow.as_ref().is_some_and(|shadow| shadow.scores_for(user))
     }
 
     /// Every column of the candidates just scored.
@@ -202,7 +249,14 @@ impl Learned {
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
+        let blend = self.is_shadowed(user.id).then(|| self.scores.scores.clone());
+        if blend.is_some() {
+            self.tabulate(&request);
+        }
         let model = self.rerank(user.id, &request);
+        if let (Some(blend), Some(shadow)) = (blend, &mut self.shadow) {
+            shadow.compare(&self.table, &blend, &self.scores.scores);
+        }
         self.hold_back();
         let temperature = if model.is_some() { 1.0 } else { TEMPERATURE };
         let scores = falling(&self.scores.scores, temperature);

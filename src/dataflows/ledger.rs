@@ -38,7 +38,7 @@ impl Entry {
         match self {
             Self::User(_, user, _) | Self::Control(_, Control::Forget { user } | Control::Rank { user, .. }) => To::Owner(user.0),
             Self::Event(_, event) => To::Owner(event.user.0),
-            Self::Item(..) | Self::Control(_, Control::Revoke { .. }) => To::All,
+            Self::Item(..) | Self::Control(_, Control::Revoke { .. } | Control::Model(_)) => To::All,
         }
     }
 
@@ -295,6 +295,7 @@ impl Ledger {
                     self.forget(user, origin.accepted, newer, delta(&mut deltas, user));
                 }
                 Entry::Control(_, Control::Rank { user, by }) => delta(&mut deltas, user).asked = Some(by),
+                Entry::Control(_, Control::Model(_)) => {} // the epoch says what ranks
                 Entry::Control(origin, Control::Revoke { users, from, to }) => {
                     self.revoke(&users, Revoked { from, to, accepted: origin.accepted }, &mut deltas);
                 }

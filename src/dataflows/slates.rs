@@ -146,6 +146,8 @@ pub struct State {
     store: FeatureStore,
     shared: Shared,
     learned: Learned,
+    /// The digest of the version that ranks; every epoch says it.
+    serving: Option<u64>,
     /// Shared with a snapshot that is being written; then copied before it changes.
     users: FxHashMap<UserId, Arc<OfUser>>,
     /// What the factors say users like.
@@ -179,6 +181,7 @@ impl State {
             store: FeatureStore::default(),
             shared,
             learned: Learned::new(params.learn.clone(), &params.ranker),
+            serving: None,
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
@@ -190,6 +193,7 @@ impl State {
     /// One epoch of who learns.
     fn learn_and_refresh(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
         let mut changes = Vec::new();
+        self.rank_by(epoch.model);
         rows.sort_by_key(Row::place);
         for row in rows.iter() {
             if let Row::Liked((user, best, true)) = row {
@@ -204,6 +208,14 @@ impl State {
         }
         self.refresh_all(epoch, rows, &mut changes);
         out.extend(changes.into_iter().map(Output::Change));
+    }
+
+    /// From this epoch on.
+    fn rank_by(&mut self, model: Option<u64>) {
+        if std::mem::replace(&mut self.serving, model) != model {
+            self.params.ranker = self.params.ranker.ranked_by(model);
+            self.learned.rank_by(&self.params.ranker);
+        }
     }
 
     fn like(&mut self, user: UserId, best: Best) {
@@ -272,7 +284,8 @@ impl State {
             self.tell_again(epoch, user, out);
         }
         let Tally { scored, unscored } = self.learned.tally();
-        let arms = Arms { scored, unscored, failed: self.learned.failed(), ..std::mem::take(&mut self.arms) };
+        let (shadow, failed) = (self.learned.compared(), self.learned.failed());
+        let arms = Arms { scored, unscored, shadow, failed, ..std::mem::take(&mut self.arms) };
         out.extend((arms != Arms::default()).then(|| Change::Arms(Arc::new(arms))));
         if account != Account::default() {
             out.push(Change::Account(account));

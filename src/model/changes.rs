@@ -50,6 +50,61 @@ pub struct Acts {
     pub taken: u64,
 }
 
+/// What a model in the shadow of what serves would have done. All are counts, of what it scored too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Compared {
+    /// Slates both scored, and their candidates.
+    pub requests: u64,
+    pub candidates: u64,
+    /// Places in the first ten, and those whose item is among the first ten of both.
+    pub screen: u64,
+    pub agreed: u64,
+    /// Sum over all candidates of how many places apart the two orders have them.
+    pub moved: u64,
+    /// Candidates users took, those it had before and behind the place they served at, those it had first, and those that served first.
+    pub taken: u64,
+    pub ahead: u64,
+    pub behind: u64,
+    pub first: u64,
+    pub served_first: u64,
+    /// Candidates it had no score for.
+    pub unscored: u64,
+}
+
+impl Compared {
+    /// Adds another part.
+    pub fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.candidates += other.candidates;
+        self.screen += other.screen;
+        self.agreed += other.agreed;
+        self.moved += other.moved;
+        self.taken += other.taken;
+        self.ahead += other.ahead;
+        self.behind += other.behind;
+        self.first += other.first;
+        self.served_first += other.served_first;
+        self.unscored += other.unscored;
+    }
+
+    /// Every count with its name.
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
+        [
+            ("requests", self.requests),
+            ("candidates", self.candidates),
+            ("screen", self.screen),
+            ("agreed", self.agreed),
+            ("moved", self.moved),
+            ("taken", self.taken),
+            ("ahead", self.ahead),
+            ("behind", self.behind),
+            ("first", self.first),
+            ("served_first", self.served_first),
+            ("unscored", self.unscored),
+        ]
+    }
+}
+
 /// What a loaded model did in an epoch, and what the users did whom it ranks for, and the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arms {
@@ -58,6 +113,8 @@ pub struct Arms {
     pub unscored: u64,
     pub by_model: Acts,
     pub by_blend: Acts,
+    /// What another one would have done.
+    pub shadow: Compared,
     /// Why a batch failed, if one did.
     pub failed: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::ids::{KEY_GROUPS, key_group};
 use super::interaction::Role;
+use super::serving::{Refusal, Serving};
 use super::time::Millis;
 
 /// What every operator is told of an epoch. Everything in it was decided when the input was cut, and is replayed as it was.
@@ -24,6 +25,9 @@ pub struct Epoch {
     pub save: bool,
     /// Everything of these key groups, from the first up to the second, is said once more: the store has lost it.
     pub retell: Option<(u16, u16)>,
+    /// The digest of the version that ranks; `None`: what the settings name.
+    #[serde(default)]
+    pub model: Option<u64>,
 }
 
 /// Key groups, from the first up to the second, whose neighbours are told in an epoch: a few at a time, so that no epoch waits for all.
@@ -94,6 +98,12 @@ pub struct Binding {
     #[serde(with = "pairs")]
     pub offsets: BTreeMap<(Role, u32), (u64, u64)>,
     pub pace: Pace,
+    /// What ranks from this epoch on.
+    #[serde(default)]
+    pub serving: Serving,
+    /// The orders in it to rank by another model that were not followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<Refusal>,
 }
 
 /// How the input runs: what, beside the last epoch, decides when the next one ticks and how many refreshes it has.

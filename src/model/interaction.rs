@@ -1,11 +1,13 @@
 //! What comes in: decoded interactions, catalogue changes and control events, each with the place it was read from.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 use super::catalogue::{Item, User};
 use super::ids::{ItemId, UserId};
 use super::kind::Kind;
+use super::serving::Version;
 use super::time::Millis;
 
 /// What a topic carries.
@@ -88,6 +90,27 @@ pub enum Control {
     Revoke { users: Vec<UserId>, from: Millis, to: Millis },
     /// What the user would be shown just before this epoch, in full and in order. No topic carries this order.
     Rank { user: UserId, by: Ranker },
+    /// Another model ranks. Obeyed where the input is cut: no worker ever sees it.
+    Model(ModelOrder),
+}
+
+/// Which model is to rank.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ModelOrder {
+    /// This version; `None`: none.
+    Promote(Option<Version>),
+    /// The one before.
+    Rollback,
+}
+
+impl fmt::Display for ModelOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Promote(Some(version)) => write!(f, "rank by {version}"),
+            Self::Promote(None) => write!(f, "rank by no version"),
+            Self::Rollback => write!(f, "rank by what ranked before"),
+        }
+    }
 }
 
 /// A usable record.

@@ -16,6 +16,11 @@ use crate::scoring::ranker::Kind;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+mod shelf;
+mod versions;
+
+pub use shelf::Shelf;
+pub use versions::{About, Figures, Registry};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,3 +9,4 @@ pub mod learned;
 pub mod ln;
 pub mod ranker;
 pub mod scan;
+pub mod shadow;

@@ -16,13 +16,54 @@ use crate::model::UserId;
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub model: String,
+    pub registry: String,
     pub share: f64,
+    pub shadow: String,
+    pub shadow_share: f64,
     /// What the file named there holds, once it was read.
     #[serde(skip)]
     pub loaded: Option<Model>,
+    /// The version that only compares itself, once it was read.
+    #[serde(skip)]
+    pub shadowing: Option<Model>,
+    /// Where a model is found that ranks in place of it.
+    #[serde(skip)]
+    pub found: Option<Finder>,
+}
+
+/// Finds a model by the id that an epoch names.
+#[derive(Clone)]
+pub struct Finder(pub Arc<dyn Fn(u64) -> Result<Model, String> + Send + Sync>);
+
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finder")
+    }
+}
+
+impl PartialEq for Finder {
+    /// What is found under an id is the same everywhere.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Params {
+    /// The same, with the model of this id in place of what is loaded.
+    ///
+    /// Panics where it is not found: it was, when the epoch that names it was cut, and a worker that ranked by something else would
+    /// give other answers than the others.
+    pub fn ranked_by(&self, id: Option<u64>) -> Self {
+        let find = |id| {
+            let found =
+                self.found.as_ref().map_or(Err("ranker.registry names no folder of versions".to_string()), |found| (found.0)(id));
+            found.unwrap_or_else(|why| {
+                panic!("the model {id:016x}, which ranks in this epoch, cannot be used here: {why}; give every machine that computes the same registry")
+            })
+        };
+        Self { loaded: id.map(find), ..self.clone() }
+    }
+
     /// Whether the model ranks for this user, who is in the same arm for as long as the share and the model are the same.
     pub fn ranks_for(&self, user: UserId) -> bool {
         let Some(model) = &self.loaded else { return false };
@@ -66,6 +107,11 @@ pub struct Model {
 }
 
 impl Model {
+    /// Its digest as a number.
+    pub fn id(&self) -> u64 {
+        u64::from_str_radix(&self.digest, 16).unwrap_or(0)
+    }
+
     /// The number in the header of what it scored; never 0, which is the blend's.
     pub fn number(&self) -> u32 {
         let digits = self.digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
@@ -242,8 +288,19 @@ mod tests {
     fn a_share_of_the_users_is_drawn_by_their_ids() {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
         let model = Model { name: "first".into(), digest: "00000002".into(), kind: Kind::Margin, open };
+        let (text, found) = (String::new, None);
+        let nothing = Params {
+            model: text(),
+            registry: text(),
+            share: 0.0,
+            shadow: text(),
+            shadow_share: 0.0,
+            loaded: None,
+            shadowing: None,
+            found,
+        };
         let ranks = |share, loaded: &Option<Model>| {
-            let params = Params { model: String::new(), share, loaded: loaded.clone() };
+            let params = Params { share, loaded: loaded.clone(), ..nothing.clone() };
             (0..10_000u64).filter(|n| params.ranks_for(UserId::of(&format!("u{n}")))).collect::<Vec<_>>()
         };
         let loaded = Some(model);

@@ -312,6 +312,7 @@ mod tests {
         refreshes: None,
         save: false,
         retell: None,
+        model: None,
     };
 
     const FENCE: Fence = Fence { epoch: 42, generation: 7 };

@@ -28,6 +28,8 @@ use crate::model::forget::{Eraser, Leavers};
 use crate::model::{Example, Names, UserId};
 use crate::scoring::columns::{self, COLUMNS};
 
+pub mod read;
+
 /// A file is closed at so many rows, …
 const ROWS: usize = 50_000;
 /// … or after so long.

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence};
+use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
 use crate::model::{Kind, Positions, Role, Signals};
@@ -24,7 +25,7 @@ pub const HEADER: usize = 24;
 /// An id longer than this many bytes stands in keys as its beginning and its hash.
 pub const MAX_ID_BYTES: usize = 256;
 /// Number and name of what scores while no model is loaded.
-pub const BLEND: (u32, &str) = (0, "blend");
+pub const BLEND: (u32, &str) = (0, serving::BLEND);
 
 const MAGIC: [u8; 2] = *b"OD";
 /// In the flags of a header: there is nothing under this key any more.
@@ -641,6 +642,9 @@ pub fn decode_interests(fields: &BTreeMap<String, String>) -> Result<StoredInter
 const OFFSET: &str = "offset:";
 const REBUILDING: &str = "rebuilding";
 const TICK_OFFSET: &str = "tick_offset:";
+const SERVING: &str = "serving";
+const SERVED: &str = "served_before";
+const REFUSED: &str = "model_refused_epoch";
 
 /// The hash `meta`.
 pub fn encode_applied(applied: &Applied) -> Fields {
@@ -661,8 +665,34 @@ pub fn encode_epoch_half(applied: &Applied) -> Fields {
     if applied.rebuilding {
         fields.push((REBUILDING.into(), "1".to_string()));
     }
+    push_serving(&mut fields, &applied.serving);
     push_offsets(&mut fields, OFFSET, &applied.offsets);
     fields
+}
+
+/// Which version ranks, once an order said so: its name and digest, or what ranks without one.
+fn push_serving(fields: &mut Fields, serving: &Serving) {
+    if *serving == Serving::default() {
+        return;
+    }
+    let text = |version: &Option<Version>| {
+        version.as_ref().map_or(BLEND.1.to_string(), |version| format!("{}/{:016x}", version.name, version.digest))
+    };
+    fields.push((SERVING.into(), text(&serving.now)));
+    fields.push((SERVED.into(), text(&serving.before)));
+    fields.extend(serving.refused.map(|epoch| (REFUSED.into(), epoch.to_string())));
+}
+
+fn serving(fields: &BTreeMap<String, String>) -> Result<Serving, LayoutError> {
+    let version = |field: &'static str| match fields.get(field).and_then(|text| text.rsplit_once('/')) {
+        None => Ok(None),
+        Some((name, digest)) => match u64::from_str_radix(digest, 16) {
+            Ok(digest) => Ok(Some(Version { name: name.to_string(), digest })),
+            Err(_) => Err(LayoutError::Missing(field)),
+        },
+    };
+    let refused = fields.get(REFUSED).map(|epoch| parse(REFUSED, epoch)).transpose()?;
+    Ok(Serving { now: version(SERVING)?, before: version(SERVED)?, refused })
 }
 
 /// Those that stand for `tick_epoch`; their names begin with `tick_`.
@@ -692,6 +722,7 @@ pub fn decode_applied(fields: &BTreeMap<String, String>) -> Result<Applied, Layo
         tick_epoch: number(fields, "tick_epoch")?,
         clock_ms: number(fields, "clock_ms")?,
         watermark_ms: number(fields, "watermark_ms")?,
+        serving: serving(fields)?,
         offsets: positions(fields, OFFSET)?,
         tick_offsets: positions(fields, TICK_OFFSET)?,
     })
@@ -950,10 +981,12 @@ mod tests {
             tick_epoch: 8,
             clock_ms: -1,
             watermark_ms: -2,
+            serving: Serving { now: Some(Version { name: "a-1".into(), digest: 0xfe }), before: None, refused: Some(7) },
             offsets: [((Role::Events, 3), u64::MAX), ((Role::Control, 0), 1)].into(),
             tick_offsets: [((Role::Events, 3), 7)].into(),
         };
         let mut fields = map(encode_applied(&applied));
+        assert_eq!((fields["serving"].as_str(), fields["served_before"].as_str()), ("a-1/00000000000000fe", "blend"));
         assert_eq!(fields["offset:events:3"], u64::MAX.to_string());
         assert_eq!(decode_applied(&fields), Ok(applied));
         fields.insert("offset:stars:1".into(), "1".into());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::model::epoch::pairs;
 use crate::model::time::span;
-use crate::model::{Binding, Change, Part, Positions};
+use crate::model::{Binding, Change, Part, Positions, Serving};
 
 pub mod changes;
 pub mod dead_letters;
@@ -100,6 +100,9 @@ pub struct Applied {
     pub tick_epoch: u64,
     pub clock_ms: i64,
     pub watermark_ms: i64,
+    /// What ranks in `epoch`. Bindings say it, so what is saved need not.
+    #[serde(skip)]
+    pub serving: Serving,
     /// Next offset per role and partition, as of `epoch`.
     #[serde(with = "pairs")]
     pub offsets: Positions,

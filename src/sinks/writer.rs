@@ -17,7 +17,7 @@ use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
 use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
-use crate::model::changes::{Account, Arms};
+use crate::model::changes::{Account, Arms, Compared};
 use crate::model::{Binding, Change, Epoch, Part, Positions, Saved, SignalKey, UserId};
 
 /// Keys in one batch at most.
@@ -386,6 +386,7 @@ impl WriteBehind {
     fn advance(&mut self, binding: &Binding) {
         let (next, epoch) = (&mut self.next, &binding.epoch);
         (next.epoch, next.clock_ms, next.watermark_ms) = (epoch.number, epoch.clock_ms, epoch.watermark_ms);
+        next.serving.clone_from(&binding.serving);
         next.offsets.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
         if epoch.turn.from == 0 && epoch.turn.to > 0 {
             self.round = Some((epoch.number, next.offsets.clone()));
@@ -616,6 +617,7 @@ struct Meters {
     coalesced: Counter,
     outcomes: [Counter; 5],
     by_model: [Counter; 2],
+    shadow: [Counter; 11],
     arms: [[Counter; 3]; 2],
 }
 
@@ -640,6 +642,7 @@ impl Meters {
                 ["impression", "click", "taken"]
                     .map(|event| counter!("overdrive_arm_events_total", "arm" => arm, "event" => event))
             }),
+            shadow: Compared::default().counts().map(|(count, _)| counter!("overdrive_shadow_total", "count" => count)),
             by_model: ["scored", "unscored"].map(|outcome| counter!("overdrive_model_rows_total", "outcome" => outcome)),
         }
     }
@@ -658,6 +661,7 @@ impl Meters {
             let counts = [acts.impressions, acts.clicks, acts.taken];
             counters.iter().zip(counts).for_each(|(counter, n)| counter.increment(n));
         }
+        self.shadow.iter().zip(arms.shadow.counts()).for_each(|(counter, (_, n))| counter.increment(n));
         for (counter, n) in self.by_model.iter().zip([arms.scored, arms.unscored]) {
             counter.increment(n);
         }

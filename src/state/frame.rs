@@ -15,7 +15,9 @@ const MOST: usize = 64 << 20;
 
 const FILE: [u8; 4] = *b"ODEP";
 const FRAME: [u8; 4] = *b"ODGR";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Written before models were swapped: read as it is.
+const OLDEST: u16 = 1;
 /// No epoch was bound before this file's first.
 const BEGINS: u16 = 1;
 
@@ -48,8 +50,10 @@ impl Header {
             return Err("does not begin with the header of an epoch log".to_string());
         }
         let version = u16::from_le_bytes([header[4], header[5]]);
-        if version != VERSION {
-            return Err(format!("has version {version}, this version of Overdrive reads {VERSION}; start the one that wrote it"));
+        if !(OLDEST..=VERSION).contains(&version) {
+            return Err(format!(
+                "has version {version}, this version of Overdrive reads {OLDEST} to {VERSION}; start the one that wrote it"
+            ));
         }
         let first = header[12..20].try_into().map(u64::from_le_bytes).expect("eight bytes");
         let generation = u32_at(header, 8).expect("the header is longer");
@@ -134,14 +138,20 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Epoch, Pace, Role};
+    use crate::model::{Epoch, Pace, Role, Serving};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn binding(number: u64) -> Binding {
         let epoch = Epoch { number, clock_ms: 1, ..Epoch::default() };
-        Binding { epoch, offsets: BTreeMap::from([((Role::Events, 0), (number, number + 1))]), pace: Pace::default() }
+        Binding {
+            epoch,
+            offsets: BTreeMap::from([((Role::Events, 0), (number, number + 1))]),
+            pace: Pace::default(),
+            serving: Serving::default(),
+            refusals: Vec::new(),
+        }
     }
 
     const HEAD: Header = Header { begins: true, generation: 3, first: 10 };

@@ -11,7 +11,7 @@ use super::objects::Objects;
 use super::segment::{self, Segment};
 use super::store::Store;
 use super::{Address, COMMITTED, StateError, log};
-use crate::model::Saved;
+use crate::model::{Saved, Serving};
 
 /// The manifests of a state.
 pub struct Manifests {
@@ -88,6 +88,14 @@ impl Look {
             Ok((name, manifest.map_err(Refused::what)))
         };
         manifests(&*self.store)?.names.into_iter().map(read).collect()
+    }
+
+    /// What ranks as of the last epoch that was bound; `None`: none was.
+    pub fn serving(&self) -> Result<Option<Serving>, StateError> {
+        let heads = self.manifests()?.into_iter().filter_map(|(_, manifest)| manifest.ok()).map(|manifest| manifest.head);
+        let newest = heads.max_by_key(|head| head.epoch.number);
+        let mut bound = log::read(&*self.store, newest.as_ref().map(|head| head.epoch.number), None)?;
+        Ok(bound.pop().map(|binding| binding.serving).or(newest.map(|head| head.serving)))
     }
 
     /// Reads every file and checks it.

@@ -138,7 +138,7 @@ fn body(bytes: &[u8]) -> Result<&str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Epoch, Pace, Role, Turn};
+    use crate::model::{Epoch, Pace, Role, Serving, Turn};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -152,9 +152,11 @@ mod tests {
             refreshes: Some(9),
             save: true,
             retell: None,
+            model: None,
         };
         let positions = BTreeMap::from([((Role::Events, 3), u64::MAX), ((Role::Control, 0), 0)]);
-        let head = Head { epoch, pace: Pace { unticked: 1, turn: 3, full: 2 }, positions, workers: 4, config: "c0ffee".into() };
+        let pace = Pace { unticked: 1, turn: 3, full: 2 };
+        let head = Head { epoch, pace, serving: Serving::default(), positions, workers: 4, config: "c0ffee".into() };
         let segment = Segment { path: path.into(), first: 0, last: 1023, rows: 2, bytes: 3, blake3: "ab".repeat(32) };
         let parts = vec![Files { uid: "ledger.1".into(), files: vec![segment] }];
         Manifest { format: FORMAT, generation: 7, written_ms: 1, parent: None, head, parts }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::epoch::TopicIds;
 use crate::model::time::now_ms;
-use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved};
+use crate::model::{Binding, Epoch, Pace, Part, Positions, Saved, Serving};
 
 mod address;
 pub mod folder;
@@ -69,6 +69,8 @@ pub enum StateError {
 pub struct Head {
     pub epoch: Epoch,
     pub pace: Pace,
+    #[serde(default)]
+    pub serving: Serving,
     #[serde(with = "crate::model::epoch::pairs")]
     pub positions: Positions,
     pub workers: usize,

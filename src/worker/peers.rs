@@ -75,9 +75,13 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     let keys = sections.flat_map(|(section, keys)| keys.as_object().into_iter().flatten().map(move |key| (section, key)));
     let mut settings: BTreeMap<String, String> =
         keys.map(|(section, (key, value))| (format!("{section}.{key}"), value.to_string())).collect();
+    // where it lies is each machine's own; that there is one is not
+    settings.insert("ranker.registry".into(), (!params.ranker.registry.is_empty()).to_string());
     // where the file lies is each machine's own; what is in it is not
     let model = params.ranker.loaded.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.model".into(), model.to_string());
+    let shadow = params.ranker.shadowing.as_ref().map_or("none", |model| &model.digest);
+    settings.insert("ranker.shadow".into(), shadow.to_string());
     settings
 }
 
@@ -90,7 +94,7 @@ impl Follower {
     /// Waits until the cluster is together, then computes.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         failstop::arm();
-        let params = super::with_model(config)?;
+        let params = super::with_model(config, super::shelf(config).as_ref())?;
         let joined = cluster::follow(&config.cluster, &member(config, &params)?)?;
         let (process, generation) = (config.cluster.process, joined.generation);
         tracing::info!(process, generation, "the cluster is together");

@@ -150,7 +150,8 @@ impl Process {
         let mut epoch = self.cutter.close(now, &rows);
         epoch.save = !self.saving && self.dice.percent(12);
         self.saving |= epoch.save;
-        let binding = Binding { epoch, offsets, pace: self.cutter.pace() };
+        let binding =
+            Binding { epoch, offsets, pace: self.cutter.pace(), serving: self.cutter.serving().clone(), refusals: Vec::new() };
         self.waiting.push(binding.clone());
         self.bound.push(binding.clone());
         self.deliver(input, binding);
@@ -235,6 +236,7 @@ impl Process {
     fn save(&mut self, binding: &Binding, kept: Vec<Handed>) -> Option<Save> {
         self.positions.extend(binding.offsets.iter().map(|(place, (_, to))| (*place, *to)));
         let (epoch, pace, positions, dues) = (binding.epoch, binding.pace, self.positions.clone(), self.dues.clone());
+        let serving = binding.serving.clone();
         let (kept, cut) = (Mutex::new(kept), self.settings.is(Mutant::NoDirtyKeys));
         let save = move |left: Part| {
             let kept = std::mem::take(&mut *kept.lock().expect("nobody dies under the lock"));
@@ -242,6 +244,7 @@ impl Process {
             dues.lock().expect("nobody dies under the lock").push_back(Taken {
                 epoch,
                 pace,
+                serving: serving.clone(),
                 positions: positions.clone(),
                 kept,
                 left,

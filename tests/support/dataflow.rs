@@ -83,6 +83,7 @@ impl Log {
             refreshes: None,
             save: false,
             retell: None,
+            model: None,
         };
         let rows = inputs.into_iter().map(|input| self.row(input)).collect();
         self.epochs.push((epoch, rows));

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Finding;
 use crate::config::Config;
-use crate::{registry, sinks, sources};
+use crate::registry::{self, Registry};
+use crate::{sinks, sources};
 
 /// Every check of a server or library.
 pub fn findings(config: &Config) -> Vec<Finding> {
@@ -33,7 +34,20 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         ),
     });
     findings.extend((!config.recommend.ranker.model.is_empty()).then(|| ranker(config)));
+    findings.extend((!config.recommend.ranker.registry.is_empty()).then(|| versions(&config.recommend.ranker.registry)));
     findings
+}
+
+/// The versions that may be ordered to rank.
+fn versions(folder: &str) -> Finding {
+    const WHAT: &str = "registry";
+    match Registry::new(folder).versions() {
+        Ok(versions) => match versions.iter().find_map(|(_, about)| about.as_ref().err()) {
+            Some(why) => Finding::bad(WHAT, why.to_string(), "publish it again under another name, and move this one away"),
+            None => Finding::good(WHAT, format!("{folder}: {} versions", versions.len())),
+        },
+        Err(why) => Finding::bad(WHAT, why, "name a folder that can be read, or leave ranker.registry empty"),
+    }
 }
 
 /// The model that is to rank, tried on its golden rows.

@@ -259,7 +259,7 @@ fn cut_in_two(of: &Recorded, by: Option<By>, described: bool) -> Result<(String,
 
 /// What the stages are set to, with the model they rank by where one is named.
 fn params(config: &Config) -> Result<Params, String> {
-    worker::with_model(config).map_err(|e| e.to_string())
+    worker::with_model(config, None).map_err(|e| e.to_string())
 }
 
 fn drive(of: &Recorded, driven: &Driven, lag: Duration) -> Drive {

@@ -1,0 +1,294 @@
+//! A folder of versions: each a folder of its own that holds a model, its golden rows, its report, and `version.json`, which says when it
+//! was published and what its files are.
+//!
+//! The facts that must stay true: a version is there whole or not at all, and never changes; one whose files are not those that were
+//! published is not used.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{LoadError, golden_path, load};
+use crate::model::serving::{BLEND, Version};
+use crate::model::time::Millis;
+use crate::scoring::ranker::Model;
+
+/// What the files of a version are called.
+const MODEL: &str = "model.onnx";
+const ABOUT: &str = "version.json";
+/// What the training of a model says of it, beside it; a model may come without.
+const REPORTS: [&str; 2] = ["report.json", "report.html"];
+/// Bytes of a name at most.
+const LONGEST: usize = 64;
+
+/// What is said of a version in its `version.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// What the model was called when it was published: `lambdarank`.
+    pub model: String,
+    pub created_ms: Millis,
+    /// BLAKE3 of each file, 16 hex digits.
+    pub files: BTreeMap<String, String>,
+    /// What its report says, if it has one.
+    pub figures: Option<Figures>,
+}
+
+/// How good a model was on examples later than those it was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    pub examples: Examples,
+    pub held_out_from_ms: Millis,
+    pub ndcg_10: Ndcg,
+    pub auc: Auc,
+}
+
+/// What it was made of, and measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examples {
+    pub earlier: u64,
+    pub held_out: u64,
+}
+
+/// NDCG@10, and how far it was ahead of the blend's in 95 of 100 draws of users.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ndcg {
+    pub model: f64,
+    pub blend: f64,
+    pub ahead: (f64, f64),
+}
+
+/// The share of pairs of a taken and another row in the right order.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Auc {
+    pub model: Option<f64>,
+    pub blend: Option<f64>,
+}
+
+impl About {
+    /// BLAKE3 of the model.
+    pub fn digest(&self) -> &str {
+        self.files.get(MODEL).map_or("", String::as_str)
+    }
+}
+
+/// The folder. Every error names a path and says what to do.
+#[derive(Clone, Debug)]
+pub struct Registry(PathBuf);
+
+impl Registry {
+    /// In this folder, which need not be there yet.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self(folder.into())
+    }
+
+    /// Every version, by time and name, or why it is of no use.
+    pub fn versions(&self) -> Result<Vec<(String, Result<About, LoadError>)>, String> {
+        let mut versions: Vec<_> = self.names()?.into_iter().map(|name| (name.clone(), self.about(&name))).collect();
+        versions.sort_by_cached_key(|(name, about)| (about.as_ref().map_or(Millis::MAX, |about| about.created_ms), name.clone()));
+        Ok(versions)
+    }
+
+    /// What is called as a version would be.
+    fn names(&self) -> Result<Vec<String>, String> {
+        let unread = |e: io::Error| format!("the registry {} cannot be read: {e}", self.0.display());
+        let listed = match fs::read_dir(&self.0) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(unread)?.collect::<Result<Vec<_>, _>>().map_err(unread)?,
+        };
+        let folders = listed.iter().filter(|entry| entry.path().is_dir());
+        let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| !name.starts_with('.')).collect()) // a point: one that is being published
+    }
+
+    /// What a version says of itself, once every file is found to be the one that was published.
+    pub fn about(&self, version: &str) -> Result<About, LoadError> {
+        let (folder, about) = (self.0.join(version), self.said(version)?);
+        let unusable = |reason: String| LoadError { path: folder.clone(), reason };
+        for (name, wanted) in &about.files {
+            let found =
+                digest(&folder.join(name)).map_err(|e| unusable(format!("{name} cannot be read: {e}; publish it again")))?;
+            if found != *wanted {
+                return Err(unusable(format!("{name} is not what was published ({found}, not {wanted}); publish it again")));
+            }
+        }
+        Ok(about)
+    }
+
+    /// What a version says of itself.
+    fn said(&self, version: &str) -> Result<About, LoadError> {
+        let folder = self.0.join(version);
+        let unusable = |reason: String| LoadError { path: folder.clone(), reason };
+        name_is_good(version).map_err(unusable)?;
+        let text = match fs::read(folder.join(ABOUT)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
+                return Err(unusable(format!(
+                    "it is no version, for it lacks {ABOUT}; `overdrive models publish` makes versions"
+                )));
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(unusable("there is no such version; `overdrive models list` names them".to_string()));
+            }
+            read => read.map_err(|e| unusable(format!("{ABOUT} cannot be read: {e}")))?,
+        };
+        let about: About = serde_json::from_slice(&text).map_err(|e| unusable(format!("{ABOUT} is not as it should be: {e}")))?;
+        for name in [MODEL, &golden_name()] {
+            if !about.files.contains_key(name) {
+                return Err(unusable(format!("{ABOUT} says nothing of {name}; publish the model again")));
+            }
+        }
+        Ok(about)
+    }
+
+    /// Reads a version and proves it, under its own name.
+    pub fn load(&self, version: &str, library: &str) -> Result<Model, LoadError> {
+        self.about(version)?;
+        Ok(Model { name: version.to_string(), ..load(&self.0.join(version).join(MODEL), library)? })
+    }
+
+    /// The version that an epoch names by this id.
+    pub fn find(&self, id: u64) -> Result<Version, String> {
+        let version = |name: String| {
+            let digest = u64::from_str_radix(self.said(&name).ok()?.digest(), 16).ok()?;
+            Some(Version { name, digest }).filter(|version| version.id() == id)
+        };
+        let found = self.names()?.into_iter().find_map(version);
+        found.ok_or_else(|| format!("no version in {} is the one that the epoch names ({id:016x})", self.0.display()))
+    }
+
+    /// Proves the model in a file and makes a version of it, its golden rows and its report; yields its name. Without a name it gets that
+    /// of the file and the next number.
+    pub fn publish(&self, model: &Path, version: Option<&str>, at: Millis, library: &str) -> Result<String, String> {
+        let proven = load(model, library).map_err(|e| e.to_string())?;
+        let version = version.map_or_else(|| self.next(&proven.name), |name| Ok(name.to_string()))?;
+        name_is_good(&version).map_err(|reason| format!("`{version}` cannot be the name of a version: {reason}"))?;
+        let place = self.0.join(&version);
+        if place.exists() {
+            return Err(format!("{} is there, and versions are never changed; give another name", place.display()));
+        }
+        let unfinished = self.0.join(format!(".{version}.{}-{at}.unfinished", std::process::id()));
+        let failed = |e: io::Error| format!("{} cannot be published: {e}", place.display());
+        let made = self.make(&unfinished, model, &proven, at).and_then(|()| fs::rename(&unfinished, &place).map_err(failed));
+        if made.is_err() {
+            let _left = fs::remove_dir_all(&unfinished); // what stays is passed over
+        }
+        made?;
+        sync(&self.0).map_err(failed)?;
+        Ok(version)
+    }
+
+    /// All files of a version, durably.
+    fn make(&self, folder: &Path, model: &Path, proven: &Model, at: Millis) -> Result<(), String> {
+        let failed = |path: &Path, e: io::Error| format!("{} cannot be published: {e}", path.display());
+        fs::create_dir_all(&self.0).map_err(|e| failed(&self.0, e))?;
+        fs::create_dir(folder).map_err(|e| failed(folder, e))?; // nobody else's
+        let reports = REPORTS.map(|end| (model.with_extension(end), Path::new(MODEL).with_extension(end)));
+        let parts = [(model.to_path_buf(), PathBuf::from(MODEL)), (golden_path(model), golden_path(Path::new(MODEL)))];
+        let mut files = BTreeMap::new();
+        for (from, name) in parts.into_iter().chain(reports.into_iter().filter(|(from, _)| from.exists())) {
+            let to = folder.join(&name);
+            fs::copy(&from, &to).and_then(|_| sync(&to)).map_err(|e| failed(&from, e))?;
+            files.insert(name.to_string_lossy().into_owned(), digest(&to).map_err(|e| failed(&to, e))?);
+        }
+        if files.get(MODEL) != Some(&proven.digest) {
+            return Err(format!("{} changed while it was published; publish it again", model.display()));
+        }
+        let report = model.with_extension(REPORTS[0]);
+        let about = About { model: proven.name.clone(), created_ms: at, files, figures: figures(&report)? };
+        let (text, path) = (serde_json::to_vec_pretty(&about).expect("texts and numbers are JSON"), folder.join(ABOUT));
+        fs::write(&path, text).and_then(|()| sync(&path)).and_then(|()| sync(folder)).map_err(|e| failed(&path, e))
+    }
+
+    /// The name of a model with the next number.
+    fn next(&self, model: &str) -> Result<String, String> {
+        let number = |name: &str| name.strip_prefix(model)?.strip_prefix('-')?.parse::<u64>().ok();
+        let greatest = self.versions()?.iter().filter_map(|(name, _)| number(name)).max().unwrap_or(0);
+        Ok(format!("{model}-{}", greatest + 1))
+    }
+}
+
+fn golden_name() -> String {
+    golden_path(Path::new(MODEL)).to_string_lossy().into_owned()
+}
+
+fn name_is_good(name: &str) -> Result<(), String> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > LONGEST || name.starts_with('.') || !name.chars().all(letter) {
+        return Err(format!("a name has 1 to {LONGEST} letters, digits, `.`, `_` or `-`, and begins with no point"));
+    }
+    if name == BLEND { Err(format!("`{BLEND}` names what ranks without a model")) } else { Ok(()) }
+}
+
+fn figures(report: &Path) -> Result<Option<Figures>, String> {
+    let text = match fs::read(report) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| format!("{} cannot be read: {e}", report.display()))?,
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| format!("{} is no report of `overdrive train`: {e}", report.display()))
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    Ok(blake3::hash(&fs::read(path)?).to_hex()[..16].to_string())
+}
+
+/// What a file holds, or a folder lists, outlives a power cut.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A version as `make` writes it, of anything.
+    fn version(registry: &Registry, name: &str, at: Millis) -> PathBuf {
+        let folder = registry.0.join(name);
+        fs::create_dir_all(&folder).expect("there is room");
+        let files = [MODEL, "model.golden.json"].map(|file| {
+            fs::write(folder.join(file), format!("{name} {file}")).expect("there is room");
+            (file.to_string(), digest(&folder.join(file)).expect("it is there"))
+        });
+        let about = About { model: "lr".into(), created_ms: at, files: files.into(), figures: None };
+        fs::write(folder.join(ABOUT), serde_json::to_vec(&about).expect("JSON")).expect("there is room");
+        folder
+    }
+
+    #[test]
+    fn versions_are_listed_by_time_and_what_is_damaged_or_foreign_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let registry = Registry::new(dir.path().join("models"));
+        assert_eq!(registry.versions(), Ok(vec![]));
+        for (name, at) in [("lr-2", 7), ("lr-1", 8), ("x", 9), ("changed", 1), ("lacking", 2), ("old", 3)] {
+            version(&registry, name, at);
+        }
+        let path = |of: &str| registry.0.join(of);
+        fs::write(path("changed/model.onnx"), "another").expect("there is room");
+        fs::remove_file(path("lacking/model.golden.json")).expect("it was there");
+        fs::write(path("old/version.json"), "{\"format\":0}").expect("there is room");
+        fs::create_dir(path("foreign")).expect("there is room");
+        fs::create_dir(path(".lr-9.1.unfinished")).expect("there is room");
+        fs::write(path("readme.txt"), "no version").expect("there is room");
+        let listed = registry.versions().expect("it can be read");
+        let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["lr-2", "lr-1", "x", "changed", "foreign", "lacking", "old"]);
+        for (name, says) in [
+            ("changed", "model.onnx is not what was published"),
+            ("lacking", "model.golden.json cannot be read"),
+            ("old", "version.json is not as it should be"),
+            ("foreign", "lacks version.json; `overdrive models publish`"),
+            ("nowhere", "no such version"),
+            ("../x", "begins with no point"),
+            ("blend", "names what ranks without a model"),
+        ] {
+            let why = registry.about(name).expect_err("of no use").to_string();
+            assert!(why.contains(says) && why.contains("models"), "{says}: {why}");
+        }
+        assert_eq!(registry.next("lr"), Ok("lr-3".into()));
+        let digest = u64::from_str_radix(registry.about("lr-1").expect("sound").digest(), 16).expect("hexadecimal");
+        let version = Version { name: "lr-1".into(), digest };
+        assert_eq!(registry.find(version.id()), Ok(version));
+        assert!(registry.find(0).expect_err("none").contains("the epoch names (0000000000000000)"));
+    }
+}
