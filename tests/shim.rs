@@ -264,6 +264,10 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/feeds/home/u1?cursor=%F0%9F%98%80", 400, "bad_cursor"),
             ("/v1/feeds/home/%ff%fe", 400, "bad_path"),
             ("/v1/feeds/home/a%00b", 400, "bad_id"),
+            ("/v1/feeds/category/u1", 400, "bad_category"),
+            ("/v1/feeds/category/u1?category=", 400, "bad_category"),
+            (&format!("/v1/feeds/category/u1?category={long}"), 400, "bad_id"),
+            ("/v1/feeds/category/u1?category=a&category=b", 400, "bad_query"),
             ("/v1/feeds/elsewhere/u1", 404, "unknown_surface"),
             (&format!("/v1/feeds/home/{long}"), 400, "bad_id"),
             (&format!("/v1/items/{long}/features"), 400, "bad_id"),
@@ -308,6 +312,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             (&users.replace("user_ids", "users"), 400, "bad_json"),
             (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
             (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
+            (r#"{"user_ids":["u1"],"category":"a\u0000b"}"#, 400, "bad_id"),
             (&format!(r#"{{"user_ids":[],"exclude":[{}"i"]}}"#, "\"i\",".repeat(500)), 400, "bad_exclude"),
         ] {
             assert_eq!(post(w.addr, "/v1/feeds/home", body).refusal(), (status, code.to_string()), "{body}");
@@ -471,6 +476,59 @@ fn a_chain_of_pages_neither_repeats_nor_skips() {
         let next = get(w.addr, &format!("/v1/feeds/home/u1?k=9&cursor={}", cursor.as_str().expect("more")));
         assert!(first.contains(&"i3".to_string()) && first.contains(&"i0".to_string()));
         assert_eq!((next.ids(), &next.json()["cursor"]), (vec!["x".into(), "y".into(), "i40".into()], &Value::Null));
+    });
+}
+
+/// Row 20: the slate narrowed to the category, then what is trending in it, over one chain of pages.
+#[test]
+fn a_category_is_a_surface_of_its_own() {
+    both(|mut w| {
+        w.write(&[
+            w.slate("u1", &["i0", "x1", "i2", "x3", "i4", "x5", "i6"]),
+            w.trending(Some("jazz"), &["i4", "t1", "i2", "t2", "t3"]),
+            w.trending(None, &["t9"]),
+            w.seen("u1", &["i2", "t2"]),
+            w.gone("i6"),
+        ]);
+        let page = |user: &str, query: &str| {
+            let answer = get(w.addr, &format!("/v1/feeds/category/{user}?category=jazz&{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        let (whole, body) = page("u1", "");
+        assert_eq!(whole, ["i0", "i4", "t1", "t3"], "over {}", w.name);
+        assert_eq!((&body["surface"], &body["fallback"], &body["model"]), (&json!("category"), &json!(false), &json!("blend")));
+        let sources: Vec<_> = body["items"].as_array().expect("items").iter().map(|item| item["source"].clone()).collect();
+        assert_eq!(sources, ["neighbours", "neighbours", "trending", "trending"]);
+        assert_eq!(body["items"][2]["reason"], "popular in jazz now");
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = page("u1", &format!("k=1{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain, whole, "over {}", w.name);
+        // The slate is replaced within a chain: nothing comes again, nothing new is passed over.
+        let (first, body) = page("u1", "k=3");
+        let next = body["cursor"].as_str().expect("more").to_string();
+        w.write(&[w.slate("u1", &["i8", "x1", "i4"])]);
+        let rest = get(w.addr, &format!("/v1/feeds/category/u1?category=jazz&cursor={next}")).ids();
+        assert_eq!((first, rest), (vec!["i0".into(), "i4".into(), "t1".into()], vec!["i8".into(), "t3".into()]));
+        // Who has no slate gets what is trending in it, and who asks for what nobody knows what is trending at all.
+        let stranger = get(w.addr, "/v1/feeds/category/u2?category=jazz").json();
+        assert_eq!((&stranger["items"][0]["item_id"], &stranger["fallback"]), (&json!("i4"), &json!(true)));
+        let unheard = get(w.addr, "/v1/feeds/category/u2?category=polka");
+        assert_eq!((unheard.ids(), &unheard.json()["fallback"]), (vec!["t9".to_string()], &json!(true)));
+        // Many at once are those of the single route.
+        let body = r#"{"user_ids":["u1","u2"],"category":"jazz"}"#;
+        let headers = ["x-request-id: mine".to_string(), JSON.to_string()];
+        let many = send(w.addr, "POST", "/v1/feeds/category", &headers, body.as_bytes()).json();
+        let single =
+            |user: &str| send(w.addr, "GET", &format!("/v1/feeds/category/{user}?category=jazz"), &headers[..1], b"").json();
+        assert_eq!(many, json!({"feeds": [single("u1"), single("u2")]}), "over {}", w.name);
     });
 }
 

@@ -129,17 +129,34 @@ impl Encoder {
         let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
         let mut reasons = self.reasons.borrow_mut();
         reasons.clear();
+        let mut places = Vec::with_capacity(slate.items.len());
+        let mut written = 0;
         for row in &slate.items {
             let why = reasons.get(&row.reason, |into| self.why(&row.reason, into));
             let pushed = why
                 .and_then(|why| self.with_name(row.item, |item| value.push(item, row.score_micro, row.source, why, &row.terms)));
-            if pushed.is_none() {
-                self.skip();
+            places.push(pushed.map(|()| written));
+            match pushed {
+                Some(()) => written += 1,
+                None => self.skip(),
             }
         }
+        self.categories(slate, &places, &mut value);
         let (number, name) = slate.model.as_deref().map_or(layout::BLEND, |model| (model.number, model.name.as_str()));
         let value = value.finish(name, "", Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
+    }
+
+    /// Adds the categories of a slate whose items lie in `places`, if they could be written.
+    fn categories(&self, slate: &Slate, places: &[Option<u16>], value: &mut SlateValue) {
+        for (token, of) in &slate.categories {
+            let mut written = of.iter().filter_map(|place| places.get(usize::from(*place)).copied().flatten()).peekable();
+            match self.token_name(*token) {
+                Some(name) if written.peek().is_some() => value.categorise(bare(&name), written),
+                Some(_) => {}
+                None => self.skip(),
+            }
+        }
     }
 
     /// Appends a reason as it lies in a slate; `None` when a name it mentions is unknown.
@@ -364,7 +381,8 @@ mod tests {
             reason: *reason,
             terms: [1, 2, 3, 4, i as u16],
         };
-        let slate = Slate { user, surface: Surface::Home, model: None, items: reasons.iter().enumerate().map(item).collect() };
+        let items = reasons.iter().enumerate().map(item).collect();
+        let slate = Slate { user, surface: Surface::Home, model: None, items, categories: vec![(jazz, vec![0, 2])] };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -379,6 +397,7 @@ mod tests {
             assert_eq!((item.score_micro, item.source), (1_000 - i as i32, Source::ALL[i % 6] as i32));
             assert_eq!(item.terms, [1, 2, 3, 4, i as u32]);
         }
+        assert_eq!(stored.slate.categories, [proto::Category { name: "jazz".into(), places: vec![0, 2] }]);
         assert_eq!((stored.slate.items.len(), encoder.skipped()), (reasons.len(), 0));
     }
 
@@ -470,10 +489,14 @@ mod tests {
         let row = |item, reason| SlateItem { item, score_micro: 1, source: Source::Fresh, reason, terms: [0; 5] };
         let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items }));
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        let categories = vec![(jazz, vec![0, 2]), (TokenId(1), vec![2]), (jazz, vec![1])];
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
-        assert_eq!((layout::decode_slate(&value).expect("written").slate.items.len(), encoder.skipped()), (1, 5));
+        let read = layout::decode_slate(&value).expect("written").slate;
+        assert_eq!((read.items.len(), encoder.skipped()), (1, 6));
+        assert_eq!(read.categories, [proto::Category { name: "jazz".into(), places: vec![0] }], "the place it was written to");
     }
 
     #[test]

@@ -341,7 +341,11 @@ impl Why<'_> {
 
 /// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
 /// fraction of the cost (this is the hottest encoding there is).
-pub struct SlateValue(Vec<u8>);
+pub struct SlateValue {
+    value: Vec<u8>,
+    /// They come after the rest.
+    categories: Vec<u8>,
+}
 
 impl SlateValue {
     /// Begins a slate; `items` is how many will come, more or less.
@@ -351,7 +355,7 @@ impl SlateValue {
         put_text(&mut value, 1, user);
         put_text(&mut value, 2, surface);
         put_number(&mut value, 3, as_of as u64);
-        Self(value)
+        Self { value, categories: Vec::new() }
     }
 
     /// The next item, best first, with its [`Why::encode`]d reason.
@@ -362,19 +366,27 @@ impl SlateValue {
         put_begin(&mut numbers, 4, why.len());
         terms.iter().for_each(|term| put_varint(&mut shares, u64::from(*term)));
         let name = if item.is_empty() { 0 } else { 1 + length_delimiter_len(item.len()) + item.len() };
-        put_begin(&mut self.0, 4, name + numbers.len + why.len() + 2 + shares.len);
-        put_text(&mut self.0, 1, item);
-        self.0.extend_from_slice(numbers.bytes());
-        self.0.extend_from_slice(why);
-        put_bytes(&mut self.0, 5, shares.bytes());
+        put_begin(&mut self.value, 4, name + numbers.len + why.len() + 2 + shares.len);
+        put_text(&mut self.value, 1, item);
+        self.value.extend_from_slice(numbers.bytes());
+        self.value.extend_from_slice(why);
+        put_bytes(&mut self.value, 5, shares.bytes());
+    }
+
+    /// A category (its bare name) with the places of its items among those pushed.
+    pub fn categorise(&mut self, name: &str, places: impl Iterator<Item = u16>) {
+        let places = places.map(u32::from).collect();
+        let category = proto::Category { name: name.to_string(), places };
+        put_bytes(&mut self.categories, 7, &category.encode_to_vec());
     }
 
     /// The whole value, header and all.
     pub fn finish(mut self, model: &str, variant: &str, stamp: Stamp) -> Vec<u8> {
-        put_text(&mut self.0, 5, model);
-        put_text(&mut self.0, 6, variant);
-        seal(&mut self.0, stamp);
-        self.0
+        put_text(&mut self.value, 5, model);
+        put_text(&mut self.value, 6, variant);
+        self.value.append(&mut self.categories);
+        seal(&mut self.value, stamp);
+        self.value
     }
 }
 
@@ -789,6 +801,7 @@ mod tests {
             items: ids.iter().zip(scores).enumerate().map(item).collect(),
             model: "blend".into(),
             variant: String::new(),
+            categories: vec![proto::Category { name: ids[0].clone(), places: (0..ids.len() as u32).collect() }],
         }
     }
 
@@ -800,6 +813,9 @@ mod tests {
             let mut reason = Vec::new();
             why(item.reason.as_ref().expect("always written")).encode(&mut reason);
             value.push(&item.item_id, item.score_micro, source, &reason, &terms.try_into().expect("five"));
+        }
+        for category in &slate.categories {
+            value.categorise(&category.name, category.places.iter().map(|place| *place as u16));
         }
         value.finish(&slate.model, &slate.variant, stamp)
     }

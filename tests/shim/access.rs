@@ -65,6 +65,7 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("GET", "/v1/users/u2/insights", "", but([404, 403, 404, 403])),
         ("POST", "/recommend", r#"{"user_id":"u1"}"#, but([200, 403, 200, 200])),
         ("POST", "/v1/scenarios/home_feed", r#"{"user_id":"u2"}"#, but([200, 403, 200, 403])),
+        ("POST", "/v1/scenarios/category_feed", r#"{"user_id":"u2","category_id":"c"}"#, but([200, 403, 200, 403])),
         ("POST", "/feedback", &mine, but([403, 202, 202, 202])),
         ("GET", "/features/u2", "", but([404, 403, 404, 403])),
         ("GET", "/performance/system", "", but([200, 403, 200, 403])),

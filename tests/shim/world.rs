@@ -165,7 +165,7 @@ impl World {
         Fence { epoch: self.applied.epoch + 1, generation: 1 }
     }
 
-    /// A slate of these items, best first, each because of another one.
+    /// A slate of these items, best first, each because of another one; the first, the third and so on are jazz.
     pub fn slate(&self, user: &str, items: &[&str]) -> Write {
         self.slate_of(user, items, self.applied.epoch + 1)
     }
@@ -178,6 +178,8 @@ impl World {
         for (place, item) in items.iter().enumerate() {
             slate.push(item, 900_000 - place as i32, Source::Neighbours, &why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
+        // Every other item, from the first on, is of this category.
+        slate.categorise("jazz", (0..items.len() as u16).step_by(2));
         let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::guard::RequestId;
-use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k};
+use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category};
 use super::views::Body;
 use super::{body, etag};
 use crate::shim::access::Who;
-use crate::shim::commons::Common;
-use crate::shim::cursor::Cursor;
-use crate::shim::feed::{self, Kind, Lists, Page};
+use crate::shim::commons::{Common, trending};
+use crate::shim::feed::{self, Kind, List, Lists, Page, Shelf};
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::telemetry::STORE_ERRORS;
@@ -47,6 +46,7 @@ struct Feeds<'a> {
 pub struct Many {
     user_ids: Vec<String>,
     k: Option<usize>,
+    category: Option<String>,
     #[serde(default)]
     explain: bool,
     #[serde(default)]
@@ -64,6 +64,8 @@ struct Asked<'a> {
 struct Found {
     own: Vec<Arc<Own>>,
     slates: Vec<Option<StoredSlate>>,
+    /// What is trending in the category that was asked for; `None` while the store is away.
+    segment: Option<Shelf>,
     common: Arc<Common>,
     stale: bool,
 }
@@ -76,7 +78,7 @@ pub async fn feed(
     id: RequestId,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let found = find(&shim, kind, std::slice::from_ref(&user), token.as_ref()).await?;
+    let found = find(&shim, kind, &wanted, std::slice::from_ref(&user), token.as_ref()).await?;
     let feed = found.feed(0, &user, &Asked { kind, wanted: &wanted, id: &id });
     Ok(etag::answer(&headers, feed.page.epoch, &id, Body::of(&feed)))
 }
@@ -95,25 +97,29 @@ pub async fn feeds(
     users.iter().try_for_each(|user| who.about(user))?;
     let k = checked_k(&shim, many.k)?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
-    let wanted = Wanted { k, cursor: Cursor::default(), explain: many.explain, exclude };
-    let found = find(&shim, kind, &users, token.as_ref()).await?;
+    let category = many.category.map(|category| parse_category(category, &shim.params)).transpose()?;
+    let wanted = Wanted { k, category, explain: many.explain, exclude, ..Wanted::default() };
+    let found = find(&shim, kind, &wanted, &users, token.as_ref()).await?;
     let asked = Asked { kind, wanted: &wanted, id: &id };
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
 }
 
-/// The first page of one user's home feed, answered as `show` says.
+/// The first page of one user's feed, answered as `show` says.
 pub async fn first_page(
     shim: &Shim,
     id: &RequestId,
+    kind: Kind,
     user: String,
     k: Option<usize>,
+    category: Option<String>,
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
     let users = checked(shim, vec![user])?;
     let k = checked_k(shim, k)?;
-    let wanted = Wanted { k, cursor: Cursor::default(), explain: false, exclude: Exclude::default() };
-    let found = find(shim, Kind::Home, &users, None).await?;
-    Ok(show(&found.feed(0, &users[0], &Asked { kind: Kind::Home, wanted: &wanted, id })))
+    let category = category.map(|category| parse_category(category, &shim.params)).transpose()?;
+    let wanted = Wanted { k, category, ..Wanted::default() };
+    let found = find(shim, kind, &wanted, &users, None).await?;
+    Ok(show(&found.feed(0, &users[0], &Asked { kind, wanted: &wanted, id })))
 }
 
 fn checked_k(shim: &Shim, k: Option<usize>) -> Result<usize, Refusal> {
@@ -133,14 +139,18 @@ fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
 impl Found {
     fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
         let slates = own.iter().map(|own| own.slate()).collect();
-        Self { own, slates, common, stale }
+        Self { own, slates, segment: None, common, stale }
     }
 
     fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
         let Asked { kind, wanted, id } = *asked;
         let seen: HashSet<&str> = self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect();
         let Common { gone, shelves } = &*self.common;
-        let lists = Lists { slate: self.slates[at].as_ref(), shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
+        let slate = self.slates[at].as_ref();
+        let mixed = wanted.category.as_deref().filter(|_| kind == Kind::Category);
+        let mixed = mixed.map(|category| feed::narrowed(slate, category, self.segment.as_ref()));
+        let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
+        let lists = Lists { own, shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
         let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
         Feed { request_id: &id.0, user_id: user, surface: kind.name(), stale: self.stale, page }
     }
@@ -160,12 +170,13 @@ impl Own {
     }
 }
 
-async fn find(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+async fn find(shim: &Shim, kind: Kind, wanted: &Wanted, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+    let category = wanted.category_of(kind)?;
     let Some(_turn) = shim.last_good.ask() else {
         let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
         return remembered(shim, users).ok_or_else(|| being_asked().into());
     };
-    let found = read(shim, kind, users, token).await;
+    let found = read(shim, kind, category, users, token).await;
     shim.last_good.answered(found.is_ok());
     match found {
         Ok(found) => {
@@ -176,7 +187,13 @@ async fn find(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) 
     }
 }
 
-async fn read(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
+async fn read(
+    shim: &Shim,
+    kind: Kind,
+    category: Option<&str>,
+    users: &[String],
+    token: Option<&Token>,
+) -> Result<Found, Unavailable> {
     let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
     let cadence = if kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
     let mut parts = shim.reader.feeds(&keys).await?;
@@ -191,8 +208,13 @@ async fn read(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) 
             shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?
         }
     };
-    let Parts { own, .. } = parts;
-    Ok(Found::new(own.into_iter().map(Arc::new).collect(), common, stale))
+    let Parts { own, applied } = parts;
+    let found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
+    let segment = match category {
+        Some(category) => Some(trending(Some(category), &*shim.reader, &shim.keys, &applied).await?),
+        None => None,
+    };
+    Ok(Found { segment, ..found })
 }
 
 fn keys(shim: &Shim, user: &str) -> OwnKeys {

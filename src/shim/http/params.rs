@@ -74,7 +74,10 @@ impl FromRequestParts<Arc<State>> for Surface {
 }
 
 fn parse_surface(name: &str) -> Result<Kind, Refusal> {
-    let unknown = || Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use home or trending"));
+    let unknown = || {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use one of {names}"))
+    };
     Kind::parse(name).ok_or_else(unknown)
 }
 
@@ -99,6 +102,7 @@ pub fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
 struct Written {
     k: Option<String>,
     cursor: Option<String>,
+    category: Option<String>,
     explain: Option<String>,
     exclude: Vec<String>,
 }
@@ -112,6 +116,7 @@ impl Written {
             }
             "k" => &mut self.k,
             "cursor" => &mut self.cursor,
+            "category" => &mut self.category,
             "explain" => &mut self.explain,
             _ => return Ok(()),
         };
@@ -139,11 +144,24 @@ impl Exclude {
 }
 
 /// The checked query of a list.
+#[derive(Default)]
 pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
+    pub category: Option<String>,
     pub explain: bool,
     pub exclude: Exclude,
+}
+
+impl Wanted {
+    /// The category a surface is about, if it is about one; refuses a request that does not name it.
+    pub fn category_of(&self, kind: Kind) -> Result<Option<&str>, Refusal> {
+        let category = self.category.as_deref().filter(|_| kind == Kind::Category);
+        match category.is_none() && kind == Kind::Category {
+            true => Err(Refusal::bad("bad_category", "the surface category needs to know which: send `category`")),
+            false => Ok(category),
+        }
+    }
 }
 
 impl FromRequestParts<Arc<State>> for Wanted {
@@ -159,10 +177,19 @@ impl FromRequestParts<Arc<State>> for Wanted {
         Ok(Self {
             k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
             cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
+            category: written.category.map(|category| parse_category(category, &state.params)).transpose()?,
             explain: written.explain.map_or(Ok(false), |explain| parse_flag(&explain))?,
             exclude: Exclude::checked(written.exclude, &state.params)?,
         })
     }
+}
+
+/// Refuses what cannot be the name of a category.
+pub fn parse_category(name: String, params: &Params) -> Result<String, Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::bad("bad_category", "the category is empty; send its name, or none"));
+    }
+    check_id(&name, params.max_id_bytes).map(|()| name)
 }
 
 fn parse_k(text: &str, most: usize) -> Result<usize, Refusal> {
