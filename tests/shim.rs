@@ -268,6 +268,14 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/feeds/category/u1?category=", 400, "bad_category"),
             (&format!("/v1/feeds/category/u1?category={long}"), 400, "bad_id"),
             ("/v1/feeds/category/u1?category=a&category=b", 400, "bad_query"),
+            ("/v1/feeds/near/u1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=48.1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=91&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=0&lon=-180.1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=NaN&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=here&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=0&lon=0&local_preference=2", 400, "bad_place"),
+            ("/v1/feeds/home/u1?lon=0", 400, "bad_place"),
             ("/v1/feeds/elsewhere/u1", 404, "unknown_surface"),
             (&format!("/v1/feeds/home/{long}"), 400, "bad_id"),
             (&format!("/v1/items/{long}/features"), 400, "bad_id"),
@@ -312,6 +320,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             (&users.replace("user_ids", "users"), 400, "bad_json"),
             (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
             (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
+            (r#"{"user_ids":["u1"],"lat":1000,"lon":0}"#, 400, "bad_place"),
             (r#"{"user_ids":["u1"],"category":"a\u0000b"}"#, 400, "bad_id"),
             (&format!(r#"{{"user_ids":[],"exclude":[{}"i"]}}"#, "\"i\",".repeat(500)), 400, "bad_exclude"),
         ] {
@@ -529,6 +538,89 @@ fn a_category_is_a_surface_of_its_own() {
         let single =
             |user: &str| send(w.addr, "GET", &format!("/v1/feeds/category/{user}?category=jazz"), &headers[..1], b"").json();
         assert_eq!(many, json!({"feeds": [single("u1"), single("u2")]}), "over {}", w.name);
+    });
+}
+
+/// Row 20: what is near, ring by ring until there is enough, nearer things and better ones first.
+#[test]
+fn what_is_near_is_found_ring_by_ring() {
+    const KM: f64 = 1.0 / 111.194_926_6; // of latitude
+    both(|mut w| {
+        let (lat, lon) = (48.137, 11.575);
+        let north = |km: f64| lat + km * KM;
+        let mut writes = w.near(&[
+            ("here", lat, lon, 0.2),
+            ("walk", north(1.0), lon, 1.0),
+            ("seen", north(1.5), lon, 1.0),
+            ("town", north(12.0), lon, 0.4),
+            ("city", north(90.0), lon, 0.6),
+            ("region", north(400.0), lon, 1.0),
+            ("edge", north(990.0), lon, 0.8),
+            ("beyond", north(1_010.0), lon, 1.0),
+            ("dateline", 0.0, -179.99, 0.5),
+        ]);
+        writes.extend([w.seen("u1", &["seen"]), w.trending(None, &["t1"]), w.slate("u2", &["town"])]);
+        w.write(&writes);
+        let addr = w.addr;
+        let page = |user: &str, query: &str| {
+            let answer = get(addr, &format!("/v1/feeds/near/{user}?lat={lat}&lon={lon}&{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        // One is wanted: the nearest cells have it, and nothing else is read.
+        let (first, body) = page("u1", "k=1&explain=1");
+        assert_eq!(first, ["walk"], "over {}", w.name);
+        assert_eq!((&body["surface"], &body["model"], &body["fallback"]), (&json!("near"), &json!("near"), &json!(false)));
+        let item = &body["items"][0];
+        assert_eq!((&item["source"], &item["reason"], &item["distance_km"]), (&json!("near"), &json!("near you"), &json!(1.0)));
+        let close = |value: &Value, to: f64| (value.as_f64().expect("a number") - to).abs() < 0.01;
+        assert!(close(&item["score"], 1.5 / 2.0 + 1.0) && close(&item["terms"]["proximity"], 0.5), "{item}");
+        // All of it, in the order of the formula, but for what is beyond the region and what was seen.
+        let (all, body) = page("u1", "k=50");
+        assert_eq!(all, ["walk", "here", "region", "edge", "city", "town"], "over {}", w.name);
+        let far: Vec<f64> =
+            body["items"].as_array().expect("items").iter().map(|i| i["distance_km"].as_f64().expect("km")).collect();
+        for (found, expected) in far.iter().zip([1.0, 0.0, 400.0, 990.0, 90.0, 12.0]) {
+            assert!((found - expected).abs() < 0.011, "{far:?}");
+        }
+        assert_eq!(body["items"][2]["reason"], "in your region");
+        // A chain shows each of them once, though each page looks farther than the one before.
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = page("u1", &format!("k=1{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain.iter().collect::<BTreeSet<_>>(), all.iter().collect(), "over {}", w.name);
+        assert_eq!(chain.len(), all.len(), "nothing twice: {chain:?}");
+        // Who does not care for nearness gets what is good; what the slate says of an item counts.
+        assert_eq!(page("u1", "k=50&local_preference=0").0[..2], ["region", "walk"], "over {}", w.name);
+        let score = |user: &str| {
+            let (_, body) = page(user, "k=50");
+            let items = body["items"].as_array().expect("items").clone();
+            items.iter().find(|item| item["item_id"] == "town").expect("it is near")["score"].as_f64().expect("a number")
+        };
+        assert!((score("u2") - score("u1") - 0.45).abs() < 1e-6, "half of the 0.9 in the slate of u2");
+        // Across the date line, where there is only one thing; in the middle of nowhere what all share.
+        let across = get(addr, "/v1/feeds/near/u1?lat=0&lon=179.99");
+        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.22)));
+        let nowhere = get(addr, "/v1/feeds/near/u1?lat=-60&lon=-30");
+        assert_eq!((nowhere.ids(), &nowhere.json()["fallback"]), (vec!["t1".to_string()], &json!(true)));
+        assert_eq!(get(addr, "/v1/feeds/near/u1?lat=90&lon=0").status, 200);
+        let body = format!(r#"{{"user_ids":["u1","u2"],"lat":{lat},"lon":{lon},"k":50}}"#);
+        let many = post(addr, "/v1/feeds/near", &body).json();
+        assert_eq!(many["feeds"][0]["items"], page("u1", "k=50").1["items"]);
+        assert_eq!(many["feeds"][1]["items"], page("u2", "k=50").1["items"]);
+        // What goes is gone at once.
+        w.write(&[w.gone("walk")]);
+        let token = accepted(addr, "/v1/events", r#"{"type":"view","user_id":"u1","item_id":"x"}"#);
+        w.caught_up(true);
+        w.write(&[]);
+        let fresh = get_with(addr, &format!("/v1/feeds/near/u1?lat={lat}&lon={lon}&k=1"), &token);
+        assert_eq!(fresh.ids(), ["here"], "over {}", w.name);
     });
 }
 

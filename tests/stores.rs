@@ -10,7 +10,10 @@ mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
-    use overdrive::model::{Change, Epoch, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn};
+    use overdrive::model::place::{LEVELS, Place, Standing};
+    use overdrive::model::{
+        Change, Epoch, ItemId, Names, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn,
+    };
     use overdrive::sinks::encode::Encoder;
     use overdrive::sinks::{Applied, Fence, Write, layout};
     use serde_json::{Value, json};
@@ -79,7 +82,18 @@ mod golden {
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
+            near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
+    }
+
+    /// What lies in the cell of the first, the last of [`LEVELS`].
+    fn near(items: &[(ItemId, f64, f64, f64)]) -> Change {
+        let standing = |&(item, lat, lon, quality): &(ItemId, f64, f64, f64)| {
+            let place = Place::new(lat, lon).expect("on the earth");
+            (item, place.cell(LEVELS[3]), Standing { place, quality }.packed())
+        };
+        let standings: Vec<_> = items.iter().map(standing).collect();
+        Change::Near(standings[0].1, standings.iter().map(|(item, _, packed)| (*item, *packed)).collect())
     }
 
     fn writes() -> Vec<Write> {

@@ -6,11 +6,12 @@
 
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cursor::{Cursor, stamp_of};
+use super::near::{LOCAL_KM, Near};
 use crate::model::slate::TERMS;
-use crate::model::{Source, Surface};
+use crate::model::{self, Source, Surface};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::sinks::proto::{self, ReasonKind};
 
@@ -47,6 +48,8 @@ pub enum Kind {
     Home,
     /// The user's slate narrowed to a category, then what is trending in it.
     Category,
+    /// What is near a point.
+    Near,
     Trending,
 }
 
@@ -56,12 +59,13 @@ impl Kind {
         match self {
             Self::Home => Surface::Home.name(),
             Self::Category => "category",
+            Self::Near => "near",
             Self::Trending => Source::Trending.name(),
         }
     }
 
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Home, Self::Category, Self::Trending];
+    pub const ALL: [Self; 4] = [Self::Home, Self::Category, Self::Near, Self::Trending];
 
     /// The kind of this name.
     pub fn parse(name: &str) -> Option<Self> {
@@ -69,8 +73,16 @@ impl Kind {
     }
 }
 
+/// What a surface is narrowed to.
+#[derive(Clone, Copy, Debug)]
+pub enum Narrow<'a> {
+    Not,
+    Category(&'a str),
+    Near(Spot),
+}
+
 /// A page, as it is answered but for the request's own fields.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Page<'a> {
     pub as_of: i64,
     pub epoch: u64,
@@ -82,12 +94,15 @@ pub struct Page<'a> {
 }
 
 /// One item of a page.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Shown<'a> {
     pub item_id: &'a str,
     pub score: f64,
     pub source: &'static str,
     pub reason: Cow<'static, str>,
+    /// From the point that was asked about; only near it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance_km: Option<f64>,
     /// The blend's terms before their weights, 0 to 1; only when they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terms: Option<BTreeMap<&'static str, f64>>,
@@ -108,8 +123,8 @@ pub enum List<'a, 'f> {
 /// A list put together for one request.
 pub struct Mixed<'a> {
     places: Vec<Place<'a>>,
-    /// What the page says of itself: that of the list the first place is from.
-    from: Option<List<'a, 'a>>,
+    /// A page of it without items: of a mixture that of the list the first place is from.
+    about: Page<'a>,
     /// Of what is in it, in order: lists put together anew that come to the same are the same.
     stamp: u64,
 }
@@ -118,6 +133,8 @@ pub struct Mixed<'a> {
 enum Place<'a> {
     Slate(&'a proto::SlateItem),
     Shelf(&'a Shelf, usize),
+    /// With its score.
+    Near(&'a Near, f64),
 }
 
 impl<'a> Place<'a> {
@@ -125,8 +142,34 @@ impl<'a> Place<'a> {
         match self {
             Self::Slate(item) => &item.item_id,
             Self::Shelf(shelf, at) => &shelf.items[*at].0,
+            Self::Near(near, _) => &near.item_id,
         }
     }
+}
+
+/// Where a feed is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spot {
+    pub here: model::place::Place,
+    /// How much nearness matters, 0 to 1.
+    pub preference: f64,
+}
+
+/// What is near, best first: by nearness, quality and what the slate says of it. `as_of` and `epoch` are of the mark it was read under.
+pub fn nearby<'a>(
+    found: &'a BTreeMap<String, Near>,
+    slate: Option<&'a StoredSlate>,
+    preference: f64,
+    (as_of, epoch): (i64, u64),
+) -> Mixed<'a> {
+    let items = slate.into_iter().flat_map(|stored| &stored.slate.items);
+    let model: HashMap<&str, f64> = items.map(|item| (item.item_id.as_str(), micro(item).clamp(0.0, 1.0))).collect();
+    let score = |near: &Near| near.score(preference, model.get(near.item_id.as_str()).copied().unwrap_or(0.0));
+    let mut scored: Vec<(&Near, f64)> = found.values().map(|near| (near, score(near))).collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.item_id.cmp(&b.0.item_id)));
+    let places: Vec<Place> = scored.into_iter().map(|(near, score)| Place::Near(near, score)).collect();
+    let about = Page { as_of, epoch, model: Kind::Near.name(), fallback: false, ..NOTHING };
+    Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
 }
 
 /// What a slate has of a category, best first, then what else stands on the shelf of the category.
@@ -134,11 +177,12 @@ pub fn narrowed<'a>(slate: Option<&'a StoredSlate>, category: &str, shelf: Optio
     let personal: Vec<_> = slate.into_iter().flat_map(|stored| of_category(&stored.slate, category)).collect();
     let already: HashSet<&str> = personal.iter().map(|item| item.item_id.as_str()).collect();
     let from = slate.filter(|_| !personal.is_empty()).map(List::Slate).or(shelf.map(List::Shelf));
+    let about = from.map_or(NOTHING, |list| list.about(Kind::Category));
     let others = shelf.into_iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
     let others = others.filter(|place| !already.contains(place.item()));
     let places: Vec<Place> = personal.into_iter().map(Place::Slate).chain(others).collect();
     let stamp = stamp_of(places.iter().map(Place::item));
-    Mixed { places, from, stamp }
+    Mixed { places, about, stamp }
 }
 
 fn of_category<'a>(slate: &'a proto::Slate, category: &str) -> impl Iterator<Item = &'a proto::SlateItem> {
@@ -149,8 +193,8 @@ fn of_category<'a>(slate: &'a proto::Slate, category: &str) -> impl Iterator<Ite
 /// The next `k` items (fewer at the end) after `cursor`.
 pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, explain: bool) -> Page<'a> {
     let shelves = || lists.shelves.iter().map(List::Shelf);
-    // Who asks for a category rather has an item of it again than one of another.
-    let again = lists.own.filter(|_| kind == Kind::Category).map(|list| (list, false));
+    // Who asks for a category, or what is near, rather has an item of it again than one of another.
+    let again = lists.own.filter(|_| matches!(kind, Kind::Category | Kind::Near)).map(|list| (list, false));
     let own = lists.own.map(|list| (list, true)).into_iter().chain(again);
     let unseen = own.chain(shelves().map(|list| (list, true)));
     let tries = unseen.chain(shelves().chain(lists.own).map(|list| (list, false)));
@@ -230,7 +274,7 @@ impl<'a> List<'a, '_> {
                 fallback: false,
                 ..NOTHING
             },
-            Self::Mixed(mixed) => mixed.from.map_or(NOTHING, |list| list.about(kind)),
+            Self::Mixed(mixed) => mixed.about.clone(),
             Self::Shelf(shelf) => Page {
                 as_of: shelf.as_of,
                 epoch: shelf.epoch,
@@ -249,6 +293,7 @@ impl<'a> List<'a, '_> {
             Self::Mixed(mixed) => match mixed.places[at] {
                 Place::Slate(item) => of_slate(item, explain),
                 Place::Shelf(shelf, at) => of_shelf(shelf, at, explain),
+                Place::Near(near, score) => of_near(near, score, explain),
             },
         }
     }
@@ -267,7 +312,21 @@ fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
         score: *score,
         source: shelf.source.name(),
         reason: layout::reason_text(&reason, None).into(),
+        distance_km: None,
         terms: explain.then(BTreeMap::new),
+    }
+}
+
+fn of_near(near: &Near, score: f64, explain: bool) -> Shown<'_> {
+    let reach = if near.km < LOCAL_KM { "near you" } else { "in your region" };
+    Shown {
+        item_id: &near.item_id,
+        score,
+        source: Kind::Near.name(),
+        reason: reach.into(),
+        // What is stored of a place is a few metres off.
+        distance_km: Some((near.km * 100.0).round() / 100.0),
+        terms: explain.then(|| BTreeMap::from([("proximity", near.proximity()), ("quality", near.quality)])),
     }
 }
 
@@ -276,13 +335,18 @@ pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
     stored.slate.items.iter().map(|item| of_slate(item, explain)).collect()
 }
 
+fn micro(item: &proto::SlateItem) -> f64 {
+    f64::from(item.score_micro) / 1e6
+}
+
 fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
     let source = Source::ALL.into_iter().find(|source| *source as i32 == item.source);
     Shown {
         item_id: &item.item_id,
-        score: f64::from(item.score_micro) / 1e6,
+        score: micro(item),
         source: source.map_or("unknown", Source::name),
         reason: item.reason.as_ref().map_or(Cow::Borrowed(""), |reason| layout::reason_text(reason, None).into()),
+        distance_km: None,
         terms: explain.then(|| TERMS.into_iter().zip(item.terms.iter().map(|term| f64::from(*term) / 1e4)).collect()),
     }
 }
@@ -323,7 +387,7 @@ mod tests {
             let own = match kind {
                 Kind::Home => self.slate.as_ref().map(List::Slate),
                 Kind::Category => Some(List::Mixed(&mixed)),
-                Kind::Trending => None,
+                Kind::Near | Kind::Trending => None,
             };
             let lists = Lists { own, shelves: &self.shelves, seen: &seen, gone, exclude };
             let page = page(kind, &lists, cursor, k, false);

@@ -30,6 +30,7 @@ mod feed;
 mod http;
 mod jwt;
 mod last_good;
+mod near;
 mod rate;
 mod read;
 mod recent;

@@ -25,6 +25,7 @@ pub struct Encoder {
     item_ttl: Duration,
     slate_ttl: Duration,
     trending_ttl: Duration,
+    near_ttl: Duration,
     tombstone_ttl: Duration,
     skipped: AtomicU64,
 }
@@ -78,6 +79,7 @@ impl Encoder {
             item_ttl: params.item_ttl,
             slate_ttl: params.slate_ttl,
             trending_ttl: params.trending_ttl,
+            near_ttl: params.near_ttl,
             tombstone_ttl: params.tombstone_ttl,
             skipped: AtomicU64::new(0),
         }
@@ -105,6 +107,7 @@ impl Encoder {
             Change::Seen(user, items) => self.seen(*user, items, when),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
+            Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
             Change::Dead(_) | Change::Account(_) => return,
@@ -230,13 +233,17 @@ impl Encoder {
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };
+        Some(self.ranked(key, items, self.trending_ttl, when))
+    }
+
+    fn ranked(&self, key: String, items: &[(ItemId, i64)], ttl: Duration, when: When) -> Write {
         let members: Vec<_> =
             self.named(items, |i| self.item_name(i)).into_iter().map(|(item, n)| (item.to_string(), n as f64)).collect();
         // A set without members is no key.
         if members.is_empty() {
-            return Some(self.delete(key, Sort::Ranked, when));
+            return self.delete(key, Sort::Ranked, when);
         }
-        Some(Write::Ranked { key, members, ttl: self.trending_ttl, fence: when.fence() })
+        Write::Ranked { key, members, ttl, fence: when.fence() }
     }
 
     /// A withdrawn item stays listed at least as long as a slate that may still hold it.
@@ -319,6 +326,7 @@ mod tests {
     use super::*;
     use crate::model::ids::TokenKind;
     use crate::model::interaction::Dead;
+    use crate::model::place::Cell;
     use crate::model::{Kind, SlateItem, Source};
 
     const EPOCH: Epoch = Epoch {
@@ -342,6 +350,7 @@ mod tests {
             item_ttl: hours(2),
             slate_ttl: hours(3),
             trending_ttl: hours(4),
+            near_ttl: hours(6),
             tombstone_ttl: hours(5),
             max_dirty_keys: 10,
         }
@@ -419,6 +428,7 @@ mod tests {
             (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a", Sort::Ranked),
             (Change::Trending(Scope::Popular, vec![]), "od:trending:popular", Sort::Ranked),
             (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh", Sort::Ranked),
+            (Change::Near(Cell(0x0881_fb46_625f_ffff), vec![]), "od:near:881fb46625fffff", Sort::Ranked),
         ];
         for (change, key, sort) in table {
             let expected = Write::Delete { key: key.into(), sort, ttl: params().tombstone_ttl, fence: FENCE };

@@ -135,6 +135,11 @@ impl Keys {
         key
     }
 
+    /// Items in a cell of the earth (as H3 writes it): a sorted set by where they stand.
+    pub fn near(&self, cell: &str) -> String {
+        self.plain("near", cell)
+    }
+
     /// What is popular over the days, shown when nothing trends: a sorted set by the forward logarithm of the decayed sum.
     pub fn popular(&self) -> String {
         format!("{}trending:popular", self.prefix)
@@ -867,6 +872,7 @@ mod tests {
             (keys.trending(None), keys.trending(Some("a:b"))),
             ("od:trending:global".into(), "od:trending:category:a%3Ab".into())
         );
+        assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");
         assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
         assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");
         assert_eq!((keys.family_of("od:meta"), keys.family_of("other:x")), ("meta", ""));

@@ -1,6 +1,7 @@
 //! A shim on a free port over a real store and the embedded log, and the few writes that fill the store as the engine would.
 
 use overdrive::config::Config;
+use overdrive::model::place::{Place, Standing};
 use overdrive::model::{Kind, Positions, Role, Signals, Source};
 use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
 use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
@@ -8,6 +9,7 @@ use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::{LogAppender, LogSource};
 use overdrive::sources::{Record, Source as _};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,6 +203,20 @@ impl World {
         let score = |place: usize| (10_000 - 1_000 * place as i64) as f64;
         let members = items.iter().enumerate().map(|(place, item)| (item.to_string(), score(place))).collect();
         Write::Ranked { key: self.keys.trending(category), members, ttl: TTL, fence: self.fence() }
+    }
+
+    /// Items, each with its latitude, longitude and quality, in the lists of the cells they lie in.
+    pub fn near(&self, items: &[(&str, f64, f64, f64)]) -> Vec<Write> {
+        let mut lists = BTreeMap::<String, Vec<(String, f64)>>::new();
+        for &(item, lat, lon, quality) in items {
+            let place = Place::new(lat, lon).expect("on the earth");
+            let packed = Standing { place, quality }.packed() as f64;
+            for cell in place.cells() {
+                lists.entry(self.keys.near(&cell.to_string())).or_default().push((item.to_string(), packed));
+            }
+        }
+        let write = |(key, members)| Write::Ranked { key, members, ttl: TTL, fence: self.fence() };
+        lists.into_iter().map(write).collect()
     }
 
     /// What is new, newest first.

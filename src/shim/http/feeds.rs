@@ -6,17 +6,18 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::guard::RequestId;
-use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category};
+use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category, parse_spot};
 use super::views::Body;
 use super::{body, etag};
 use crate::shim::access::Who;
 use crate::shim::commons::{Common, trending};
-use crate::shim::feed::{self, Kind, List, Lists, Page, Shelf};
+use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
+use crate::shim::near::{self, Near};
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::telemetry::STORE_ERRORS;
@@ -47,6 +48,9 @@ pub struct Many {
     user_ids: Vec<String>,
     k: Option<usize>,
     category: Option<String>,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    local_preference: Option<f64>,
     #[serde(default)]
     explain: bool,
     #[serde(default)]
@@ -54,8 +58,10 @@ pub struct Many {
 }
 
 /// What is asked of each feed.
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     kind: Kind,
+    narrow: Narrow<'a>,
     wanted: &'a Wanted,
     id: &'a RequestId,
 }
@@ -66,6 +72,10 @@ struct Found {
     slates: Vec<Option<StoredSlate>>,
     /// What is trending in the category that was asked for; `None` while the store is away.
     segment: Option<Shelf>,
+    /// What is near the point that was asked about.
+    near: BTreeMap<String, Near>,
+    /// The clock and the epoch of the mark the last two were read under.
+    mark: (i64, u64),
     common: Arc<Common>,
     stale: bool,
 }
@@ -78,8 +88,9 @@ pub async fn feed(
     id: RequestId,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let found = find(&shim, kind, &wanted, std::slice::from_ref(&user), token.as_ref()).await?;
-    let feed = found.feed(0, &user, &Asked { kind, wanted: &wanted, id: &id });
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
+    let found = find(&shim, asked, std::slice::from_ref(&user), token.as_ref()).await?;
+    let feed = found.feed(0, &user, &asked);
     Ok(etag::answer(&headers, feed.page.epoch, &id, Body::of(&feed)))
 }
 
@@ -98,9 +109,10 @@ pub async fn feeds(
     let k = checked_k(&shim, many.k)?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
     let category = many.category.map(|category| parse_category(category, &shim.params)).transpose()?;
-    let wanted = Wanted { k, category, explain: many.explain, exclude, ..Wanted::default() };
-    let found = find(&shim, kind, &wanted, &users, token.as_ref()).await?;
-    let asked = Asked { kind, wanted: &wanted, id: &id };
+    let spot = parse_spot(many.lat, many.lon, many.local_preference)?;
+    let wanted = Wanted { k, category, spot, explain: many.explain, exclude, ..Wanted::default() };
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
+    let found = find(&shim, asked, &users, token.as_ref()).await?;
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
 }
 
@@ -118,8 +130,9 @@ pub async fn first_page(
     let k = checked_k(shim, k)?;
     let category = category.map(|category| parse_category(category, &shim.params)).transpose()?;
     let wanted = Wanted { k, category, ..Wanted::default() };
-    let found = find(shim, kind, &wanted, &users, None).await?;
-    Ok(show(&found.feed(0, &users[0], &Asked { kind, wanted: &wanted, id })))
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id };
+    let found = find(shim, asked, &users, None).await?;
+    Ok(show(&found.feed(0, &users[0], &asked)))
 }
 
 fn checked_k(shim: &Shim, k: Option<usize>) -> Result<usize, Refusal> {
@@ -139,16 +152,23 @@ fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
 impl Found {
     fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
         let slates = own.iter().map(|own| own.slate()).collect();
-        Self { own, slates, segment: None, common, stale }
+        Self { own, slates, segment: None, near: BTreeMap::new(), mark: (0, 0), common, stale }
+    }
+
+    fn seen(&self, at: usize) -> HashSet<&str> {
+        self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect()
     }
 
     fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
-        let Asked { kind, wanted, id } = *asked;
-        let seen: HashSet<&str> = self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect();
+        let Asked { kind, wanted, id, .. } = *asked;
+        let seen = self.seen(at);
         let Common { gone, shelves } = &*self.common;
         let slate = self.slates[at].as_ref();
-        let mixed = wanted.category.as_deref().filter(|_| kind == Kind::Category);
-        let mixed = mixed.map(|category| feed::narrowed(slate, category, self.segment.as_ref()));
+        let mixed = match asked.narrow {
+            Narrow::Not => None,
+            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segment.as_ref())),
+            Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
+        };
         let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
         let lists = Lists { own, shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
         let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
@@ -170,13 +190,12 @@ impl Own {
     }
 }
 
-async fn find(shim: &Shim, kind: Kind, wanted: &Wanted, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
-    let category = wanted.category_of(kind)?;
+async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
     let Some(_turn) = shim.last_good.ask() else {
         let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
         return remembered(shim, users).ok_or_else(|| being_asked().into());
     };
-    let found = read(shim, kind, category, users, token).await;
+    let found = read(shim, asked, users, token).await;
     shim.last_good.answered(found.is_ok());
     match found {
         Ok(found) => {
@@ -187,15 +206,9 @@ async fn find(shim: &Shim, kind: Kind, wanted: &Wanted, users: &[String], token:
     }
 }
 
-async fn read(
-    shim: &Shim,
-    kind: Kind,
-    category: Option<&str>,
-    users: &[String],
-    token: Option<&Token>,
-) -> Result<Found, Unavailable> {
+async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
     let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
-    let cadence = if kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
+    let cadence = if asked.kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
     let mut parts = shim.reader.feeds(&keys).await?;
     let mut stale = false;
     let common = match token {
@@ -209,12 +222,27 @@ async fn read(
         }
     };
     let Parts { own, applied } = parts;
-    let found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
-    let segment = match category {
-        Some(category) => Some(trending(Some(category), &*shim.reader, &shim.keys, &applied).await?),
-        None => None,
-    };
-    Ok(Found { segment, ..found })
+    let mut found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
+    found.mark = (applied.clock_ms, applied.tick_epoch);
+    let (reader, keys) = (&*shim.reader, &shim.keys);
+    match asked.narrow {
+        Narrow::Not => {}
+        Narrow::Category(category) => found.segment = Some(trending(Some(category), reader, keys, &applied).await?),
+        Narrow::Near(spot) => {
+            let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
+            let enough = |near: &BTreeMap<String, Near>| seen.iter().all(|seen| fills(near, seen, &found.common, asked.wanted));
+            let Wanted { k, cursor, exclude, .. } = asked.wanted;
+            let hidden = seen.iter().map(HashSet::len).max().unwrap_or(0) + exclude.0.len() + cursor.given();
+            found.near = near::around(spot.here, k + hidden + 1, reader, keys, enough).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// Whether there is a page of it that may be shown, and one item more, so that the page knows of the next.
+fn fills(near: &BTreeMap<String, Near>, seen: &HashSet<&str>, common: &Common, wanted: &Wanted) -> bool {
+    let hidden = |item: &str| common.gone.contains(item) || seen.contains(item) || wanted.exclude.0.contains(item);
+    near.keys().filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
 }
 
 fn keys(shim: &Shim, user: &str) -> OwnKeys {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use super::guard::RequestId;
 use crate::model::UserId;
+use crate::model::place::Place;
 use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
-use crate::shim::feed::Kind;
+use crate::shim::feed::{Kind, Narrow, Spot};
 use crate::shim::server::Peer;
 use crate::shim::trail::Deed;
 use crate::shim::{Params, Refusal, State, Token};
@@ -103,6 +104,9 @@ struct Written {
     k: Option<String>,
     cursor: Option<String>,
     category: Option<String>,
+    lat: Option<String>,
+    lon: Option<String>,
+    local_preference: Option<String>,
     explain: Option<String>,
     exclude: Vec<String>,
 }
@@ -117,6 +121,9 @@ impl Written {
             "k" => &mut self.k,
             "cursor" => &mut self.cursor,
             "category" => &mut self.category,
+            "lat" => &mut self.lat,
+            "lon" => &mut self.lon,
+            "local_preference" => &mut self.local_preference,
             "explain" => &mut self.explain,
             _ => return Ok(()),
         };
@@ -149,17 +156,22 @@ pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
     pub category: Option<String>,
+    pub spot: Option<Spot>,
     pub explain: bool,
     pub exclude: Exclude,
 }
 
 impl Wanted {
-    /// The category a surface is about, if it is about one; refuses a request that does not name it.
-    pub fn category_of(&self, kind: Kind) -> Result<Option<&str>, Refusal> {
-        let category = self.category.as_deref().filter(|_| kind == Kind::Category);
-        match category.is_none() && kind == Kind::Category {
-            true => Err(Refusal::bad("bad_category", "the surface category needs to know which: send `category`")),
-            false => Ok(category),
+    /// What a surface is narrowed to; refuses a request that does not say it where it must.
+    pub fn narrow(&self, kind: Kind) -> Result<Narrow<'_>, Refusal> {
+        match (kind, self.category.as_deref(), self.spot) {
+            (Kind::Home | Kind::Trending, ..) => Ok(Narrow::Not),
+            (Kind::Category, Some(category), _) => Ok(Narrow::Category(category)),
+            (Kind::Near, _, Some(spot)) => Ok(Narrow::Near(spot)),
+            (Kind::Category, None, _) => {
+                Err(Refusal::bad("bad_category", "the surface category needs to know which: send `category`"))
+            }
+            (Kind::Near, _, None) => Err(Refusal::bad("bad_place", "the surface near needs to know where: send `lat` and `lon`")),
         }
     }
 }
@@ -177,6 +189,11 @@ impl FromRequestParts<Arc<State>> for Wanted {
         Ok(Self {
             k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
             cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
+            spot: parse_spot(
+                parse_number("lat", written.lat)?,
+                parse_number("lon", written.lon)?,
+                parse_number("local_preference", written.local_preference)?,
+            )?,
             category: written.category.map(|category| parse_category(category, &state.params)).transpose()?,
             explain: written.explain.map_or(Ok(false), |explain| parse_flag(&explain))?,
             exclude: Exclude::checked(written.exclude, &state.params)?,
@@ -190,6 +207,30 @@ pub fn parse_category(name: String, params: &Params) -> Result<String, Refusal> 
         return Err(Refusal::bad("bad_category", "the category is empty; send its name, or none"));
     }
     check_id(&name, params.max_id_bytes).map(|()| name)
+}
+
+fn parse_number(name: &str, text: Option<String>) -> Result<Option<f64>, Refusal> {
+    let number = |text: String| {
+        text.parse().map_err(|_| Refusal::bad("bad_place", format!("{name} is `{text}`; it must be a number, as 48.137")))
+    };
+    text.map(number).transpose()
+}
+
+/// Refuses half a point, one that is nowhere on the earth, and a preference that is none.
+pub fn parse_spot(lat: Option<f64>, lon: Option<f64>, preference: Option<f64>) -> Result<Option<Spot>, Refusal> {
+    let bad = |message: String| Err(Refusal::bad("bad_place", message));
+    let preference = preference.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&preference) {
+        return bad(format!("local_preference is {preference}; it must be a number from 0 to 1"));
+    }
+    match (lat, lon) {
+        (None, None) => Ok(None),
+        (Some(lat), Some(lon)) => match Place::new(lat, lon) {
+            Some(here) => Ok(Some(Spot { here, preference })),
+            None => bad(format!("lat {lat}, lon {lon} is nowhere: send degrees, lat from -90 to 90 and lon from -180 to 180")),
+        },
+        _ => bad("half a place: send both `lat` and `lon`, or neither".to_string()),
+    }
 }
 
 fn parse_k(text: &str, most: usize) -> Result<usize, Refusal> {
