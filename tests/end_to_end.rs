@@ -205,6 +205,9 @@ fn the_same_log_with_one_two_and_four_workers_leaves_the_same_bytes() {
         assert!(differ.is_empty(), "{workers} workers: {} keys differ: {:?}", differ.len(), &differ[..differ.len().min(5)]);
     }
     slates_know_their_categories(&left[0]);
+    for family in ["near:", "trending:language:", "trending:cell:", "trending:category:"] {
+        assert!(left[0].keys().any(|key| key.starts_with(&format!("od:{family}"))), "there is no {family}");
+    }
     let letters = std::fs::read_to_string(dir.path().join("dead/dead.jsonl")).expect("the letters are there");
     assert_eq!(letters.lines().count() as u64, 3 * malformed, "every malformed event of each run has its letter");
 }

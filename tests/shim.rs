@@ -4,6 +4,7 @@
 //! What these tests can catch: shapes, statuses, limits, filters, waiting and forgetting to wait. What they cannot: how fast.
 
 use overdrive::model::Role;
+use overdrive::sinks::layout::Segment;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
@@ -290,6 +291,8 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/receipts/%ff", 400, "bad_path"),
             ("/v1/trending/nowhere", 404, "unknown_scope"),
             ("/v1/trending/category:", 404, "unknown_scope"),
+            ("/v1/trending/cell:munich", 404, "unknown_scope"),
+            ("/v1/feeds/home/u1?language=", 400, "bad_language"),
             ("/v2/feeds", 404, "not_found"),
             ("/v1/events", 405, "method_not_allowed"),
         ];
@@ -624,6 +627,59 @@ fn what_is_near_is_found_ring_by_ring() {
     });
 }
 
+/// Row 21: who has no slate gets what trends in what the request says of them, then what trends anywhere; each item says why.
+#[test]
+fn a_cold_start_goes_from_the_narrowest_segment_to_the_widest() {
+    both(|mut w| {
+        w.write(&[
+            w.trending_in(Segment::Category("jazz"), &["j1", "c1"]),
+            w.trending_in(Segment::Cell("841f8d7ffffffff"), &["c1", "c2", "seen"]),
+            w.trending_in(Segment::Language("de"), &["l1", "g2", "gone"]),
+            w.trending(None, &["g1", "g2", "c2"]),
+            w.slate("u1", &["i1"]),
+            w.seen("u2", &["seen"]),
+            w.gone("gone"),
+        ]);
+        let addr = w.addr;
+        let feed = |user: &str, query: &str| {
+            let answer = get(addr, &format!("/v1/feeds/home/{user}?{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        let query = "category=jazz&language=de&lat=48.137&lon=11.575";
+        let (all, body) = feed("u2", query);
+        assert_eq!(all, ["j1", "c1", "c2", "l1", "g2", "g1"], "over {}", w.name);
+        assert_eq!((&body["fallback"], &body["model"]), (&json!(true), &json!("trending")));
+        let reasons: Vec<_> = body["items"].as_array().expect("items").iter().map(|item| item["reason"].clone()).collect();
+        let expected = ["in jazz", "in jazz", "in your region", "in de", "in de", ""].map(|subject| match subject {
+            "" => json!("trending now"),
+            subject => json!(format!("popular {subject} now")),
+        });
+        assert_eq!(reasons, expected);
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = feed("u2", &format!("k=2&{query}{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain, all, "over {}", w.name);
+        // A segment in which nothing trends is passed over, and a slate needs none.
+        assert_eq!(feed("u2", "language=fr&lat=0&lon=0").0, ["g1", "g2", "c2"]);
+        let (own, body) = feed("u1", query);
+        assert_eq!((own, &body["fallback"]), (vec!["i1".to_string()], &json!(false)));
+        let body = r#"{"user_ids":["u1","u2"],"category":"jazz","language":"de","lat":48.137,"lon":11.575}"#;
+        let many = post(addr, "/v1/feeds/home", body).json();
+        assert_eq!([0, 1].map(|at| many["feeds"][at]["items"][0]["item_id"].clone()), [json!("i1"), json!("j1")]);
+        for (scope, first) in [("language:de", "l1"), ("cell:841f8d7ffffffff", "c1")] {
+            let body = get(addr, &format!("/v1/trending/{scope}")).json();
+            assert_eq!((&body["scope"], &body["items"][0]["item_id"]), (&json!(scope), &json!(first)), "over {}", w.name);
+        }
+    });
+}
+
 #[test]
 fn what_is_excluded_is_on_no_page_and_nothing_else_is_missing() {
     both(|mut w| {
@@ -772,7 +828,7 @@ fn what_is_deleted_is_not_there_and_a_store_that_is_rebuilt_says_so() {
             delete(keys.slate("home", None, "u1"), Sort::Value),
             delete(keys.user("u1"), Sort::Fields),
             delete(keys.interests("u1"), Sort::Fields),
-            delete(keys.trending(Some("jazz")), Sort::Ranked),
+            delete(keys.trending(Segment::Category("jazz")), Sort::Ranked),
         ];
         w.applied.rebuilding = true;
         w.write(&writes);

@@ -525,7 +525,7 @@ impl Scored {
 /// The places of each category's items.
 fn categories(items: &[SlateItem], board: &Board) -> Vec<(TokenId, Vec<u16>)> {
     let of = |(place, row): (usize, &SlateItem)| {
-        let categories = board.item(row.item).facts.as_deref().map_or(&[][..], |facts| &facts.categories);
+        let categories = board.item(row.item).categories();
         categories.iter().map(move |category| (*category, place as u16)).collect::<SmallVec<[_; 4]>>()
     };
     let mut places: Vec<(TokenId, u16)> = items.iter().enumerate().flat_map(of).collect();

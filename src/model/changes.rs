@@ -21,6 +21,10 @@ pub enum Scope {
     Popular,
     /// All items, the newest first.
     Fresh,
+    /// A `language:…` token.
+    Language(TokenId),
+    /// A cell of the earth, of [`REGION`](super::place::REGION).
+    Cell(Cell),
 }
 
 /// Interests of a user: token and weight, strongest first.

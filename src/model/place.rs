@@ -11,6 +11,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// The resolutions of the cells in which things are looked for, the finest first. Their edges: half a kilometre, 4, 26 and 180.
 pub const LEVELS: [Resolution; 4] = [Resolution::Eight, Resolution::Six, Resolution::Four, Resolution::Two];
 
+/// The resolution of the cells in which something trends: a town and what is around it.
+pub const REGION: Resolution = Resolution::Four;
+
 /// A point: degrees, WGS 84.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {

@@ -12,7 +12,7 @@ use super::feed::Shelf;
 use super::read::{Reader, Unavailable};
 use crate::model::Source;
 use crate::sinks::Applied;
-use crate::sinks::layout::Keys;
+use crate::sinks::layout::{Keys, Segment};
 
 /// From this age on one reader renews them while the others go on with what there is …
 const RIPE: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ impl Commons {
         let applied = reader.applied().await?;
         let gone = reader.ranked(&keys.gone(), MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();
         let shelves = [
-            trending(None, reader, keys, &applied).await?,
+            trending(Segment::All, reader, keys, &applied).await?,
             shelf(Source::Popular, &keys.popular(), reader, &applied).await?,
             shelf(Source::Fresh, &keys.fresh(), reader, &applied).await?,
         ];
@@ -89,11 +89,15 @@ impl Commons {
     }
 }
 
-/// What is trending in all or in a category, under a mark read before.
-pub async fn trending(category: Option<&str>, reader: &dyn Reader, keys: &Keys, applied: &Applied) -> Result<Shelf, Unavailable> {
-    let mut shelf = shelf(Source::Trending, &keys.trending(category), reader, applied).await?;
+/// What is trending in a segment, under a mark read before.
+pub async fn trending(segment: Segment<'_>, reader: &dyn Reader, keys: &Keys, applied: &Applied) -> Result<Shelf, Unavailable> {
+    let mut shelf = shelf(Source::Trending, &keys.trending(segment), reader, applied).await?;
     shelf.items = scaled(shelf.items, TRENDING_SCALE);
-    shelf.subject = category.unwrap_or_default().to_string();
+    shelf.subject = match segment {
+        Segment::All => String::new(),
+        Segment::Category(name) | Segment::Language(name) => name.to_string(),
+        Segment::Cell(_) => "your region".to_string(),
+    };
     Ok(shelf)
 }
 

@@ -172,6 +172,16 @@ pub fn nearby<'a>(
     Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
 }
 
+/// What trends where the user is and in what they like, then what trends anywhere: for a user of whom there is no slate.
+pub fn strung<'a>(shelves: impl Iterator<Item = &'a Shelf>) -> Mixed<'a> {
+    let shelves: Vec<&Shelf> = shelves.filter(|shelf| !shelf.items.is_empty()).collect();
+    let mut already = HashSet::new();
+    let all = shelves.iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
+    let places: Vec<Place> = all.filter(|place| already.insert(place.item())).collect();
+    let about = shelves.first().map_or(NOTHING, |shelf| List::Shelf(shelf).about(Kind::Home));
+    Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
+}
+
 /// What a slate has of a category, best first, then what else stands on the shelf of the category.
 pub fn narrowed<'a>(slate: Option<&'a StoredSlate>, category: &str, shelf: Option<&'a Shelf>) -> Mixed<'a> {
     let personal: Vec<_> = slate.into_iter().flat_map(|stored| of_category(&stored.slate, category)).collect();

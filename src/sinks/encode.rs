@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use super::{Fence, Params, Sort, Write};
 use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::time::Millis;
@@ -228,8 +228,10 @@ impl Encoder {
 
     fn trending(&self, scope: Scope, items: &[(ItemId, i64)], when: When) -> Option<Write> {
         let key = match scope {
-            Scope::Global => self.keys.trending(None),
-            Scope::Category(token) => self.keys.trending(Some(bare(&self.token_name(token)?))),
+            Scope::Global => self.keys.trending(Segment::All),
+            Scope::Category(token) => self.keys.trending(Segment::Category(bare(&self.token_name(token)?))),
+            Scope::Language(token) => self.keys.trending(Segment::Language(bare(&self.token_name(token)?))),
+            Scope::Cell(cell) => self.keys.trending(Segment::Cell(&cell.to_string())),
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };
@@ -415,6 +417,7 @@ mod tests {
         let (encoder, names) = encoder();
         let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
         let token = names.token(TokenKind::Author, "a").expect("no collision");
+        let english = names.token(TokenKind::Language, "en").expect("no collision");
         let slate = Change::Slate { user, surface: Surface::Home, slate: None, entered: vec![], left: vec![item] };
         let table = [
             (slate, "od:slate:home:{u}", Sort::Value),
@@ -428,6 +431,8 @@ mod tests {
             (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a", Sort::Ranked),
             (Change::Trending(Scope::Popular, vec![]), "od:trending:popular", Sort::Ranked),
             (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh", Sort::Ranked),
+            (Change::Trending(Scope::Language(english), vec![]), "od:trending:language:en", Sort::Ranked),
+            (Change::Trending(Scope::Cell(Cell(0x841_f8d7_ffff_ffff)), vec![]), "od:trending:cell:841f8d7ffffffff", Sort::Ranked),
             (Change::Near(Cell(0x0881_fb46_625f_ffff), vec![]), "od:near:881fb46625fffff", Sort::Ranked),
         ];
         for (change, key, sort) in table {

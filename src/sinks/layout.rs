@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence};
+use crate::model::place::Cell;
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
 use crate::model::{Kind, Positions, Role, Signals};
@@ -64,6 +65,49 @@ pub enum LayoutError {
     Schema(String),
     #[error("field `{0}` does not name a role and a partition")]
     Partition(String),
+}
+
+/// What trends is kept for all items together, and for some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment<'a> {
+    All,
+    /// By its bare name.
+    Category(&'a str),
+    /// By its bare name.
+    Language(&'a str),
+    /// As H3 writes it, of [`REGION`](crate::model::place::REGION).
+    Cell(&'a str),
+}
+
+impl<'a> Segment<'a> {
+    /// Reads [`Segment::name`]; `None` of anything else.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        match name.split_once(':') {
+            None => (name == "global").then_some(Self::All),
+            Some((_, "")) => None,
+            Some(("category", name)) => Some(Self::Category(name)),
+            Some(("language", name)) => Some(Self::Language(name)),
+            Some(("cell", name)) => Cell::parse(name).map(|_| Self::Cell(name)),
+            Some(_) => None,
+        }
+    }
+
+    /// As it is asked for: `global`, `category:jazz`, `language:en`, `cell:841f8d7ffffffff`.
+    pub fn name(self) -> String {
+        match self.parts() {
+            (sort, "") => sort.to_string(),
+            (sort, name) => format!("{sort}:{name}"),
+        }
+    }
+
+    fn parts(self) -> (&'static str, &'a str) {
+        match self {
+            Self::All => ("global", ""),
+            Self::Category(name) => ("category", name),
+            Self::Language(name) => ("language", name),
+            Self::Cell(name) => ("cell", name),
+        }
+    }
 }
 
 /// The names of all keys under one prefix.
@@ -126,12 +170,15 @@ impl Keys {
         self.plain("neighbours", item)
     }
 
-    /// What is trending everywhere, or in a category (its bare name): a sorted set by score in thousandths.
-    pub fn trending(&self, category: Option<&str>) -> String {
-        let Some(category) = category else { return format!("{}trending:global", self.prefix) };
-        let mut key = self.family("trending", 9 + category.len());
-        key.push_str("category:");
-        push_id(&mut key, category);
+    /// What is trending in a segment: a sorted set by score in thousandths.
+    pub fn trending(&self, segment: Segment<'_>) -> String {
+        let (sort, name) = segment.parts();
+        let mut key = self.family("trending", sort.len() + name.len() + 1);
+        key.push_str(sort);
+        if !name.is_empty() {
+            key.push(':');
+            push_id(&mut key, name);
+        }
         key
     }
 
@@ -869,9 +916,16 @@ mod tests {
         assert_eq!((keys.category("jazz"), keys.author("ann")), ("od:category:jazz".into(), "od:author:ann".into()));
         assert_eq!(keys.neighbours("i9"), "od:neighbours:i9");
         assert_eq!(
-            (keys.trending(None), keys.trending(Some("a:b"))),
+            (keys.trending(Segment::All), keys.trending(Segment::Category("a:b"))),
             ("od:trending:global".into(), "od:trending:category:a%3Ab".into())
         );
+        let segments = ["global", "category:a:b", "language:en", "cell:841f8d7ffffffff"];
+        assert_eq!(segments.map(|name| Segment::parse(name).expect("a segment").name()), segments);
+        assert_eq!(keys.trending(Segment::Language("en")), "od:trending:language:en");
+        assert_eq!(keys.trending(Segment::Cell("841f8d7ffffffff")), "od:trending:cell:841f8d7ffffffff");
+        for odd in ["", "popular", "category:", "category", "cell:841F", "city:berlin"] {
+            assert_eq!(Segment::parse(odd), None, "{odd}");
+        }
         assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");
         assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
         assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");

@@ -4,7 +4,7 @@ use overdrive::config::Config;
 use overdrive::model::place::{Place, Standing};
 use overdrive::model::{Kind, Positions, Role, Signals, Source};
 use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
-use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use overdrive::sinks::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::{LogAppender, LogSource};
@@ -198,11 +198,16 @@ impl World {
         Write::Members { key: self.keys.gone(), members, ttl: TTL, fence: self.fence() }
     }
 
-    /// What is trending, best first, with scores 10, 9, ….
+    /// What is trending in all or in a category.
     pub fn trending(&self, category: Option<&str>, items: &[&str]) -> Write {
+        self.trending_in(category.map_or(Segment::All, Segment::Category), items)
+    }
+
+    /// What is trending, best first, with scores 10, 9, ….
+    pub fn trending_in(&self, segment: Segment<'_>, items: &[&str]) -> Write {
         let score = |place: usize| (10_000 - 1_000 * place as i64) as f64;
         let members = items.iter().enumerate().map(|(place, item)| (item.to_string(), score(place))).collect();
-        Write::Ranked { key: self.keys.trending(category), members, ttl: TTL, fence: self.fence() }
+        Write::Ranked { key: self.keys.trending(segment), members, ttl: TTL, fence: self.fence() }
     }
 
     /// Items, each with its latitude, longitude and quality, in the lists of the cells they lie in.

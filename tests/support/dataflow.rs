@@ -191,10 +191,11 @@ fn described(n: u8) -> Input {
         categories: [category(n % 3)].into_iter().collect(),
         created_at: Some(START - i64::from(n) * DAY),
         available: true,
-        // half of them in two towns, a few kilometres apart within each
-        lat: (n % 2 == 0).then_some(48.0 + f64::from(n % 3) + f64::from(n) / 100.0),
-        lon: (n % 2 == 0).then_some(11.5),
-        quality: (n % 4 == 0).then_some(0.8),
+        // half of them in three towns, a few kilometres apart within each
+        lat: n.is_multiple_of(2).then_some(48.0 + f64::from(n % 3) + f64::from(n) / 100.0),
+        lon: n.is_multiple_of(2).then_some(11.5),
+        language: n.is_multiple_of(3).then(|| TokenId::typed(TokenKind::Language, "en")),
+        quality: n.is_multiple_of(4).then_some(0.8),
         ..Item::default()
     };
     Input::Item(item(n), Some(Arc::new(facts)))

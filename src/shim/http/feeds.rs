@@ -11,15 +11,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::guard::RequestId;
-use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category, parse_spot};
+use super::params::{
+    Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category, parse_language, parse_spot,
+};
 use super::views::Body;
 use super::{body, etag};
+use crate::model::place::REGION;
 use crate::shim::access::Who;
 use crate::shim::commons::{Common, trending};
 use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
 use crate::shim::near::{self, Near};
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{self, StoredSlate};
+use crate::sinks::layout::{self, Segment, StoredSlate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -48,6 +51,7 @@ pub struct Many {
     user_ids: Vec<String>,
     k: Option<usize>,
     category: Option<String>,
+    language: Option<String>,
     lat: Option<f64>,
     lon: Option<f64>,
     local_preference: Option<f64>,
@@ -70,8 +74,8 @@ struct Asked<'a> {
 struct Found {
     own: Vec<Arc<Own>>,
     slates: Vec<Option<StoredSlate>>,
-    /// What is trending in the category that was asked for; `None` while the store is away.
-    segment: Option<Shelf>,
+    /// What is trending in the segments that were asked about; nothing while the store is away.
+    segments: Vec<Shelf>,
     /// What is near the point that was asked about.
     near: BTreeMap<String, Near>,
     /// The clock and the epoch of the mark the last two were read under.
@@ -109,8 +113,9 @@ pub async fn feeds(
     let k = checked_k(&shim, many.k)?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
     let category = many.category.map(|category| parse_category(category, &shim.params)).transpose()?;
+    let language = many.language.map(|language| parse_language(language, &shim.params)).transpose()?;
     let spot = parse_spot(many.lat, many.lon, many.local_preference)?;
-    let wanted = Wanted { k, category, spot, explain: many.explain, exclude, ..Wanted::default() };
+    let wanted = Wanted { k, category, language, spot, explain: many.explain, exclude, ..Wanted::default() };
     let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
     let found = find(&shim, asked, &users, token.as_ref()).await?;
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
@@ -152,7 +157,7 @@ fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
 impl Found {
     fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
         let slates = own.iter().map(|own| own.slate()).collect();
-        Self { own, slates, segment: None, near: BTreeMap::new(), mark: (0, 0), common, stale }
+        Self { own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
     }
 
     fn seen(&self, at: usize) -> HashSet<&str> {
@@ -164,9 +169,10 @@ impl Found {
         let seen = self.seen(at);
         let Common { gone, shelves } = &*self.common;
         let slate = self.slates[at].as_ref();
+        let cold = kind == Kind::Home && slate.is_none() && !self.segments.is_empty();
         let mixed = match asked.narrow {
-            Narrow::Not => None,
-            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segment.as_ref())),
+            Narrow::Not => cold.then(|| feed::strung(self.segments.iter().chain(&shelves[..1]))),
+            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segments.first())),
             Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
         };
         let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
@@ -226,8 +232,16 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     found.mark = (applied.clock_ms, applied.tick_epoch);
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
+        Narrow::Not if asked.kind == Kind::Home && found.slates.iter().any(Option::is_none) => {
+            let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
+            for segment in segments(asked.wanted, region.as_deref()) {
+                found.segments.push(trending(segment, reader, keys, &applied).await?);
+            }
+        }
         Narrow::Not => {}
-        Narrow::Category(category) => found.segment = Some(trending(Some(category), reader, keys, &applied).await?),
+        Narrow::Category(category) => {
+            found.segments = vec![trending(Segment::Category(category), reader, keys, &applied).await?];
+        }
         Narrow::Near(spot) => {
             let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
             let enough = |near: &BTreeMap<String, Near>| seen.iter().all(|seen| fills(near, seen, &found.common, asked.wanted));
@@ -237,6 +251,13 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
         }
     }
     Ok(found)
+}
+
+/// What the request says of a user whom nobody knows, the narrowest first.
+fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>) -> impl Iterator<Item = Segment<'a>> {
+    let category = wanted.category.as_deref().map(Segment::Category);
+    let language = wanted.language.as_deref().map(Segment::Language);
+    category.into_iter().chain(region.map(Segment::Cell)).chain(language)
 }
 
 /// Whether there is a page of it that may be shown, and one item more, so that the page knows of the next.

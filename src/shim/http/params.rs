@@ -104,6 +104,7 @@ struct Written {
     k: Option<String>,
     cursor: Option<String>,
     category: Option<String>,
+    language: Option<String>,
     lat: Option<String>,
     lon: Option<String>,
     local_preference: Option<String>,
@@ -121,6 +122,7 @@ impl Written {
             "k" => &mut self.k,
             "cursor" => &mut self.cursor,
             "category" => &mut self.category,
+            "language" => &mut self.language,
             "lat" => &mut self.lat,
             "lon" => &mut self.lon,
             "local_preference" => &mut self.local_preference,
@@ -156,6 +158,7 @@ pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
     pub category: Option<String>,
+    pub language: Option<String>,
     pub spot: Option<Spot>,
     pub explain: bool,
     pub exclude: Exclude,
@@ -189,6 +192,7 @@ impl FromRequestParts<Arc<State>> for Wanted {
         Ok(Self {
             k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
             cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
+            language: written.language.map(|language| parse_language(language, &state.params)).transpose()?,
             spot: parse_spot(
                 parse_number("lat", written.lat)?,
                 parse_number("lon", written.lon)?,
@@ -205,6 +209,14 @@ impl FromRequestParts<Arc<State>> for Wanted {
 pub fn parse_category(name: String, params: &Params) -> Result<String, Refusal> {
     if name.is_empty() {
         return Err(Refusal::bad("bad_category", "the category is empty; send its name, or none"));
+    }
+    check_id(&name, params.max_id_bytes).map(|()| name)
+}
+
+/// Refuses what cannot be the name of a language.
+pub fn parse_language(name: String, params: &Params) -> Result<String, Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::bad("bad_language", "the language is empty; send its name, or none"));
     }
     check_id(&name, params.max_id_bytes).map(|()| name)
 }
