@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 97] = [
+const OUT_OF_RANGE: [(&str, &str); 99] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -262,6 +262,8 @@ const OUT_OF_RANGE: [(&str, &str); 97] = [
     ("logging.filter = 'a=b=c'", "must be a level"),
     ("access.token_burst = 0", "must be 1 or more"),
     ("access.address_burst = 0", "must be 1 or more"),
+    ("access.tls_cert = 'cert.pem'", "must both name a file"),
+    ("access.client_ca = 'ca.pem'", "clients show a certificate"),
     ("access.audit = ''", "must name a file"),
     ("logging.format = 'xml'", "one of text, json"),
 ];

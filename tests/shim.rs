@@ -18,6 +18,8 @@ mod aliases;
 mod client;
 #[cfg(feature = "redis")]
 mod support;
+#[path = "shim/tls.rs"]
+mod tls;
 #[path = "shim/world.rs"]
 mod world;
 

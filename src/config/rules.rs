@@ -320,6 +320,14 @@ fn service(check: &mut Check, config: &Config) {
 
     check.at_least("access.token_burst", config.access.token_burst as usize, 1);
     check.at_least("access.address_burst", config.access.address_burst as usize, 1);
+    let access = &config.access;
+    let [certificate, key, ca] = [&access.tls_cert, &access.tls_key, &access.client_ca].map(|path| !path.as_os_str().is_empty());
+    check.rule(&["access.tls_cert", "access.tls_key"], certificate == key, "must both name a file, or neither");
+    check.rule(
+        &["access.client_ca", "access.tls_cert"],
+        certificate || !ca,
+        "clients show a certificate only to one who shows theirs",
+    );
     check.rule(&["access.audit"], !config.access.audit.as_os_str().is_empty(), "must name a file");
 
     let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.filter).is_ok();
