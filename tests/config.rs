@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 98] = [
+const OUT_OF_RANGE: [(&str, &str); 102] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -226,6 +226,8 @@ const OUT_OF_RANGE: [(&str, &str); 98] = [
     ("neighbours.kept = 0", "must be 1 to"),
     ("neighbours.damping = -1", "from 0"),
     ("trending.kept = 1001", "must be 1 to 1000"),
+    ("near.kept = 0", "must be 1 to 1000"),
+    ("store.near_ttl = '11h'", "must be 12h or more"),
     ("slates.kept = 501", "must be 1 to 500"),
     ("slates.candidates = 0", "must be 1 to"),
     ("slates.neighbours_from = 501", "must be 0 to 500"),
@@ -263,6 +265,8 @@ const OUT_OF_RANGE: [(&str, &str); 98] = [
     ("logging.filter = 'a=b=c'", "must be a level"),
     ("access.token_burst = 0", "must be 1 or more"),
     ("access.address_burst = 0", "must be 1 or more"),
+    ("access.tls_cert = 'cert.pem'", "must both name a file"),
+    ("access.client_ca = 'ca.pem'", "clients show a certificate"),
     ("access.audit = ''", "must name a file"),
     ("logging.format = 'xml'", "one of text, json"),
 ];

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use overdrive::codec::json;
 use overdrive::config::{ClockKind, Config};
 use overdrive::model::{Names, Positions, Role};
+use overdrive::sinks::layout::proto;
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::redis::Redis;
 use overdrive::sinks::writer::Stats;
@@ -18,6 +19,7 @@ use overdrive::sinks::{Applied, Found, Known, Store, StoreError, Write};
 use overdrive::sources::synthetic::{Params, World};
 use overdrive::sources::{self, Appender, Source};
 use overdrive::worker::Engine;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ fn config(dir: &Path) -> Config {
         &mut config.store.item_ttl,
         &mut config.store.slate_ttl,
         &mut config.store.trending_ttl,
+        &mut config.store.near_ttl,
     ] {
         *ttl = Duration::from_secs(7 * 86_400);
     }
@@ -54,9 +57,14 @@ fn config(dir: &Path) -> Config {
 }
 
 /// A small world: its catalogue and its events, broken, repeated and late ones among them.
-fn fill(appender: &dyn Appender, events: u64) -> u64 {
+fn world(events: u64) -> World {
     let flawed = Params { malformed: 0.1, duplicates: 0.02, late: 0.02, ..Params::sized(events, 300, 200) };
-    let world = World::new(flawed).expect("the parameters are good");
+    World::new(flawed).expect("the parameters are good")
+}
+
+/// Its records, and how many of them are broken.
+fn fill(appender: &dyn Appender, events: u64) -> u64 {
+    let world = world(events);
     let keyed = |key: &str, payload: Vec<u8>| (Bytes::from(key.to_string()), Some(Bytes::from(payload)));
     let users = world.users().map(|u| keyed(&u.user_id, json::bytes(&u))).collect();
     let items = world.items().map(|i| keyed(&i.item_id, json::bytes(&i))).collect();
@@ -112,6 +120,26 @@ fn check(stats: &Stats, events: u64, dead: u64) {
 fn dump_of(server: &RedisServer) -> BTreeMap<String, Dumped> {
     let mut connection = redis::Client::open(server.url()).and_then(|c| c.get_connection()).expect("redis answers");
     support::redis::dump(&mut connection)
+}
+
+/// What a slate says of the categories of its items is what the catalogue says.
+fn slates_know_their_categories(left: &BTreeMap<String, Dumped>) {
+    let world = world(20_000);
+    let listed: BTreeMap<String, Vec<String>> =
+        world.items().map(|item| (item.item_id.to_string(), item.categories.iter().map(ToString::to_string).collect())).collect();
+    let mut named = 0;
+    for (key, value) in left.iter().filter(|(key, _)| key.starts_with("od:slate:")) {
+        let Dumped::Value(value) = value else { panic!("{key} is no value") };
+        // Without its generation a header has 12 bytes, and no checksum.
+        let slate = proto::Slate::decode(&value[12..]).expect("what was written");
+        for (place, item) in slate.items.iter().enumerate() {
+            let of: Vec<&String> =
+                slate.categories.iter().filter(|of| of.places.contains(&(place as u32))).map(|of| &of.name).collect();
+            assert_eq!(of, listed.get(&item.item_id).into_iter().flatten().collect::<Vec<_>>(), "{key}: {}", item.item_id);
+            named += of.len();
+        }
+    }
+    assert!(named > 1_000, "{named} places have a category");
 }
 
 fn events_in(ends: &Positions) -> u64 {
@@ -175,6 +203,10 @@ fn the_same_log_with_one_two_and_four_workers_leaves_the_same_bytes() {
     for (other, workers) in left[1..].iter().zip([2, 4]) {
         let differ: Vec<_> = left[0].keys().chain(other.keys()).filter(|k| left[0].get(*k) != other.get(*k)).collect();
         assert!(differ.is_empty(), "{workers} workers: {} keys differ: {:?}", differ.len(), &differ[..differ.len().min(5)]);
+    }
+    slates_know_their_categories(&left[0]);
+    for family in ["near:", "trending:language:", "trending:cell:", "trending:category:"] {
+        assert!(left[0].keys().any(|key| key.starts_with(&format!("od:{family}"))), "there is no {family}");
     }
     let letters = std::fs::read_to_string(dir.path().join("dead/dead.jsonl")).expect("the letters are there");
     assert_eq!(letters.lines().count() as u64, 3 * malformed, "every malformed event of each run has its letter");

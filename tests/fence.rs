@@ -88,7 +88,7 @@ impl Stream {
             Change::Slate {
                 user,
                 surface: Surface::Home,
-                slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items })),
+                slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories: vec![] })),
                 entered: vec![],
                 left: vec![],
             },
@@ -311,7 +311,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let slate = |some: bool| Change::Slate {
         user,
         surface: Surface::Home,
-        slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![] })),
+        slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![], categories: vec![] })),
         entered: vec![],
         left: vec![],
     };

@@ -4,6 +4,7 @@
 //! What these tests can catch: shapes, statuses, limits, filters, waiting and forgetting to wait. What they cannot: how fast.
 
 use overdrive::model::Role;
+use overdrive::sinks::layout::Segment;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
@@ -17,6 +18,8 @@ mod aliases;
 mod client;
 #[cfg(feature = "redis")]
 mod support;
+#[path = "shim/tls.rs"]
+mod tls;
 #[path = "shim/world.rs"]
 mod world;
 
@@ -264,6 +267,18 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/feeds/home/u1?cursor=%F0%9F%98%80", 400, "bad_cursor"),
             ("/v1/feeds/home/%ff%fe", 400, "bad_path"),
             ("/v1/feeds/home/a%00b", 400, "bad_id"),
+            ("/v1/feeds/category/u1", 400, "bad_category"),
+            ("/v1/feeds/category/u1?category=", 400, "bad_category"),
+            (&format!("/v1/feeds/category/u1?category={long}"), 400, "bad_id"),
+            ("/v1/feeds/category/u1?category=a&category=b", 400, "bad_query"),
+            ("/v1/feeds/near/u1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=48.1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=91&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=0&lon=-180.1", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=NaN&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=here&lon=0", 400, "bad_place"),
+            ("/v1/feeds/near/u1?lat=0&lon=0&local_preference=2", 400, "bad_place"),
+            ("/v1/feeds/home/u1?lon=0", 400, "bad_place"),
             ("/v1/feeds/elsewhere/u1", 404, "unknown_surface"),
             (&format!("/v1/feeds/home/{long}"), 400, "bad_id"),
             (&format!("/v1/items/{long}/features"), 400, "bad_id"),
@@ -278,6 +293,8 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             ("/v1/receipts/%ff", 400, "bad_path"),
             ("/v1/trending/nowhere", 404, "unknown_scope"),
             ("/v1/trending/category:", 404, "unknown_scope"),
+            ("/v1/trending/cell:munich", 404, "unknown_scope"),
+            ("/v1/feeds/home/u1?language=", 400, "bad_language"),
             ("/v2/feeds", 404, "not_found"),
             ("/v1/events", 405, "method_not_allowed"),
         ];
@@ -308,6 +325,8 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             (&users.replace("user_ids", "users"), 400, "bad_json"),
             (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
             (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
+            (r#"{"user_ids":["u1"],"lat":1000,"lon":0}"#, 400, "bad_place"),
+            (r#"{"user_ids":["u1"],"category":"a\u0000b"}"#, 400, "bad_id"),
             (&format!(r#"{{"user_ids":[],"exclude":[{}"i"]}}"#, "\"i\",".repeat(500)), 400, "bad_exclude"),
         ] {
             assert_eq!(post(w.addr, "/v1/feeds/home", body).refusal(), (status, code.to_string()), "{body}");
@@ -474,6 +493,195 @@ fn a_chain_of_pages_neither_repeats_nor_skips() {
     });
 }
 
+/// Row 20: the slate narrowed to the category, then what is trending in it, over one chain of pages.
+#[test]
+fn a_category_is_a_surface_of_its_own() {
+    both(|mut w| {
+        w.write(&[
+            w.slate("u1", &["i0", "x1", "i2", "x3", "i4", "x5", "i6"]),
+            w.trending(Some("jazz"), &["i4", "t1", "i2", "t2", "t3"]),
+            w.trending(None, &["t9"]),
+            w.seen("u1", &["i2", "t2"]),
+            w.gone("i6"),
+        ]);
+        let page = |user: &str, query: &str| {
+            let answer = get(w.addr, &format!("/v1/feeds/category/{user}?category=jazz&{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        let (whole, body) = page("u1", "");
+        assert_eq!(whole, ["i0", "i4", "t1", "t3"], "over {}", w.name);
+        assert_eq!((&body["surface"], &body["fallback"], &body["model"]), (&json!("category"), &json!(false), &json!("blend")));
+        let sources: Vec<_> = body["items"].as_array().expect("items").iter().map(|item| item["source"].clone()).collect();
+        assert_eq!(sources, ["neighbours", "neighbours", "trending", "trending"]);
+        assert_eq!(body["items"][2]["reason"], "popular in jazz now");
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = page("u1", &format!("k=1{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain, whole, "over {}", w.name);
+        // The slate is replaced within a chain: nothing comes again, nothing new is passed over.
+        let (first, body) = page("u1", "k=3");
+        let next = body["cursor"].as_str().expect("more").to_string();
+        w.write(&[w.slate("u1", &["i8", "x1", "i4"])]);
+        let rest = get(w.addr, &format!("/v1/feeds/category/u1?category=jazz&cursor={next}")).ids();
+        assert_eq!((first, rest), (vec!["i0".into(), "i4".into(), "t1".into()], vec!["i8".into(), "t3".into()]));
+        // Who has no slate gets what is trending in it, and who asks for what nobody knows what is trending at all.
+        let stranger = get(w.addr, "/v1/feeds/category/u2?category=jazz").json();
+        assert_eq!((&stranger["items"][0]["item_id"], &stranger["fallback"]), (&json!("i4"), &json!(true)));
+        let unheard = get(w.addr, "/v1/feeds/category/u2?category=polka");
+        assert_eq!((unheard.ids(), &unheard.json()["fallback"]), (vec!["t9".to_string()], &json!(true)));
+        // Many at once are those of the single route.
+        let body = r#"{"user_ids":["u1","u2"],"category":"jazz"}"#;
+        let headers = ["x-request-id: mine".to_string(), JSON.to_string()];
+        let many = send(w.addr, "POST", "/v1/feeds/category", &headers, body.as_bytes()).json();
+        let single =
+            |user: &str| send(w.addr, "GET", &format!("/v1/feeds/category/{user}?category=jazz"), &headers[..1], b"").json();
+        assert_eq!(many, json!({"feeds": [single("u1"), single("u2")]}), "over {}", w.name);
+    });
+}
+
+/// Row 20: what is near, ring by ring until there is enough, nearer things and better ones first.
+#[test]
+fn what_is_near_is_found_ring_by_ring() {
+    const KM: f64 = 1.0 / 111.194_926_6; // of latitude
+    both(|mut w| {
+        let (lat, lon) = (48.137, 11.575);
+        let north = |km: f64| lat + km * KM;
+        let mut writes = w.near(&[
+            ("here", lat, lon, 0.2),
+            ("walk", north(1.0), lon, 1.0),
+            ("seen", north(1.5), lon, 1.0),
+            ("town", north(12.0), lon, 0.4),
+            ("city", north(90.0), lon, 0.6),
+            ("region", north(400.0), lon, 1.0),
+            ("edge", north(990.0), lon, 0.8),
+            ("beyond", north(1_010.0), lon, 1.0),
+            ("dateline", 0.0, -179.99, 0.5),
+        ]);
+        writes.extend([w.seen("u1", &["seen"]), w.trending(None, &["t1"]), w.slate("u2", &["town"])]);
+        w.write(&writes);
+        let addr = w.addr;
+        let page = |user: &str, query: &str| {
+            let answer = get(addr, &format!("/v1/feeds/near/{user}?lat={lat}&lon={lon}&{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        // One is wanted: the nearest cells have it, and nothing else is read.
+        let (first, body) = page("u1", "k=1&explain=1");
+        assert_eq!(first, ["walk"], "over {}", w.name);
+        assert_eq!((&body["surface"], &body["model"], &body["fallback"]), (&json!("near"), &json!("near"), &json!(false)));
+        let item = &body["items"][0];
+        assert_eq!((&item["source"], &item["reason"], &item["distance_km"]), (&json!("near"), &json!("near you"), &json!(1.0)));
+        let close = |value: &Value, to: f64| (value.as_f64().expect("a number") - to).abs() < 0.01;
+        assert!(close(&item["score"], 1.5 / 2.0 + 1.0) && close(&item["terms"]["proximity"], 0.5), "{item}");
+        // All of it, in the order of the formula, but for what is beyond the region and what was seen.
+        let (all, body) = page("u1", "k=50");
+        assert_eq!(all, ["walk", "here", "region", "edge", "city", "town"], "over {}", w.name);
+        let far: Vec<f64> =
+            body["items"].as_array().expect("items").iter().map(|i| i["distance_km"].as_f64().expect("km")).collect();
+        for (found, expected) in far.iter().zip([1.0, 0.0, 400.0, 990.0, 90.0, 12.0]) {
+            assert!((found - expected).abs() < 0.011, "{far:?}");
+        }
+        assert_eq!(body["items"][2]["reason"], "in your region");
+        // A chain shows each of them once, though each page looks farther than the one before.
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = page("u1", &format!("k=1{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain.iter().collect::<BTreeSet<_>>(), all.iter().collect(), "over {}", w.name);
+        assert_eq!(chain.len(), all.len(), "nothing twice: {chain:?}");
+        // Who does not care for nearness gets what is good; what the slate says of an item counts.
+        assert_eq!(page("u1", "k=50&local_preference=0").0[..2], ["region", "walk"], "over {}", w.name);
+        let score = |user: &str| {
+            let (_, body) = page(user, "k=50");
+            let items = body["items"].as_array().expect("items").clone();
+            items.iter().find(|item| item["item_id"] == "town").expect("it is near")["score"].as_f64().expect("a number")
+        };
+        assert!((score("u2") - score("u1") - 0.45).abs() < 1e-6, "half of the 0.9 in the slate of u2");
+        // Across the date line, where there is only one thing; in the middle of nowhere what all share.
+        let across = get(addr, "/v1/feeds/near/u1?lat=0&lon=179.99");
+        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.22)));
+        let nowhere = get(addr, "/v1/feeds/near/u1?lat=-60&lon=-30");
+        assert_eq!((nowhere.ids(), &nowhere.json()["fallback"]), (vec!["t1".to_string()], &json!(true)));
+        assert_eq!(get(addr, "/v1/feeds/near/u1?lat=90&lon=0").status, 200);
+        let body = format!(r#"{{"user_ids":["u1","u2"],"lat":{lat},"lon":{lon},"k":50}}"#);
+        let many = post(addr, "/v1/feeds/near", &body).json();
+        assert_eq!(many["feeds"][0]["items"], page("u1", "k=50").1["items"]);
+        assert_eq!(many["feeds"][1]["items"], page("u2", "k=50").1["items"]);
+        // What goes is gone at once.
+        w.write(&[w.gone("walk")]);
+        let token = accepted(addr, "/v1/events", r#"{"type":"view","user_id":"u1","item_id":"x"}"#);
+        w.caught_up(true);
+        w.write(&[]);
+        let fresh = get_with(addr, &format!("/v1/feeds/near/u1?lat={lat}&lon={lon}&k=1"), &token);
+        assert_eq!(fresh.ids(), ["here"], "over {}", w.name);
+    });
+}
+
+/// Row 21: who has no slate gets what trends in what the request says of them, then what trends anywhere; each item says why.
+#[test]
+fn a_cold_start_goes_from_the_narrowest_segment_to_the_widest() {
+    both(|mut w| {
+        w.write(&[
+            w.trending_in(Segment::Category("jazz"), &["j1", "c1"]),
+            w.trending_in(Segment::Cell("841f8d7ffffffff"), &["c1", "c2", "seen"]),
+            w.trending_in(Segment::Language("de"), &["l1", "g2", "gone"]),
+            w.trending(None, &["g1", "g2", "c2"]),
+            w.slate("u1", &["i1"]),
+            w.seen("u2", &["seen"]),
+            w.gone("gone"),
+        ]);
+        let addr = w.addr;
+        let feed = |user: &str, query: &str| {
+            let answer = get(addr, &format!("/v1/feeds/home/{user}?{query}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        let query = "category=jazz&language=de&lat=48.137&lon=11.575";
+        let (all, body) = feed("u2", query);
+        assert_eq!(all, ["j1", "c1", "c2", "l1", "g2", "g1"], "over {}", w.name);
+        assert_eq!((&body["fallback"], &body["model"]), (&json!(true), &json!("trending")));
+        let reasons: Vec<_> = body["items"].as_array().expect("items").iter().map(|item| item["reason"].clone()).collect();
+        let expected = ["in jazz", "in jazz", "in your region", "in de", "in de", ""].map(|subject| match subject {
+            "" => json!("trending now"),
+            subject => json!(format!("popular {subject} now")),
+        });
+        assert_eq!(reasons, expected);
+        let (mut chain, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (ids, body) = feed("u2", &format!("k=2&{query}{cursor}"));
+            chain.extend(ids);
+            match body["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(chain, all, "over {}", w.name);
+        // A segment in which nothing trends is passed over, and a slate needs none.
+        assert_eq!(feed("u2", "language=fr&lat=0&lon=0").0, ["g1", "g2", "c2"]);
+        let (own, body) = feed("u1", query);
+        assert_eq!((own, &body["fallback"]), (vec!["i1".to_string()], &json!(false)));
+        let body = r#"{"user_ids":["u1","u2"],"category":"jazz","language":"de","lat":48.137,"lon":11.575}"#;
+        let many = post(addr, "/v1/feeds/home", body).json();
+        assert_eq!([0, 1].map(|at| many["feeds"][at]["items"][0]["item_id"].clone()), [json!("i1"), json!("j1")]);
+        for (scope, first) in [("language:de", "l1"), ("cell:841f8d7ffffffff", "c1")] {
+            let body = get(addr, &format!("/v1/trending/{scope}")).json();
+            assert_eq!((&body["scope"], &body["items"][0]["item_id"]), (&json!(scope), &json!(first)), "over {}", w.name);
+        }
+    });
+}
+
 #[test]
 fn what_is_excluded_is_on_no_page_and_nothing_else_is_missing() {
     both(|mut w| {
@@ -622,7 +830,7 @@ fn what_is_deleted_is_not_there_and_a_store_that_is_rebuilt_says_so() {
             delete(keys.slate("home", None, "u1"), Sort::Value),
             delete(keys.user("u1"), Sort::Fields),
             delete(keys.interests("u1"), Sort::Fields),
-            delete(keys.trending(Some("jazz")), Sort::Ranked),
+            delete(keys.trending(Segment::Category("jazz")), Sort::Ranked),
         ];
         w.applied.rebuilding = true;
         w.write(&writes);

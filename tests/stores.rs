@@ -10,8 +10,9 @@ mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
+    use overdrive::model::place::{LEVELS, Place, Standing};
     use overdrive::model::{
-        Change, Epoch, Names, Reason, Role, Serving, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn,
+        Change, Epoch, ItemId, Names, Reason, Role, Serving, SignalKey, Signals, Slate, SlateItem, Source, Surface, Turn,
     };
     use overdrive::sinks::encode::Encoder;
     use overdrive::sinks::{Applied, Fence, Write, layout};
@@ -57,7 +58,8 @@ mod golden {
             row("i4", 0, Source::Fresh, Reason::New { token: Some(jazz) }, 0),
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items }));
+        let categories = vec![(jazz, vec![0, 3])];
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {
             counts,
@@ -80,7 +82,18 @@ mod golden {
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
+            near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
+    }
+
+    /// What lies in the cell of the first, the last of [`LEVELS`].
+    fn near(items: &[(ItemId, f64, f64, f64)]) -> Change {
+        let standing = |&(item, lat, lon, quality): &(ItemId, f64, f64, f64)| {
+            let place = Place::new(lat, lon).expect("on the earth");
+            (item, place.cell(LEVELS[3]), Standing { place, quality }.packed())
+        };
+        let standings: Vec<_> = items.iter().map(standing).collect();
+        Change::Near(standings[0].1, standings.iter().map(|(item, _, packed)| (*item, *packed)).collect())
     }
 
     fn writes() -> Vec<Write> {
@@ -531,7 +544,7 @@ mod contract {
                 terms: [pick(4, 10_000) as u16; 5],
             };
             let items = self.items[..pick(5, 20)].iter().map(row).collect();
-            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items }));
+            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories: vec![] }));
             let signals = Signals {
                 counts: vec![],
                 decayed: number as f64,
@@ -662,7 +675,8 @@ mod contract {
         let told = Arc::new(AtomicU64::new(0));
         let (tx, writer) = spawn(Box::new(memory.clone()), &stream.names, dir.path(), 1 << 20, told);
         let slate = |user, some: bool, entered| {
-            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![] }));
+            let slate =
+                some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![], categories: vec![] }));
             Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
         };
         let (gone, back, item) = (stream.users[0], stream.users[1], stream.items[0]);

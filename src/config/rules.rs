@@ -193,6 +193,8 @@ fn stores(check: &mut Check, config: &Config) {
     let plain = |c: char| c.is_ascii_graphic() && c != '{' && c != '}';
     let prefix = config.store.prefix.len() <= 64 && config.store.prefix.chars().all(plain);
     check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
+    let again = Duration::from_secs(12 * 3_600);
+    check.rule(&["store.near_ttl"], config.store.near_ttl >= again, "must be 12h or more: what does not change is told every 6h");
     let kept = config.store.tombstone_ttl >= Duration::from_secs(60);
     check.rule(&["store.tombstone_ttl"], kept, "must be 1m or more: a deletion must outlive the replay after a crash");
     check.at_least("store.max_dirty_keys", config.store.max_dirty_keys, 1);
@@ -232,6 +234,7 @@ fn stages(check: &mut Check, config: &Config) {
     check.within("neighbours.kept", stages.neighbours.kept, 1..=1_000);
     check.number("neighbours.damping", stages.neighbours.damping, 0.0..=1_000_000.0);
     check.within("trending.kept", stages.trending.kept, 1..=1_000);
+    check.within("near.kept", stages.near.kept, 1..=1_000);
 }
 
 fn slates(check: &mut Check, config: &Config) {
@@ -327,6 +330,14 @@ fn service(check: &mut Check, config: &Config) {
 
     check.at_least("access.token_burst", config.access.token_burst as usize, 1);
     check.at_least("access.address_burst", config.access.address_burst as usize, 1);
+    let access = &config.access;
+    let [certificate, key, ca] = [&access.tls_cert, &access.tls_key, &access.client_ca].map(|path| !path.as_os_str().is_empty());
+    check.rule(&["access.tls_cert", "access.tls_key"], certificate == key, "must both name a file, or neither");
+    check.rule(
+        &["access.client_ca", "access.tls_cert"],
+        certificate || !ca,
+        "clients show a certificate only to one who shows theirs",
+    );
     check.rule(&["access.audit"], !config.access.audit.as_os_str().is_empty(), "must name a file");
 
     let filter = tracing_subscriber::EnvFilter::try_new(&config.logging.filter).is_ok();

@@ -38,6 +38,9 @@ pub struct Card {
     /// What it is like, in tokens.
     #[serde(skip)]
     pub tokens: SmallVec<[TokenId; 6]>,
+    /// How many of these, from the first on, are categories.
+    #[serde(skip)]
+    categories: usize,
     #[serde(skip)]
     created: Option<Millis>,
     pub warmth: Option<Warmth>,
@@ -54,6 +57,11 @@ impl Card {
         self.created.or(self.warmth.and_then(|w| w.created))
     }
 
+    /// Its categories.
+    pub fn categories(&self) -> &[TokenId] {
+        &self.tokens[..self.categories]
+    }
+
     /// Its author.
     pub fn author(&self) -> Option<TokenId> {
         self.gate.and_then(|gate| gate.author)
@@ -63,6 +71,7 @@ impl Card {
         self.gate = facts.as_deref().map(Gate::of);
         self.category = facts.as_deref().and_then(|facts| facts.categories.first().copied());
         self.tokens = facts.as_deref().map(|facts| facts.tokens().collect()).unwrap_or_default();
+        self.categories = facts.as_deref().map_or(0, |facts| facts.categories.len());
         self.created = facts.as_deref().and_then(|facts| facts.created_at);
         self.facts = facts;
     }

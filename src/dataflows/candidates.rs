@@ -11,6 +11,7 @@ use super::profiles::{Filter, Profile, Recent};
 use super::trending::{List, Order};
 use crate::model::changes::Scope;
 use crate::model::kind::Weights;
+use crate::model::place::{Place, REGION};
 use crate::model::{ItemId, Kind};
 use crate::scoring::first::first;
 
@@ -62,6 +63,7 @@ impl Candidates {
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
         self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
+        self.lists(&[Order::Trending], &segments(profile, recent), trending / 2, board, &filter, found);
         self.lists(&[Order::Trending], &[Scope::Global], trending, board, &filter, found);
         self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
         self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
@@ -80,6 +82,7 @@ impl Candidates {
         let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
         let categories = categories(profile, recent, board);
         self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
+        self.lists(&[Order::Trending], &segments(profile, recent), interests / 2, board, &filter, found);
         self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
         self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
         let room = kept.saturating_sub(known + found.len());
@@ -168,6 +171,14 @@ impl Candidates {
     }
 }
 
+/// Of a user who took nothing yet: where they live and what they speak, as they said at sign-up.
+fn segments(profile: &Profile, recent: &[Recent]) -> Vec<Scope> {
+    let Some(said) = profile.said.as_deref().filter(|_| recent.is_empty()) else { return Vec::new() };
+    let place = said.lat.zip(said.lon).and_then(|(lat, lon)| Place::new(lat, lon));
+    let region = place.map(|place| Scope::Cell(place.cell(REGION)));
+    region.into_iter().chain(said.language.map(Scope::Language)).collect()
+}
+
 /// How many categories are asked for candidates.
 const CATEGORIES: usize = 6;
 
@@ -185,4 +196,43 @@ fn categories(profile: &Profile, recent: &[Recent], board: &Board) -> Vec<Scope>
         }
     }
     scopes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataflows::board::Post;
+    use crate::model::TokenId;
+    use crate::model::catalogue::{Item, User};
+    use crate::model::ids::TokenKind;
+    use std::sync::Arc;
+
+    /// What trends only in a language or a region is for those who said at sign-up that it is theirs, until they took something.
+    #[test]
+    fn who_took_nothing_yet_is_offered_what_trends_where_they_live_and_in_their_language() {
+        let defaults: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
+        let params: SlatesParams = defaults["slates"].clone().try_into().expect("the section of slates");
+        let german = TokenId::typed(TokenKind::Language, "de");
+        let place = Place::new(48.137, 11.575).expect("on the earth");
+        let mut board = Board::default();
+        for (item, scope) in [(1, Scope::Language(german)), (2, Scope::Cell(place.cell(REGION)))] {
+            board.post(Post::Item(ItemId(item), Some(Arc::new(Item { available: true, ..Item::default() }))));
+            board.post(Post::List((List { order: Order::Trending, scope }, Arc::new(vec![(ItemId(item), 5)]))));
+        }
+        let mut candidates = Candidates::new(params, Weights([1_000; Kind::ALL.len()]), 5.0);
+        let said = User { language: Some(german), lat: Some(48.137), lon: Some(11.575), ..User::default() };
+        let profile = |said: User| {
+            let mut profile = Profile::default();
+            profile.said = Some(Arc::new(said));
+            profile
+        };
+        let mut found = |profile: &Profile, recent: &[Recent]| -> Vec<u64> {
+            candidates.gather(profile, recent, &[], &board).iter().map(|candidate| candidate.item.0).collect()
+        };
+        assert_eq!(found(&profile(said.clone()), &[]), [2, 1]);
+        assert_eq!(found(&profile(User { language: None, ..said.clone() }), &[]), [2]);
+        assert_eq!(found(&Profile::default(), &[]), [0; 0]);
+        let recent = [Recent { item: ItemId(9), kind: Kind::Like, at: 0 }];
+        assert_eq!(found(&profile(said), &recent), [0; 0]);
+    }
 }

@@ -12,6 +12,7 @@ pub mod learner;
 pub mod ledger;
 pub mod links;
 pub mod neighbours;
+pub mod places;
 pub mod profiles;
 pub mod recommend;
 pub mod sampler;
@@ -41,6 +42,7 @@ pub struct Params {
     pub interests: InterestsParams,
     pub neighbours: NeighboursParams,
     pub trending: TrendingParams,
+    pub near: NearParams,
     pub slates: SlatesParams,
     pub blend: crate::scoring::blend::Params,
     pub learn: crate::scoring::learned::Params,
@@ -122,6 +124,14 @@ pub struct TrendingParams {
     pub kept: usize,
 }
 
+/// `[near]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NearParams {
+    pub enabled: bool,
+    pub kept: usize,
+}
+
 /// `[slates]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +185,7 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
     ];
     let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
     let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];
+    let near = [places::Standings::UID, places::Cells::UID].into_iter().filter(|_| params.near.enabled);
     let learning = learning.into_iter().filter(|_| params.learn.enabled);
-    always.into_iter().chain(learning).chain(factors.into_iter().filter(|_| params.factors.enabled)).collect()
+    always.into_iter().chain(near).chain(learning).chain(factors.into_iter().filter(|_| params.factors.enabled)).collect()
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! rows ─┬▶ dead
-//!       ├▶ catalogue ──────────────┬───────────────────────────────────────────┐
+//!       ├▶ catalogue ─▶ places ────┬───────────────────────────────────────────┐
 //!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
 //!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
@@ -25,6 +25,7 @@ use super::interests::interests;
 use super::ledger::{Entry, UserDelta, ledger};
 use super::links::links;
 use super::neighbours::neighbours;
+use super::places::places;
 use super::signals::signals;
 use super::slates::slates;
 use super::tallies::tallies;
@@ -85,6 +86,7 @@ pub fn recommend<'scope>(
     let neighbours = neighbours(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.neighbours);
     let (warmth, lists) = trending(own_items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
+    let near = params.near.enabled.then(|| places(own_items.clone(), clock.clone(), &params.near, vault));
 
     let remembered = params.learn.enabled.then(|| remembered(deltas.clone(), clock.clone(), params, vault));
     let board = scope.concatenate([
@@ -118,6 +120,7 @@ pub fn recommend<'scope>(
         dead.map(Change::Dead),
         scope.concatenate([judged, refreshed, unusable]).map(Change::Account),
     ];
+    changes.extend(near);
     changes.extend(ranked);
     scope.concatenate(changes)
 }

@@ -6,6 +6,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -415,14 +416,15 @@ impl State {
         } else {
             self.liked.remove(&user); // until they act again
         }
-        let digest = digest(&items, model.as_deref());
+        let categories = categories(&items, &self.board);
+        let digest = digest(&items, &categories, model.as_deref());
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;
         }
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
         let (entered, left) = differences(&of.shown, &before);
-        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, items }));
+        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, items, categories }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
     }
 }
@@ -533,11 +535,25 @@ impl Scored {
     }
 }
 
-/// Of items, order, reasons and what ordered them; the empty slate is 0. Scores move with time and are left out.
-fn digest(items: &[SlateItem], model: Option<&ModelName>) -> u64 {
+/// The places of each category's items.
+fn categories(items: &[SlateItem], board: &Board) -> Vec<(TokenId, Vec<u16>)> {
+    let of = |(place, row): (usize, &SlateItem)| {
+        let categories = board.item(row.item).categories();
+        categories.iter().map(move |category| (*category, place as u16)).collect::<SmallVec<[_; 4]>>()
+    };
+    let mut places: Vec<(TokenId, u16)> = items.iter().enumerate().flat_map(of).collect();
+    places.sort_unstable();
+    places.dedup();
+    let of_one = |of: &[(TokenId, u16)]| (of[0].0, of.iter().map(|(_, place)| *place).collect());
+    places.chunk_by(|a, b| a.0 == b.0).map(of_one).collect()
+}
+
+/// Of items, order, reasons, categories and what ordered them; the empty slate is 0. Scores move with time and are left out.
+fn digest(items: &[SlateItem], categories: &[(TokenId, Vec<u16>)], model: Option<&ModelName>) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
+    categories.hash(&mut hasher);
     model.iter().for_each(|model| model.number.hash(&mut hasher));
     if items.is_empty() { 0 } else { hasher.finish() | 1 }
 }

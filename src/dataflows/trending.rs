@@ -1,4 +1,4 @@
-//! Lists kept for everyone: what is trending, popular and fresh, in all and per category.
+//! Lists kept for everyone: what is trending, popular and fresh, in all and per category, and what is trending per language and region.
 //!
 //! Two stages. `Heat`, at the item, turns signals and the catalogue into scores at each tick; `Lists`, at the list, keeps their order.
 //! The fact that must stay true: after a tick every list is a function of the signals and the catalogue, in no list stands an
@@ -18,6 +18,7 @@ use timely::dataflow::operators::{Concat, OkErr};
 use super::signals;
 use crate::model::catalogue::Item;
 use crate::model::changes::Scope;
+use crate::model::place::{Cell, Place, REGION};
 use crate::model::time::{Millis, Window};
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
 use crate::operators::top::Top;
@@ -45,7 +46,8 @@ impl List {
     /// What decides its worker.
     pub fn hash(&self) -> u64 {
         match self.scope {
-            Scope::Category(token) => token.0,
+            Scope::Category(token) | Scope::Language(token) => token.0,
+            Scope::Cell(cell) => cell.hash(),
             _ => self.order as u64,
         }
     }
@@ -111,6 +113,9 @@ pub enum Output {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfItem {
     facts: Option<Arc<Item>>,
+    /// Where the facts say it is.
+    #[serde(skip)]
+    region: Option<Cell>,
     signals: Option<Arc<Signals>>,
     forward_micro: Option<i64>,
     /// When the catalogue first named it.
@@ -135,7 +140,7 @@ impl Heat {
             match row {
                 Row::Item(_, facts) => {
                     of.listed_at = facts.as_ref().map(|_| of.listed_at.unwrap_or(epoch.clock_ms));
-                    of.facts = facts;
+                    of.describe(facts);
                 }
                 Row::Signals(change) => {
                     of.signals = change.signals;
@@ -179,6 +184,12 @@ impl OfItem {
         self.facts.as_ref().and_then(|f| f.created_at).or(self.listed_at)
     }
 
+    fn describe(&mut self, facts: Option<Arc<Item>>) {
+        let place = facts.as_deref().and_then(|f| Place::new(f.lat?, f.lon?));
+        self.region = place.map(|place| place.cell(REGION));
+        self.facts = facts;
+    }
+
     fn warmth(&self) -> Warmth {
         Warmth { trending_milli: self.signals.as_deref().map_or(0, trending_milli), created: self.created() }
     }
@@ -193,7 +204,10 @@ impl OfItem {
         let trending = self.signals.as_deref().map(trending_milli).filter(|score| *score > 0);
         let orders = [(Order::Trending, trending), (Order::Popular, self.forward_micro), (Order::Fresh, self.created())];
         let list = |scope| orders.into_iter().filter_map(move |(order, score)| Some((List { order, scope }, score?)));
-        scopes.flat_map(list).collect()
+        let language = self.facts.as_ref().and_then(|f| f.language).map(Scope::Language);
+        let segments = language.into_iter().chain(self.region.map(Scope::Cell));
+        let hot = segments.filter_map(|scope| Some((List { order: Order::Trending, scope }, trending?)));
+        scopes.flat_map(list).chain(hot).collect()
     }
 }
 
@@ -241,7 +255,9 @@ impl Durable for Heat {
     }
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
-        let (item, of, dirty): (ItemId, OfItem, bool) = postcard::from_bytes(body)?;
+        let (item, mut of, dirty): (ItemId, OfItem, bool) = postcard::from_bytes(body)?;
+        let facts = of.facts.take();
+        of.describe(facts);
         self.dirty.extend(dirty.then_some(item));
         self.items.insert(item, of);
         Ok(())
@@ -271,3 +287,42 @@ impl Durable for Lists {
 
 /// A list that changed, best first.
 pub type Told = (List, Arc<Vec<(ItemId, i64)>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::TokenKind;
+    use crate::model::{TokenId, Turn};
+
+    /// Trending by segment comes and goes with what trends and with what the catalogue says.
+    #[test]
+    fn what_trends_also_trends_where_it_is_and_in_its_language() {
+        let english = Scope::Language(TokenId::typed(TokenKind::Language, "en"));
+        let region = Scope::Cell(Place::new(48.137, 11.575).expect("on the earth").cell(REGION));
+        let Scope::Language(language) = english else { unreachable!("just made") };
+        let facts = Item { language: Some(language), lat: Some(48.137), lon: Some(11.575), available: true, ..Item::default() };
+        let mut heat = Heat::default();
+        let mut tick = |row| {
+            let mut out = Vec::new();
+            heat.step(&Epoch { turn: Turn::ALL, ..Epoch::default() }, &mut vec![row], &mut out);
+            let member = |output| match output {
+                Output::Member(list, _, score) if [english, region].contains(&list.scope) => Some((list, score)),
+                _ => None,
+            };
+            out.into_iter().filter_map(member).collect::<BTreeMap<_, _>>()
+        };
+        let both = |score| [english, region].map(|scope| (List { order: Order::Trending, scope }, score)).into();
+        let weighted_milli = [0, 10_000, 0, 0, 0];
+        let signals = Signals { counts: vec![], decayed: 0.0, velocity: 0.0, ctr: 0.0, engagement: 0.0, weighted_milli };
+        let change = |signals: Option<Signals>| {
+            let key = SignalKey::Item(ItemId(1));
+            Row::Signals(signals::Change { key, signals: signals.map(Arc::new), forward_micro: None })
+        };
+        let described = |facts: &Item| Row::Item(ItemId(1), Some(Arc::new(facts.clone())));
+        assert_eq!(tick(described(&facts)), BTreeMap::new(), "nobody did anything with it");
+        assert_eq!(tick(change(Some(signals))), both(Some(60_000)));
+        assert_eq!(tick(described(&Item { mature: true, ..facts.clone() })), both(None));
+        assert_eq!(tick(described(&facts)), both(Some(60_000)));
+        assert_eq!(tick(change(None)), both(None));
+    }
+}

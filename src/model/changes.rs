@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::example::Example;
 use super::ids::{ItemId, TokenId, UserId};
 use super::interaction::Dead;
+use super::place::Cell;
 use super::signals::{SignalKey, Signals};
 use super::slate::{Slate, Surface};
 use super::time::Millis;
@@ -20,6 +21,10 @@ pub enum Scope {
     Popular,
     /// All items, the newest first.
     Fresh,
+    /// A `language:…` token.
+    Language(TokenId),
+    /// A cell of the earth, of [`REGION`](super::place::REGION).
+    Cell(Cell),
 }
 
 /// Interests of a user: token and weight, strongest first.
@@ -199,6 +204,8 @@ pub enum Change {
     Neighbours(ItemId, Vec<Neighbour>),
     /// The best of a scope, best first, with the score in thousandths.
     Trending(Scope, Vec<(ItemId, i64)>),
+    /// The best of a cell, best first, each with its packed [`Standing`](super::place::Standing).
+    Near(Cell, Vec<(ItemId, i64)>),
     /// An item came, changed or went: what the read side needs of it to filter.
     Catalogue(ItemId, bool),
     /// What was asked for by `Control::Rank`: every candidate, best first, with the sources it came from, bit by bit.

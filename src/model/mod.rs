@@ -11,6 +11,7 @@ pub mod ids;
 pub mod interaction;
 pub mod kind;
 pub mod names;
+pub mod place;
 pub mod saved;
 pub mod serving;
 pub mod signals;

@@ -98,4 +98,6 @@ pub struct Slate {
     /// `None`: the blend.
     pub model: Option<Arc<ModelName>>,
     pub items: Vec<SlateItem>,
+    /// The categories of the items, each with the places of its items, from 0.
+    pub categories: Vec<(TokenId, Vec<u16>)>,
 }

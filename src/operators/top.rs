@@ -57,6 +57,11 @@ impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
         self.changed.extend(self.groups.keys().filter(|group| again(group)).cloned());
     }
 
+    /// The groups of a range change, whatever was told.
+    pub fn again_within(&mut self, range: std::ops::Range<G>) {
+        self.changed.extend(self.groups.range(range).map(|(group, _)| group.clone()));
+    }
+
     /// The groups that changed since the last call, each with its `n` best, best first.
     pub fn changed(&mut self, n: usize) -> Vec<(G, Vec<(M, i64)>)> {
         let changed = std::mem::take(&mut self.changed);

@@ -1,9 +1,10 @@
-//! Who may ask what: bearer tokens of a file, JWTs of known keys, and how often each token and address may ask.
+//! Who may ask what: bearer tokens of a file, JWTs of known keys, TLS, and how often each token and address may ask.
 //!
 //! What must stay true: no token is kept or said, only its BLAKE3; where neither tokens nor keys are set, whoever reaches the shim may
 //! do everything; where one is, nobody without.
 
 use axum::http::{HeaderMap, StatusCode, header};
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -15,7 +16,9 @@ use tokio::time::Instant;
 use super::Refusal;
 use super::jwt::Keys;
 use super::rate::Rate;
+use super::tls;
 use super::trail::{Deed, Trail};
+use super::watched::Watched;
 
 /// `[access]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub struct Params {
     pub token_burst: u32,
     pub address_rate: u32,
     pub address_burst: u32,
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    pub client_ca: PathBuf,
     pub audit: PathBuf,
 }
 
@@ -128,24 +134,40 @@ pub struct Entries {
     pub token: Vec<Entry>,
 }
 
+/// How the shim proves who it is, as its files say by now.
+pub type Tls = Arc<Watched<ServerConfig>>;
+
 /// Tokens, keys and rates.
 pub struct Access {
-    tokens: Option<HashMap<blake3::Hash, Who>>,
-    keys: Option<Keys>,
+    tokens: Option<Watched<HashMap<blake3::Hash, Who>>>,
+    keys: Option<Watched<Keys>>,
+    tls: Option<Tls>,
+    /// Whether TLS lets in only whom an authority vouches for.
+    mutual: bool,
     of_token: Rate,
     of_address: Rate,
     trail: Arc<Trail>,
 }
 
 impl Access {
-    /// Reads the files of tokens and keys; they are read no more after that. The audit trail goes to `state_dir`. The error names the file and what is
-    /// wrong in it.
+    /// Reads the files of tokens, keys and certificates, which are read again when they change. The audit trail goes to `state_dir`. The error
+    /// names the file and what is wrong in it.
     pub fn open(params: &Params, state_dir: &Path) -> Result<Self, String> {
         let now = Instant::now();
-        let named = |path: &Path| !path.as_os_str().is_empty();
+        let named = |paths: &[&PathBuf]| {
+            let paths: Vec<_> = paths.iter().filter(|path| !path.as_os_str().is_empty()).map(|path| path.to_path_buf()).collect();
+            (!paths.is_empty()).then_some(paths)
+        };
+        let (of_tokens, of_keys, of_tls) = (params.clone(), params.clone(), params.clone());
+        let tokens = named(&[&params.tokens]).map(|paths| Watched::open(paths, move || read(&of_tokens.tokens)));
+        let keys = named(&[&params.keys]).map(|paths| Watched::open(paths, move || Keys::open(&of_keys)));
+        let tls = named(&[&params.tls_cert, &params.tls_key, &params.client_ca]);
+        let tls = tls.map(|paths| Watched::open(paths, move || tls::config(&of_tls)));
         Ok(Self {
-            tokens: named(&params.tokens).then(|| read(&params.tokens)).transpose()?,
-            keys: named(&params.keys).then(|| Keys::open(params)).transpose()?,
+            tokens: tokens.transpose()?,
+            keys: keys.transpose()?,
+            tls: tls.transpose()?.map(Arc::new),
+            mutual: named(&[&params.client_ca]).is_some(),
             of_token: Rate::new(params.token_rate, params.token_burst, now),
             of_address: Rate::new(params.address_rate, params.address_burst, now),
             trail: Arc::new(Trail::new(&params.audit, state_dir)),
@@ -155,6 +177,16 @@ impl Access {
     /// Whether anybody is asked who they are.
     pub fn is_asked(&self) -> bool {
         self.tokens.is_some() || self.keys.is_some()
+    }
+
+    /// Whether whoever reaches the shim is let in.
+    pub fn is_open(&self) -> bool {
+        !self.is_asked() && !self.mutual
+    }
+
+    /// What connections are proven by, where TLS is spoken.
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
     }
 
     /// Puts a deed in the audit trail before it is done; what cannot be put there is not to be done.
@@ -192,8 +224,8 @@ impl Access {
     }
 
     fn who(&self, bearer: &str) -> Option<Who> {
-        let of_file = self.tokens.as_ref().and_then(|tokens| tokens.get(&blake3::hash(bearer.as_bytes())).cloned());
-        of_file.or_else(|| self.keys.as_ref()?.who(bearer))
+        let of_file = self.tokens.as_ref().and_then(|tokens| tokens.get().get(&blake3::hash(bearer.as_bytes())).cloned());
+        of_file.or_else(|| self.keys.as_ref()?.get().who(bearer))
     }
 }
 

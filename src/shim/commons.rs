@@ -11,7 +11,8 @@ use super::cursor::stamp_of;
 use super::feed::Shelf;
 use super::read::{Reader, Unavailable};
 use crate::model::Source;
-use crate::sinks::layout::Keys;
+use crate::sinks::Applied;
+use crate::sinks::layout::{Keys, Segment};
 
 /// From this age on one reader renews them while the others go on with what there is …
 const RIPE: Duration = Duration::from_millis(500);
@@ -77,20 +78,33 @@ impl Commons {
         let at = Instant::now();
         let applied = reader.applied().await?;
         let gone = reader.ranked(&keys.gone(), MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();
-        let shelf = async |source, key: String, scale: f64| {
-            let items = scaled(reader.ranked(&key, MOST_SHELVED).await?, scale);
-            let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
-            Ok(Shelf { source, items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp })
-        };
         let shelves = [
-            shelf(Source::Trending, keys.trending(None), TRENDING_SCALE).await?,
-            shelf(Source::Popular, keys.popular(), 1.0).await?,
-            shelf(Source::Fresh, keys.fresh(), 1.0).await?,
+            trending(Segment::All, reader, keys, &applied).await?,
+            shelf(Source::Popular, &keys.popular(), reader, &applied).await?,
+            shelf(Source::Fresh, &keys.fresh(), reader, &applied).await?,
         ];
         let common = Arc::new(Common { gone, shelves });
         *self.latest.write().expect("no panic under the lock") = Some((at, common.clone()));
         Ok(common)
     }
+}
+
+/// What is trending in a segment, under a mark read before.
+pub async fn trending(segment: Segment<'_>, reader: &dyn Reader, keys: &Keys, applied: &Applied) -> Result<Shelf, Unavailable> {
+    let mut shelf = shelf(Source::Trending, &keys.trending(segment), reader, applied).await?;
+    shelf.items = scaled(shelf.items, TRENDING_SCALE);
+    shelf.subject = match segment {
+        Segment::All => String::new(),
+        Segment::Category(name) | Segment::Language(name) => name.to_string(),
+        Segment::Cell(_) => "your region".to_string(),
+    };
+    Ok(shelf)
+}
+
+async fn shelf(source: Source, key: &str, reader: &dyn Reader, applied: &Applied) -> Result<Shelf, Unavailable> {
+    let items = reader.ranked(key, MOST_SHELVED).await?;
+    let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
+    Ok(Shelf { source, subject: String::new(), items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp })
 }
 
 /// Trending is stored in thousandths.

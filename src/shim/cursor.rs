@@ -45,6 +45,11 @@ impl Cursor {
         !self.before.is_empty() && self.before.contains(&digest(item))
     }
 
+    /// Whether the item was given at all: for counting what is left of a list that may yet grow.
+    pub fn ever_gave(&self, item: &str) -> bool {
+        self.now.contains(&digest(item)) || self.gave(item)
+    }
+
     /// Notes an item as given.
     pub fn give(&mut self, item: &str) {
         self.now.insert(digest(item));
@@ -57,7 +62,12 @@ impl Cursor {
 
     /// How many items may still be given.
     pub fn room(&self) -> usize {
-        LONGEST.saturating_sub(self.before.len() + self.now.len())
+        LONGEST.saturating_sub(self.given())
+    }
+
+    /// How many items were given.
+    pub fn given(&self) -> usize {
+        self.before.len() + self.now.len()
     }
 
     /// As text that fits a query.

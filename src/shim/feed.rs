@@ -1,16 +1,17 @@
-//! One page of a feed from the lists it may come from: the user's slate, then the shelves kept for everyone: what is trending,
-//! what is popular, what is new.
+//! One page of a feed from the lists it may come from: the user's slate, or what is put together for a narrower surface, then the
+//! shelves kept for everyone: what is trending, what is popular, what is new.
 //!
 //! Nothing withdrawn and nothing the request excludes is ever shown. What the user has seen is left out while anything else is there,
 //! so a feed is empty only when there is no other item at all. Pure: no store, no clock.
 
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, stamp_of};
+use super::near::{LOCAL_KM, Near};
 use crate::model::slate::TERMS;
-use crate::model::{Source, Surface};
+use crate::model::{self, Source, Surface};
 use crate::sinks::layout::{self, StoredSlate};
 use crate::sinks::proto::{self, ReasonKind};
 
@@ -19,6 +20,8 @@ use crate::sinks::proto::{self, ReasonKind};
 pub struct Shelf {
     /// Trending, popular or fresh; it also names the model of a page that no model ordered.
     pub source: Source,
+    /// The category it is of; empty: all items.
+    pub subject: String,
     /// With scores in a unit of the shelf's own.
     pub items: Vec<(String, f64)>,
     /// The clock and the epoch of the mark it was read under.
@@ -29,8 +32,9 @@ pub struct Shelf {
 
 /// What a page is made from.
 pub struct Lists<'a, 'f> {
-    pub slate: Option<&'a StoredSlate>,
-    /// In the order in which they stand in for a slate.
+    /// What the surface itself has for the user.
+    pub own: Option<List<'a, 'f>>,
+    /// In the order in which they stand in for it.
     pub shelves: &'a [Shelf],
     pub seen: &'f HashSet<&'f str>,
     pub gone: &'f HashSet<String>,
@@ -42,6 +46,10 @@ pub struct Lists<'a, 'f> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Home,
+    /// The user's slate narrowed to a category, then what is trending in it.
+    Category,
+    /// What is near a point.
+    Near,
     Trending,
 }
 
@@ -50,18 +58,31 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Home => Surface::Home.name(),
+            Self::Category => "category",
+            Self::Near => "near",
             Self::Trending => Source::Trending.name(),
         }
     }
 
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Home, Self::Category, Self::Near, Self::Trending];
+
     /// The kind of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Home, Self::Trending].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
+/// What a surface is narrowed to.
+#[derive(Clone, Copy, Debug)]
+pub enum Narrow<'a> {
+    Not,
+    Category(&'a str),
+    Near(Spot),
+}
+
 /// A page, as it is answered but for the request's own fields.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Page<'a> {
     pub as_of: i64,
     pub epoch: u64,
@@ -73,12 +94,15 @@ pub struct Page<'a> {
 }
 
 /// One item of a page.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Shown<'a> {
     pub item_id: &'a str,
     pub score: f64,
     pub source: &'static str,
     pub reason: Cow<'static, str>,
+    /// From the point that was asked about; only near it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance_km: Option<f64>,
     /// The blend's terms before their weights, 0 to 1; only when they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terms: Option<BTreeMap<&'static str, f64>>,
@@ -88,19 +112,102 @@ pub struct Shown<'a> {
 const NOTHING: Page<'static> =
     Page { as_of: 0, epoch: 0, model: "", variant: "", fallback: true, items: Vec::new(), cursor: None };
 
-/// The list a page is taken from.
+/// A list a page is taken from.
 #[derive(Clone, Copy)]
-enum List<'a> {
+pub enum List<'a, 'f> {
     Slate(&'a StoredSlate),
+    Mixed(&'f Mixed<'a>),
     Shelf(&'a Shelf),
+}
+
+/// A list put together for one request.
+pub struct Mixed<'a> {
+    places: Vec<Place<'a>>,
+    /// A page of it without items: of a mixture that of the list the first place is from.
+    about: Page<'a>,
+    /// Of what is in it, in order: lists put together anew that come to the same are the same.
+    stamp: u64,
+}
+
+/// One place of it.
+enum Place<'a> {
+    Slate(&'a proto::SlateItem),
+    Shelf(&'a Shelf, usize),
+    /// With its score.
+    Near(&'a Near, f64),
+}
+
+impl<'a> Place<'a> {
+    fn item(&self) -> &'a str {
+        match self {
+            Self::Slate(item) => &item.item_id,
+            Self::Shelf(shelf, at) => &shelf.items[*at].0,
+            Self::Near(near, _) => &near.item_id,
+        }
+    }
+}
+
+/// Where a feed is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spot {
+    pub here: model::place::Place,
+    /// How much nearness matters, 0 to 1.
+    pub preference: f64,
+}
+
+/// What is near, best first: by nearness, quality and what the slate says of it. `as_of` and `epoch` are of the mark it was read under.
+pub fn nearby<'a>(
+    found: &'a BTreeMap<String, Near>,
+    slate: Option<&'a StoredSlate>,
+    preference: f64,
+    (as_of, epoch): (i64, u64),
+) -> Mixed<'a> {
+    let items = slate.into_iter().flat_map(|stored| &stored.slate.items);
+    let model: HashMap<&str, f64> = items.map(|item| (item.item_id.as_str(), micro(item).clamp(0.0, 1.0))).collect();
+    let score = |near: &Near| near.score(preference, model.get(near.item_id.as_str()).copied().unwrap_or(0.0));
+    let mut scored: Vec<(&Near, f64)> = found.values().map(|near| (near, score(near))).collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.item_id.cmp(&b.0.item_id)));
+    let places: Vec<Place> = scored.into_iter().map(|(near, score)| Place::Near(near, score)).collect();
+    let about = Page { as_of, epoch, model: Kind::Near.name(), fallback: false, ..NOTHING };
+    Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
+}
+
+/// What trends where the user is and in what they like, then what trends anywhere: for a user of whom there is no slate.
+pub fn strung<'a>(shelves: impl Iterator<Item = &'a Shelf>) -> Mixed<'a> {
+    let shelves: Vec<&Shelf> = shelves.filter(|shelf| !shelf.items.is_empty()).collect();
+    let mut already = HashSet::new();
+    let all = shelves.iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
+    let places: Vec<Place> = all.filter(|place| already.insert(place.item())).collect();
+    let about = shelves.first().map_or(NOTHING, |shelf| List::Shelf(shelf).about(Kind::Home));
+    Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
+}
+
+/// What a slate has of a category, best first, then what else stands on the shelf of the category.
+pub fn narrowed<'a>(slate: Option<&'a StoredSlate>, category: &str, shelf: Option<&'a Shelf>) -> Mixed<'a> {
+    let personal: Vec<_> = slate.into_iter().flat_map(|stored| of_category(&stored.slate, category)).collect();
+    let already: HashSet<&str> = personal.iter().map(|item| item.item_id.as_str()).collect();
+    let from = slate.filter(|_| !personal.is_empty()).map(List::Slate).or(shelf.map(List::Shelf));
+    let about = from.map_or(NOTHING, |list| list.about(Kind::Category));
+    let others = shelf.into_iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
+    let others = others.filter(|place| !already.contains(place.item()));
+    let places: Vec<Place> = personal.into_iter().map(Place::Slate).chain(others).collect();
+    let stamp = stamp_of(places.iter().map(Place::item));
+    Mixed { places, about, stamp }
+}
+
+fn of_category<'a>(slate: &'a proto::Slate, category: &str) -> impl Iterator<Item = &'a proto::SlateItem> {
+    let of = slate.categories.iter().find(|of| of.name == category);
+    of.into_iter().flat_map(|of| &of.places).filter_map(|place| slate.items.get(*place as usize))
 }
 
 /// The next `k` items (fewer at the end) after `cursor`.
 pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, explain: bool) -> Page<'a> {
-    let slate = lists.slate.filter(|_| kind == Kind::Home).map(List::Slate);
     let shelves = || lists.shelves.iter().map(List::Shelf);
-    let unseen = slate.into_iter().chain(shelves()).map(|list| (list, true));
-    let tries = unseen.chain(shelves().chain(slate).map(|list| (list, false)));
+    // Who asks for a category, or what is near, rather has an item of it again than one of another.
+    let again = lists.own.filter(|_| matches!(kind, Kind::Category | Kind::Near)).map(|list| (list, false));
+    let own = lists.own.map(|list| (list, true)).into_iter().chain(again);
+    let unseen = own.chain(shelves().map(|list| (list, true)));
+    let tries = unseen.chain(shelves().chain(lists.own).map(|list| (list, false)));
     let mut found = None;
     for (list, unseen) in tries {
         let never = |item: &str| lists.gone.contains(item) || lists.exclude.contains(item);
@@ -116,15 +223,19 @@ pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, ex
         }
     }
     match found {
-        Some((list, taken, next)) => list.page(&taken, next, kind, explain),
+        Some((list, taken, next)) => {
+            let items = taken.iter().map(|&at| list.shown(at, explain)).collect();
+            Page { items, cursor: next.map(|cursor| cursor.text()), ..list.about(kind) }
+        }
         None => NOTHING,
     }
 }
 
-impl<'a> List<'a> {
+impl<'a> List<'a, '_> {
     fn len(self) -> usize {
         match self {
             Self::Slate(stored) => stored.slate.items.len(),
+            Self::Mixed(mixed) => mixed.places.len(),
             Self::Shelf(shelf) => shelf.items.len(),
         }
     }
@@ -132,6 +243,7 @@ impl<'a> List<'a> {
     fn item(self, at: usize) -> &'a str {
         match self {
             Self::Slate(stored) => &stored.slate.items[at].item_id,
+            Self::Mixed(mixed) => mixed.places[at].item(),
             Self::Shelf(shelf) => &shelf.items[at].0,
         }
     }
@@ -140,6 +252,7 @@ impl<'a> List<'a> {
         match self {
             // A slate is written once per epoch and generation.
             Self::Slate(stored) => xxhash_rust::xxh3::xxh3_64_with_seed(&stored.epoch.to_be_bytes(), stored.generation.into()),
+            Self::Mixed(mixed) => mixed.stamp,
             Self::Shelf(shelf) => shelf.stamp,
         }
     }
@@ -160,9 +273,8 @@ impl<'a> List<'a> {
         (taken, next)
     }
 
-    fn page(self, taken: &[usize], next: Option<Cursor>, kind: Kind, explain: bool) -> Page<'a> {
-        let items = taken.iter().map(|&at| self.shown(at, explain)).collect();
-        let cursor = next.map(|cursor| cursor.text());
+    /// A page of it without items.
+    fn about(self, kind: Kind) -> Page<'a> {
         match self {
             Self::Slate(StoredSlate { epoch, slate, .. }) => Page {
                 as_of: slate.as_of_ms,
@@ -170,17 +282,16 @@ impl<'a> List<'a> {
                 model: &slate.model,
                 variant: &slate.variant,
                 fallback: false,
-                items,
-                cursor,
+                ..NOTHING
             },
+            Self::Mixed(mixed) => mixed.about.clone(),
             Self::Shelf(shelf) => Page {
                 as_of: shelf.as_of,
                 epoch: shelf.epoch,
                 model: shelf.source.name(),
                 variant: "",
-                fallback: kind == Kind::Home || shelf.source != Source::Trending,
-                items,
-                cursor,
+                fallback: kind != Kind::Trending || shelf.source != Source::Trending,
+                ..NOTHING
             },
         }
     }
@@ -189,6 +300,11 @@ impl<'a> List<'a> {
         match self {
             Self::Slate(stored) => of_slate(&stored.slate.items[at], explain),
             Self::Shelf(shelf) => of_shelf(shelf, at, explain),
+            Self::Mixed(mixed) => match mixed.places[at] {
+                Place::Slate(item) => of_slate(item, explain),
+                Place::Shelf(shelf, at) => of_shelf(shelf, at, explain),
+                Place::Near(near, score) => of_near(near, score, explain),
+            },
         }
     }
 }
@@ -200,13 +316,27 @@ fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
         Source::Fresh => ReasonKind::New,
         _ => ReasonKind::Popular,
     };
-    let reason = proto::Reason { kind: kind as i32, ..Default::default() };
+    let reason = proto::Reason { kind: kind as i32, subject: shelf.subject.clone(), ..Default::default() };
     Shown {
         item_id,
         score: *score,
         source: shelf.source.name(),
         reason: layout::reason_text(&reason, None).into(),
+        distance_km: None,
         terms: explain.then(BTreeMap::new),
+    }
+}
+
+fn of_near(near: &Near, score: f64, explain: bool) -> Shown<'_> {
+    let reach = if near.km < LOCAL_KM { "near you" } else { "in your region" };
+    Shown {
+        item_id: &near.item_id,
+        score,
+        source: Kind::Near.name(),
+        reason: reach.into(),
+        // What is stored of a place is a few metres off.
+        distance_km: Some((near.km * 100.0).round() / 100.0),
+        terms: explain.then(|| BTreeMap::from([("proximity", near.proximity()), ("quality", near.quality)])),
     }
 }
 
@@ -215,13 +345,18 @@ pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
     stored.slate.items.iter().map(|item| of_slate(item, explain)).collect()
 }
 
+fn micro(item: &proto::SlateItem) -> f64 {
+    f64::from(item.score_micro) / 1e6
+}
+
 fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
     let source = Source::ALL.into_iter().find(|source| *source as i32 == item.source);
     Shown {
         item_id: &item.item_id,
-        score: f64::from(item.score_micro) / 1e6,
+        score: micro(item),
         source: source.map_or("unknown", Source::name),
         reason: item.reason.as_ref().map_or(Cow::Borrowed(""), |reason| layout::reason_text(reason, None).into()),
+        distance_km: None,
         terms: explain.then(|| TERMS.into_iter().zip(item.terms.iter().map(|term| f64::from(*term) / 1e4)).collect()),
     }
 }
@@ -229,22 +364,25 @@ fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::cursor::stamp_of;
     use proptest::prelude::*;
 
     fn slate(epoch: u64, items: &[u32]) -> StoredSlate {
         let item = |i: &u32| proto::SlateItem { item_id: format!("i{i}"), ..Default::default() };
-        let slate = proto::Slate { items: items.iter().map(item).collect(), ..Default::default() };
+        // Every other place is jazz.
+        let jazz = proto::Category { name: "jazz".into(), places: (0..items.len() as u32).step_by(2).collect() };
+        let slate = proto::Slate { items: items.iter().map(item).collect(), categories: vec![jazz], ..Default::default() };
         StoredSlate { epoch, generation: 1, model: 0, slate }
     }
 
     fn shelf(source: Source, items: &[u32]) -> Shelf {
         let items: Vec<_> = items.iter().map(|i| (format!("i{i}"), 1.0)).collect();
-        Shelf { source, stamp: stamp_of(items.iter().map(|i| i.0.as_str())), items, as_of: 5, epoch: 5 }
+        let stamp = stamp_of(items.iter().map(|i| i.0.as_str()));
+        Shelf { source, subject: String::new(), stamp, items, as_of: 5, epoch: 5 }
     }
 
     struct World {
         slate: Option<StoredSlate>,
+        jazz: Option<Shelf>,
         shelves: [Shelf; 2],
         seen: Vec<&'static str>,
         gone: HashSet<String>,
@@ -255,7 +393,13 @@ mod tests {
         fn page(&self, kind: Kind, cursor: &Cursor, k: usize) -> (Vec<String>, Option<Cursor>, bool) {
             let seen = self.seen.iter().copied().collect();
             let (gone, exclude) = (&self.gone, &self.exclude);
-            let lists = Lists { slate: self.slate.as_ref(), shelves: &self.shelves, seen: &seen, gone, exclude };
+            let mixed = narrowed(self.slate.as_ref(), "jazz", self.jazz.as_ref());
+            let own = match kind {
+                Kind::Home => self.slate.as_ref().map(List::Slate),
+                Kind::Category => Some(List::Mixed(&mixed)),
+                Kind::Near | Kind::Trending => None,
+            };
+            let lists = Lists { own, shelves: &self.shelves, seen: &seen, gone, exclude };
             let page = page(kind, &lists, cursor, k, false);
             let next = page.cursor.map(|text| Cursor::parse(&text).expect("our own cursor"));
             (page.items.iter().map(|i| i.item_id.to_string()).collect(), next, page.fallback)
@@ -264,7 +408,8 @@ mod tests {
 
     fn world(items: Option<&[u32]>, trends: &[u32]) -> World {
         let shelves = [shelf(Source::Trending, trends), shelf(Source::Fresh, &[])];
-        World { slate: items.map(|i| slate(1, i)), shelves, seen: vec![], gone: HashSet::new(), exclude: HashSet::new() }
+        let slate = items.map(|i| slate(1, i));
+        World { slate, jazz: None, shelves, seen: vec![], gone: HashSet::new(), exclude: HashSet::new() }
     }
 
     /// The order in which lists are tried, and what each rule leaves out.
@@ -304,6 +449,30 @@ mod tests {
         assert_eq!(second, ["i9", "i3"]);
         let (third, cursor, _) = w.page(Kind::Home, &cursor.expect("more"), 2);
         assert_eq!((third, cursor), (vec!["i8".to_string()], None));
+    }
+
+    /// One chain over what the slate has of the category and what trends in it; then what was seen of it, then what all share.
+    #[test]
+    fn a_category_is_the_slate_narrowed_and_then_what_trends_in_it() {
+        let ids = |ids: &[u32]| ids.iter().map(|i| format!("i{i}")).collect::<Vec<_>>();
+        let mut w = world(Some(&[1, 2, 3, 4, 5]), &[9]);
+        w.jazz = Some(shelf(Source::Trending, &[3, 7, 8]));
+        let (first, cursor, fallback) = w.page(Kind::Category, &Cursor::default(), 2);
+        assert_eq!((first, fallback), (ids(&[1, 3]), false));
+        let (second, cursor, _) = w.page(Kind::Category, &cursor.expect("more"), 2);
+        assert_eq!(second, ids(&[5, 7]));
+        let (third, cursor, _) = w.page(Kind::Category, &cursor.expect("more"), 2);
+        assert_eq!((third, cursor), (ids(&[8]), None));
+        w.seen = vec!["i1", "i3", "i5", "i7", "i8"];
+        assert_eq!(w.page(Kind::Category, &Cursor::default(), 9).0, ids(&[1, 3, 5, 7, 8]), "rather again than something else");
+        w.slate = None;
+        w.seen = vec!["i3"];
+        assert_eq!(w.page(Kind::Category, &Cursor::default(), 9), (ids(&[7, 8]), None, true));
+        w.jazz = None;
+        assert_eq!(w.page(Kind::Category, &Cursor::default(), 9), (ids(&[9]), None, true), "nothing of it at all");
+        w.slate = Some(slate(2, &[1, 2]));
+        w.slate.as_mut().expect("just set").slate.categories[0].places.push(70);
+        assert_eq!(w.page(Kind::Category, &Cursor::default(), 9).0, ids(&[1]), "a place that is not there is none");
     }
 
     proptest! {

@@ -81,7 +81,7 @@ fn secret(key: &Jwk) -> Option<Vec<u8>> {
 }
 
 /// Whether others than its owner may read the file.
-fn is_open(path: &Path) -> std::io::Result<bool> {
+pub fn is_open(path: &Path) -> std::io::Result<bool> {
     Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 != 0)
 }
 

@@ -20,6 +20,7 @@ use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
 use crate::sources::Appender;
 use crate::telemetry;
+use access::Tls;
 
 mod access;
 mod aging;
@@ -30,12 +31,15 @@ mod feed;
 mod http;
 mod jwt;
 mod last_good;
+mod near;
 mod rate;
 mod read;
 mod recent;
 mod server;
+mod tls;
 mod token;
 mod trail;
+mod watched;
 mod wire;
 
 pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
@@ -45,7 +49,6 @@ pub use http::served;
 pub use read::RedisReader;
 pub use read::{Answer, Fields, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
-pub use server::serve;
 pub use token::Token;
 
 /// `[service]`
@@ -182,8 +185,8 @@ impl Handle {
 
 /// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
-    let open = !state.access.is_asked();
-    let handle = spawn_router(params, http::router(state))?;
+    let (open, tls) = (state.access.is_open(), state.access.tls());
+    let handle = spawn_router(params, http::router(state), tls)?;
     if open && !handle.addr.ip().is_loopback() {
         tracing::warn!(addr = %handle.addr, "whoever reaches the shim may read and write everything; set [access] tokens, or keep a gateway in front");
     }
@@ -194,12 +197,12 @@ pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
 /// Serves `/metrics` and `/livez` alone, for an engine without a shim, with the limits of `[service]`.
 pub fn spawn_metrics(params: &Params, metrics: &Metrics) -> Result<Handle, String> {
     let params = Params { bind: metrics.bind.clone(), port: metrics.port, threads: 1, ..params.clone() };
-    let handle = spawn_router(&params, http::metrics_router(telemetry::recorder()?))?;
+    let handle = spawn_router(&params, http::metrics_router(telemetry::recorder()?), None)?;
     tracing::info!(addr = %handle.addr, "metrics answer");
     Ok(handle)
 }
 
-fn spawn_router(params: &Params, router: axum::Router) -> Result<Handle, String> {
+fn spawn_router(params: &Params, router: axum::Router, tls: Option<Tls>) -> Result<Handle, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(params.threads.max(1))
         .thread_name("shim")
@@ -210,7 +213,7 @@ fn spawn_router(params: &Params, router: axum::Router) -> Result<Handle, String>
     let addr = listener.local_addr().map_err(|e| format!("the shim's address cannot be read: {e}"))?;
     let (stop, stopped) = watch::channel(false);
     let params = params.clone();
-    let run = move || runtime.block_on(async move { serve(&params, router, listener, stopped).await });
+    let run = move || runtime.block_on(async move { server::serve(&params, router, listener, tls, stopped).await });
     let thread = std::thread::Builder::new()
         .name("shim-main".to_string())
         .spawn(run)

@@ -9,12 +9,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::Params;
+use super::access::Tls;
 use super::wire::{Busy, Wire};
 use crate::telemetry;
 
@@ -30,9 +33,15 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nr
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Answers on `listener` until `shutdown` turns true (or its sender is gone); then takes no more connections and returns when
-/// the requests under way are answered, or after five seconds.
-pub async fn serve(params: &Params, router: Router, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
+/// Answers on `listener`, over TLS if it is given, until `shutdown` turns true (or its sender is gone); then takes no more connections
+/// and returns when the requests under way are answered, or after five seconds.
+pub async fn serve(
+    params: &Params,
+    router: Router,
+    listener: TcpListener,
+    tls: Option<Tls>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let params = Arc::new(params.clone());
     let room = Arc::new(Semaphore::new(params.connections));
     let mut open = JoinSet::new();
@@ -41,7 +50,7 @@ pub async fn serve(params: &Params, router: Router, listener: TcpListener, mut s
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match room.clone().try_acquire_owned() {
                     Ok(place) => {
-                        let talk = talk(params.clone(), router.clone(), stream, peer, shutdown.clone());
+                        let talk = talk(params.clone(), router.clone(), stream, tls.clone(), peer, shutdown.clone());
                         open.spawn(async move {
                             metrics::gauge!(telemetry::CONNECTIONS).increment(1);
                             talk.await;
@@ -73,12 +82,35 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn talk(params: Arc<Params>, router: Router, stream: TcpStream, peer: SocketAddr, mut shutdown: watch::Receiver<bool>) {
+async fn talk(
+    params: Arc<Params>,
+    router: Router,
+    stream: TcpStream,
+    tls: Option<Tls>,
+    peer: SocketAddr,
+    shutdown: watch::Receiver<bool>,
+) {
     // Without it an answer waits for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %peer, "connection gone");
         return;
     }
+    let Some(tls) = tls else { return converse(&params, router, stream, peer, shutdown).await };
+    // Who says nothing, or goes on saying hello, has the time of a head.
+    match tokio::time::timeout(params.header_timeout, TlsAcceptor::from(tls.get()).accept(stream)).await {
+        Ok(Ok(stream)) => converse(&params, router, stream, peer, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS with this client"),
+        Err(_) => tracing::debug!(%peer, "the handshake took too long"),
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    params: &Params,
+    router: Router,
+    stream: S,
+    peer: SocketAddr,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let busy = Busy::default();
     let wire = Wire::new(stream, busy.clone(), params.header_timeout, params.idle_timeout);
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// No request yet, or the next one is awaited.
@@ -46,23 +45,23 @@ impl Busy {
 }
 
 /// The stream with its two deadlines.
-pub struct Wire {
-    stream: TcpStream,
+pub struct Wire<S> {
+    stream: S,
     busy: Busy,
     head: Deadline,
     taken: Deadline,
 }
 
-impl Wire {
+impl<S> Wire<S> {
     /// `head`: for the head of a request. `stall`: for the client to take more of an answer.
-    pub fn new(stream: TcpStream, busy: Busy, head: Duration, stall: Duration) -> Self {
+    pub fn new(stream: S, busy: Busy, head: Duration, stall: Duration) -> Self {
         let mut wire = Self { stream, busy, head: Deadline::new(head), taken: Deadline::new(stall) };
         wire.head.start();
         wire
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.busy.past_head() {
             self.head.stop();
@@ -79,7 +78,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(done) => {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 
 use crate::model::changes::Scope;
+use crate::model::place::Cell;
 use crate::model::{Change, Epoch, ItemId, SignalKey, Surface, UserId};
 
 /// A change and the epoch that made it.
@@ -23,6 +24,7 @@ enum Key {
     Seen(UserId),
     Neighbours(ItemId),
     Trending(Scope),
+    Near(Cell),
 }
 
 fn key_of(change: &Change) -> Option<Key> {
@@ -33,6 +35,7 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Seen(user, _) => Key::Seen(*user),
         Change::Neighbours(item, _) => Key::Neighbours(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
+        Change::Near(cell, _) => Key::Near(*cell),
         Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
         Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => return None,
     })
@@ -41,7 +44,7 @@ fn key_of(change: &Change) -> Option<Key> {
 impl Key {
     /// Whether ticks, not epochs, bring it up to date.
     fn settles(&self) -> bool {
-        matches!(self, Self::Neighbours(_) | Self::Trending(_))
+        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_))
     }
 }
 
@@ -309,6 +312,7 @@ mod tests {
             Change::Seen(UserId(1), vec![(ItemId(1), None)]),
             Change::Neighbours(ItemId(1), Vec::new()),
             Change::Trending(Scope::Global, Vec::new()),
+            Change::Near(Cell(1), Vec::new()),
             Change::Catalogue(ItemId(1), false),
         ];
         let mut dirty = Dirty::default();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use super::{Fence, Params, Sort, Write};
 use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::time::Millis;
@@ -25,6 +25,7 @@ pub struct Encoder {
     item_ttl: Duration,
     slate_ttl: Duration,
     trending_ttl: Duration,
+    near_ttl: Duration,
     tombstone_ttl: Duration,
     skipped: AtomicU64,
 }
@@ -78,6 +79,7 @@ impl Encoder {
             item_ttl: params.item_ttl,
             slate_ttl: params.slate_ttl,
             trending_ttl: params.trending_ttl,
+            near_ttl: params.near_ttl,
             tombstone_ttl: params.tombstone_ttl,
             skipped: AtomicU64::new(0),
         }
@@ -105,6 +107,7 @@ impl Encoder {
             Change::Seen(user, items) => self.seen(*user, items, when),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
+            Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
             Change::Dead(_) | Change::Account(_) => return,
@@ -129,17 +132,34 @@ impl Encoder {
         let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
         let mut reasons = self.reasons.borrow_mut();
         reasons.clear();
+        let mut places = Vec::with_capacity(slate.items.len());
+        let mut written = 0;
         for row in &slate.items {
             let why = reasons.get(&row.reason, |into| self.why(&row.reason, into));
             let pushed = why
                 .and_then(|why| self.with_name(row.item, |item| value.push(item, row.score_micro, row.source, why, &row.terms)));
-            if pushed.is_none() {
-                self.skip();
+            places.push(pushed.map(|()| written));
+            match pushed {
+                Some(()) => written += 1,
+                None => self.skip(),
             }
         }
+        self.categories(slate, &places, &mut value);
         let (number, name) = slate.model.as_deref().map_or(layout::BLEND, |model| (model.number, model.name.as_str()));
         let value = value.finish(name, "", Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
+    }
+
+    /// Adds the categories of a slate whose items lie in `places`, if they could be written.
+    fn categories(&self, slate: &Slate, places: &[Option<u16>], value: &mut SlateValue) {
+        for (token, of) in &slate.categories {
+            let mut written = of.iter().filter_map(|place| places.get(usize::from(*place)).copied().flatten()).peekable();
+            match self.token_name(*token) {
+                Some(name) if written.peek().is_some() => value.categorise(bare(&name), written),
+                Some(_) => {}
+                None => self.skip(),
+            }
+        }
     }
 
     /// Appends a reason as it lies in a slate; `None` when a name it mentions is unknown.
@@ -208,18 +228,24 @@ impl Encoder {
 
     fn trending(&self, scope: Scope, items: &[(ItemId, i64)], when: When) -> Option<Write> {
         let key = match scope {
-            Scope::Global => self.keys.trending(None),
-            Scope::Category(token) => self.keys.trending(Some(bare(&self.token_name(token)?))),
+            Scope::Global => self.keys.trending(Segment::All),
+            Scope::Category(token) => self.keys.trending(Segment::Category(bare(&self.token_name(token)?))),
+            Scope::Language(token) => self.keys.trending(Segment::Language(bare(&self.token_name(token)?))),
+            Scope::Cell(cell) => self.keys.trending(Segment::Cell(&cell.to_string())),
             Scope::Popular => self.keys.popular(),
             Scope::Fresh => self.keys.fresh(),
         };
+        Some(self.ranked(key, items, self.trending_ttl, when))
+    }
+
+    fn ranked(&self, key: String, items: &[(ItemId, i64)], ttl: Duration, when: When) -> Write {
         let members: Vec<_> =
             self.named(items, |i| self.item_name(i)).into_iter().map(|(item, n)| (item.to_string(), n as f64)).collect();
         // A set without members is no key.
         if members.is_empty() {
-            return Some(self.delete(key, Sort::Ranked, when));
+            return self.delete(key, Sort::Ranked, when);
         }
-        Some(Write::Ranked { key, members, ttl: self.trending_ttl, fence: when.fence() })
+        Write::Ranked { key, members, ttl, fence: when.fence() }
     }
 
     /// A withdrawn item stays listed at least as long as a slate that may still hold it.
@@ -302,6 +328,7 @@ mod tests {
     use super::*;
     use crate::model::ids::TokenKind;
     use crate::model::interaction::Dead;
+    use crate::model::place::Cell;
     use crate::model::{Kind, SlateItem, Source};
 
     const EPOCH: Epoch = Epoch {
@@ -326,6 +353,7 @@ mod tests {
             item_ttl: hours(2),
             slate_ttl: hours(3),
             trending_ttl: hours(4),
+            near_ttl: hours(6),
             tombstone_ttl: hours(5),
             max_dirty_keys: 10,
         }
@@ -365,7 +393,8 @@ mod tests {
             reason: *reason,
             terms: [1, 2, 3, 4, i as u16],
         };
-        let slate = Slate { user, surface: Surface::Home, model: None, items: reasons.iter().enumerate().map(item).collect() };
+        let items = reasons.iter().enumerate().map(item).collect();
+        let slate = Slate { user, surface: Surface::Home, model: None, items, categories: vec![(jazz, vec![0, 2])] };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -380,6 +409,7 @@ mod tests {
             assert_eq!((item.score_micro, item.source), (1_000 - i as i32, Source::ALL[i % 6] as i32));
             assert_eq!(item.terms, [1, 2, 3, 4, i as u32]);
         }
+        assert_eq!(stored.slate.categories, [proto::Category { name: "jazz".into(), places: vec![0, 2] }]);
         assert_eq!((stored.slate.items.len(), encoder.skipped()), (reasons.len(), 0));
     }
 
@@ -388,6 +418,7 @@ mod tests {
         let (encoder, names) = encoder();
         let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
         let token = names.token(TokenKind::Author, "a").expect("no collision");
+        let english = names.token(TokenKind::Language, "en").expect("no collision");
         let slate = Change::Slate { user, surface: Surface::Home, slate: None, entered: vec![], left: vec![item] };
         let table = [
             (slate, "od:slate:home:{u}", Sort::Value),
@@ -401,6 +432,9 @@ mod tests {
             (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a", Sort::Ranked),
             (Change::Trending(Scope::Popular, vec![]), "od:trending:popular", Sort::Ranked),
             (Change::Trending(Scope::Fresh, vec![]), "od:trending:fresh", Sort::Ranked),
+            (Change::Trending(Scope::Language(english), vec![]), "od:trending:language:en", Sort::Ranked),
+            (Change::Trending(Scope::Cell(Cell(0x841_f8d7_ffff_ffff)), vec![]), "od:trending:cell:841f8d7ffffffff", Sort::Ranked),
+            (Change::Near(Cell(0x0881_fb46_625f_ffff), vec![]), "od:near:881fb46625fffff", Sort::Ranked),
         ];
         for (change, key, sort) in table {
             let expected = Write::Delete { key: key.into(), sort, ttl: params().tombstone_ttl, fence: FENCE };
@@ -471,10 +505,14 @@ mod tests {
         let row = |item, reason| SlateItem { item, score_micro: 1, source: Source::Fresh, reason, terms: [0; 5] };
         let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items }));
+        let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
+        let categories = vec![(jazz, vec![0, 2]), (TokenId(1), vec![2]), (jazz, vec![1])];
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
-        assert_eq!((layout::decode_slate(&value).expect("written").slate.items.len(), encoder.skipped()), (1, 5));
+        let read = layout::decode_slate(&value).expect("written").slate;
+        assert_eq!((read.items.len(), encoder.skipped()), (1, 6));
+        assert_eq!(read.categories, [proto::Category { name: "jazz".into(), places: vec![0] }], "the place it was written to");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence};
+use crate::model::place::Cell;
 use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
@@ -65,6 +66,49 @@ pub enum LayoutError {
     Schema(String),
     #[error("field `{0}` does not name a role and a partition")]
     Partition(String),
+}
+
+/// What trends is kept for all items together, and for some of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment<'a> {
+    All,
+    /// By its bare name.
+    Category(&'a str),
+    /// By its bare name.
+    Language(&'a str),
+    /// As H3 writes it, of [`REGION`](crate::model::place::REGION).
+    Cell(&'a str),
+}
+
+impl<'a> Segment<'a> {
+    /// Reads [`Segment::name`]; `None` of anything else.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        match name.split_once(':') {
+            None => (name == "global").then_some(Self::All),
+            Some((_, "")) => None,
+            Some(("category", name)) => Some(Self::Category(name)),
+            Some(("language", name)) => Some(Self::Language(name)),
+            Some(("cell", name)) => Cell::parse(name).map(|_| Self::Cell(name)),
+            Some(_) => None,
+        }
+    }
+
+    /// As it is asked for: `global`, `category:jazz`, `language:en`, `cell:841f8d7ffffffff`.
+    pub fn name(self) -> String {
+        match self.parts() {
+            (sort, "") => sort.to_string(),
+            (sort, name) => format!("{sort}:{name}"),
+        }
+    }
+
+    fn parts(self) -> (&'static str, &'a str) {
+        match self {
+            Self::All => ("global", ""),
+            Self::Category(name) => ("category", name),
+            Self::Language(name) => ("language", name),
+            Self::Cell(name) => ("cell", name),
+        }
+    }
 }
 
 /// The names of all keys under one prefix.
@@ -127,13 +171,21 @@ impl Keys {
         self.plain("neighbours", item)
     }
 
-    /// What is trending everywhere, or in a category (its bare name): a sorted set by score in thousandths.
-    pub fn trending(&self, category: Option<&str>) -> String {
-        let Some(category) = category else { return format!("{}trending:global", self.prefix) };
-        let mut key = self.family("trending", 9 + category.len());
-        key.push_str("category:");
-        push_id(&mut key, category);
+    /// What is trending in a segment: a sorted set by score in thousandths.
+    pub fn trending(&self, segment: Segment<'_>) -> String {
+        let (sort, name) = segment.parts();
+        let mut key = self.family("trending", sort.len() + name.len() + 1);
+        key.push_str(sort);
+        if !name.is_empty() {
+            key.push(':');
+            push_id(&mut key, name);
+        }
         key
+    }
+
+    /// Items in a cell of the earth (as H3 writes it): a sorted set by where they stand.
+    pub fn near(&self, cell: &str) -> String {
+        self.plain("near", cell)
     }
 
     /// What is popular over the days, shown when nothing trends: a sorted set by the forward logarithm of the decayed sum.
@@ -342,7 +394,11 @@ impl Why<'_> {
 
 /// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
 /// fraction of the cost (this is the hottest encoding there is).
-pub struct SlateValue(Vec<u8>);
+pub struct SlateValue {
+    value: Vec<u8>,
+    /// They come after the rest.
+    categories: Vec<u8>,
+}
 
 impl SlateValue {
     /// Begins a slate; `items` is how many will come, more or less.
@@ -352,7 +408,7 @@ impl SlateValue {
         put_text(&mut value, 1, user);
         put_text(&mut value, 2, surface);
         put_number(&mut value, 3, as_of as u64);
-        Self(value)
+        Self { value, categories: Vec::new() }
     }
 
     /// The next item, best first, with its [`Why::encode`]d reason.
@@ -363,19 +419,27 @@ impl SlateValue {
         put_begin(&mut numbers, 4, why.len());
         terms.iter().for_each(|term| put_varint(&mut shares, u64::from(*term)));
         let name = if item.is_empty() { 0 } else { 1 + length_delimiter_len(item.len()) + item.len() };
-        put_begin(&mut self.0, 4, name + numbers.len + why.len() + 2 + shares.len);
-        put_text(&mut self.0, 1, item);
-        self.0.extend_from_slice(numbers.bytes());
-        self.0.extend_from_slice(why);
-        put_bytes(&mut self.0, 5, shares.bytes());
+        put_begin(&mut self.value, 4, name + numbers.len + why.len() + 2 + shares.len);
+        put_text(&mut self.value, 1, item);
+        self.value.extend_from_slice(numbers.bytes());
+        self.value.extend_from_slice(why);
+        put_bytes(&mut self.value, 5, shares.bytes());
+    }
+
+    /// A category (its bare name) with the places of its items among those pushed.
+    pub fn categorise(&mut self, name: &str, places: impl Iterator<Item = u16>) {
+        let places = places.map(u32::from).collect();
+        let category = proto::Category { name: name.to_string(), places };
+        put_bytes(&mut self.categories, 7, &category.encode_to_vec());
     }
 
     /// The whole value, header and all.
     pub fn finish(mut self, model: &str, variant: &str, stamp: Stamp) -> Vec<u8> {
-        put_text(&mut self.0, 5, model);
-        put_text(&mut self.0, 6, variant);
-        seal(&mut self.0, stamp);
-        self.0
+        put_text(&mut self.value, 5, model);
+        put_text(&mut self.value, 6, variant);
+        self.value.append(&mut self.categories);
+        seal(&mut self.value, stamp);
+        self.value
     }
 }
 
@@ -820,6 +884,7 @@ mod tests {
             items: ids.iter().zip(scores).enumerate().map(item).collect(),
             model: "blend".into(),
             variant: String::new(),
+            categories: vec![proto::Category { name: ids[0].clone(), places: (0..ids.len() as u32).collect() }],
         }
     }
 
@@ -831,6 +896,9 @@ mod tests {
             let mut reason = Vec::new();
             why(item.reason.as_ref().expect("always written")).encode(&mut reason);
             value.push(&item.item_id, item.score_micro, source, &reason, &terms.try_into().expect("five"));
+        }
+        for category in &slate.categories {
+            value.categorise(&category.name, category.places.iter().map(|place| *place as u16));
         }
         value.finish(&slate.model, &slate.variant, stamp)
     }
@@ -879,9 +947,17 @@ mod tests {
         assert_eq!((keys.category("jazz"), keys.author("ann")), ("od:category:jazz".into(), "od:author:ann".into()));
         assert_eq!(keys.neighbours("i9"), "od:neighbours:i9");
         assert_eq!(
-            (keys.trending(None), keys.trending(Some("a:b"))),
+            (keys.trending(Segment::All), keys.trending(Segment::Category("a:b"))),
             ("od:trending:global".into(), "od:trending:category:a%3Ab".into())
         );
+        let segments = ["global", "category:a:b", "language:en", "cell:841f8d7ffffffff"];
+        assert_eq!(segments.map(|name| Segment::parse(name).expect("a segment").name()), segments);
+        assert_eq!(keys.trending(Segment::Language("en")), "od:trending:language:en");
+        assert_eq!(keys.trending(Segment::Cell("841f8d7ffffffff")), "od:trending:cell:841f8d7ffffffff");
+        for odd in ["", "popular", "category:", "category", "cell:841F", "city:berlin"] {
+            assert_eq!(Segment::parse(odd), None, "{odd}");
+        }
+        assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");
         assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
         assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");
         assert_eq!((keys.family_of("od:meta"), keys.family_of("other:x")), ("meta", ""));

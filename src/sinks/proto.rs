@@ -18,6 +18,19 @@ pub struct Slate {
     /// The experiment arm; empty: none.
     #[prost(string, tag = "6")]
     pub variant: String,
+    /// Of the items, as far as the catalogue names any.
+    #[prost(message, repeated, tag = "7")]
+    pub categories: Vec<Category>,
+}
+
+/// A category and which items of a slate are of it.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Category {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// In the slate, from 0, ascending.
+    #[prost(uint32, repeated, tag = "2")]
+    pub places: Vec<u32>,
 }
 
 /// One place of a slate.
@@ -128,6 +141,7 @@ mod tests {
             items: vec![item],
             model: "m".into(),
             variant: "v".into(),
+            categories: vec![Category { name: "jazz".into(), places: vec![0, 300] }],
         }
     }
 
@@ -155,6 +169,11 @@ mod tests {
         assert_eq!(field(&slate, "as_of_ms"), Value::I64(1 << 40));
         assert_eq!(field(&slate, "model"), Value::String("m".into()));
         assert_eq!(field(&slate, "variant"), Value::String("v".into()));
+        let categories = field(&slate, "categories");
+        let category = categories.as_list().expect("repeated")[0].as_message().expect("a message").clone();
+        let category = read_by_schema("Category", &category.encode_to_vec());
+        assert_eq!(field(&category, "name"), Value::String("jazz".into()));
+        assert_eq!(field(&category, "places"), Value::List(vec![Value::U32(0), Value::U32(300)]));
         let items = field(&slate, "items");
         let item = items.as_list().expect("repeated")[0].as_message().expect("a message").clone();
         let item = read_by_schema("SlateItem", &item.encode_to_vec());

@@ -60,7 +60,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/2";
+pub const UID: &str = "dirty/3";
 
 impl Left {
     /// As saved.

@@ -9,7 +9,7 @@ use super::client::{Answer, get, send};
 use super::world::World;
 
 /// The file of tokens; the token of each is `od_<name>`.
-fn tokens(entries: &[(&str, &str, Option<&str>)]) -> String {
+pub fn tokens(entries: &[(&str, &str, Option<&str>)]) -> String {
     let entry = |(name, scopes, user): &(&str, &str, Option<&str>)| {
         let hash = blake3::hash(format!("od_{name}").as_bytes()).to_hex();
         let user = user.map_or(String::new(), |user| format!("user = \"{user}\"\n"));
@@ -26,7 +26,7 @@ const EVERYBODY: [(&str, &str, Option<&str>); 4] = [
 ];
 
 /// With the token `od_<token>`, or none.
-fn ask(addr: SocketAddr, method: &str, target: &str, token: &str, body: &str) -> Answer {
+pub fn ask(addr: SocketAddr, method: &str, target: &str, token: &str, body: &str) -> Answer {
     let mut headers = vec!["content-type: application/json".to_string()];
     if !token.is_empty() {
         headers.push(format!("authorization: Bearer od_{token}"));
@@ -65,6 +65,7 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("GET", "/v1/users/u2/insights", "", but([404, 403, 404, 403])),
         ("POST", "/recommend", r#"{"user_id":"u1"}"#, but([200, 403, 200, 200])),
         ("POST", "/v1/scenarios/home_feed", r#"{"user_id":"u2"}"#, but([200, 403, 200, 403])),
+        ("POST", "/v1/scenarios/category_feed", r#"{"user_id":"u2","category_id":"c"}"#, but([200, 403, 200, 403])),
         ("POST", "/feedback", &mine, but([403, 202, 202, 202])),
         ("GET", "/features/u2", "", but([404, 403, 404, 403])),
         ("GET", "/performance/system", "", but([200, 403, 200, 403])),

@@ -83,6 +83,32 @@ fn the_home_scenario_is_a_list_of_streams() {
     });
 }
 
+/// "Category Feed Recommendation".
+const CATEGORY_FEED: &str = r#"{
+  "user_id": "user_123",
+  "category_id": "gaming",
+  "ctx_timestamp": 1640995200,
+  "ctx_device": "desktop"
+}"#;
+
+#[test]
+fn the_category_scenario_is_the_feed_of_a_category() {
+    both(|mut w| {
+        w.write(&[w.slate("user_123", &["stream_789"]), w.trending(Some("gaming"), &["stream_791"])]);
+        let path = "/v1/scenarios/category_feed";
+        let mut answer = answered(w.addr, path, 200, CATEGORY_FEED);
+        assert!(answer["request_id"].take().is_string());
+        let stream = |id: &str, score: f64, reason: &str| json!({"stream_id": id, "score": score, "reason": reason});
+        let expected = json!([stream("stream_791", 10.0, "popular in gaming now")]);
+        assert_eq!(answer["streams"], expected, "over {}", w.name);
+        let jazz = answered(w.addr, path, 200, &CATEGORY_FEED.replace("gaming", "jazz"));
+        assert_eq!(jazz["streams"], json!([stream("stream_789", 0.9, "because you shared i0")]), "over {}", w.name);
+        for body in [r#"{"user_id":"u"}"#, r#"{"user_id":"u","category_id":""}"#] {
+            assert_eq!(post(w.addr, path, body).refusal(), (400, "bad_category".to_string()), "{body}");
+        }
+    });
+}
+
 #[test]
 fn feedback_and_signals_are_events() {
     let w = World::memory(|_| {});

@@ -61,7 +61,8 @@ pub fn rest(stream: &mut TcpStream) -> Option<Answer> {
     parse(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
+/// An answer, if it is a whole one.
+pub fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;

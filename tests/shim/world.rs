@@ -1,13 +1,15 @@
 //! A shim on a free port over a real store and the embedded log, and the few writes that fill the store as the engine would.
 
 use overdrive::config::Config;
+use overdrive::model::place::{Place, Standing};
 use overdrive::model::{Kind, Positions, Role, Signals, Source};
 use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
-use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, Why, proto};
+use overdrive::sinks::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::{LogAppender, LogSource};
 use overdrive::sources::{Record, Source as _};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,12 @@ impl World {
     /// Over any reader and store.
     pub fn over(name: &'static str, reader: Arc<dyn Reader>, store: Box<dyn Store>, change: impl Fn(&mut Params)) -> World {
         World::build(name, reader, store, change, |_| {})
+    }
+
+    /// Over the memory of this process, with these settings of who is let in.
+    pub fn with_access(change: impl Fn(&mut AccessParams)) -> World {
+        let memory = Memory::new(PREFIX);
+        World::build("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), |_| {}, change)
     }
 
     /// Over the memory of this process, for whom the file of tokens lets in.
@@ -165,7 +173,7 @@ impl World {
         Fence { epoch: self.applied.epoch + 1, generation: 1 }
     }
 
-    /// A slate of these items, best first, each because of another one.
+    /// A slate of these items, best first, each because of another one; the first, the third and so on are jazz.
     pub fn slate(&self, user: &str, items: &[&str]) -> Write {
         self.slate_of(user, items, self.applied.epoch + 1)
     }
@@ -178,6 +186,8 @@ impl World {
         for (place, item) in items.iter().enumerate() {
             slate.push(item, 900_000 - place as i32, Source::Neighbours, &why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
+        // Every other item, from the first on, is of this category.
+        slate.categorise("jazz", (0..items.len() as u16).step_by(2));
         let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }
@@ -194,11 +204,30 @@ impl World {
         Write::Members { key: self.keys.gone(), members, ttl: TTL, fence: self.fence() }
     }
 
-    /// What is trending, best first, with scores 10, 9, ….
+    /// What is trending in all or in a category.
     pub fn trending(&self, category: Option<&str>, items: &[&str]) -> Write {
+        self.trending_in(category.map_or(Segment::All, Segment::Category), items)
+    }
+
+    /// What is trending, best first, with scores 10, 9, ….
+    pub fn trending_in(&self, segment: Segment<'_>, items: &[&str]) -> Write {
         let score = |place: usize| (10_000 - 1_000 * place as i64) as f64;
         let members = items.iter().enumerate().map(|(place, item)| (item.to_string(), score(place))).collect();
-        Write::Ranked { key: self.keys.trending(category), members, ttl: TTL, fence: self.fence() }
+        Write::Ranked { key: self.keys.trending(segment), members, ttl: TTL, fence: self.fence() }
+    }
+
+    /// Items, each with its latitude, longitude and quality, in the lists of the cells they lie in.
+    pub fn near(&self, items: &[(&str, f64, f64, f64)]) -> Vec<Write> {
+        let mut lists = BTreeMap::<String, Vec<(String, f64)>>::new();
+        for &(item, lat, lon, quality) in items {
+            let place = Place::new(lat, lon).expect("on the earth");
+            let packed = Standing { place, quality }.packed() as f64;
+            for cell in place.cells() {
+                lists.entry(self.keys.near(&cell.to_string())).or_default().push((item.to_string(), packed));
+            }
+        }
+        let write = |(key, members)| Write::Ranked { key, members, ttl: TTL, fence: self.fence() };
+        lists.into_iter().map(write).collect()
     }
 
     /// What is new, newest first.

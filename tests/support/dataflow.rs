@@ -36,8 +36,20 @@ pub fn category(n: u8) -> TokenId {
 pub fn params() -> Params {
     let text = include_str!("../../overdrive.toml");
     let all: toml::Table = toml::from_str(text).expect("the defaults parse");
-    let rooms =
-        ["ledger", "signals", "weights", "interests", "neighbours", "trending", "slates", "blend", "learn", "ranker", "factors"];
+    let rooms = [
+        "ledger",
+        "signals",
+        "weights",
+        "interests",
+        "neighbours",
+        "trending",
+        "near",
+        "slates",
+        "blend",
+        "learn",
+        "ranker",
+        "factors",
+    ];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
     params.signals.settle = 0;
@@ -180,6 +192,11 @@ fn described(n: u8) -> Input {
         categories: [category(n % 3)].into_iter().collect(),
         created_at: Some(START - i64::from(n) * DAY),
         available: true,
+        // half of them in three towns, a few kilometres apart within each
+        lat: n.is_multiple_of(2).then_some(48.0 + f64::from(n % 3) + f64::from(n) / 100.0),
+        lon: n.is_multiple_of(2).then_some(11.5),
+        language: n.is_multiple_of(3).then(|| TokenId::typed(TokenKind::Language, "en")),
+        quality: n.is_multiple_of(4).then_some(0.8),
         ..Item::default()
     };
     Input::Item(item(n), Some(Arc::new(facts)))
@@ -287,6 +304,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
             Change::Interests(user, interests) => (format!("interests {user:?}"), interests.as_ref().map(|i| format!("{i:?}"))),
             Change::Neighbours(item, list) => (format!("neighbours {item:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Trending(scope, list) => (format!("trending {scope:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
+            Change::Near(cell, list) => (format!("near {cell}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Seen(user, seen) => {
                 for (item, at) in seen {
                     set(&mut all, format!("seen {user:?} {item:?}"), at.map(|at| at.to_string()));

@@ -14,6 +14,7 @@ use super::guard::RequestId;
 use super::views::Body;
 use super::{Route, about, body, ingest, open, read, status, views, write};
 use crate::shim::access::Who;
+use crate::shim::feed::Kind;
 use crate::shim::{Refusal, Scope, State as Shim};
 
 /// All aliases.
@@ -32,6 +33,7 @@ pub fn routes() -> Vec<Route> {
         write("/feedback", ingest::events),
         Route { scope: Some(Scope::Read), ..write("/recommend", recommend) },
         Route { scope: Some(Scope::Read), ..write("/v1/scenarios/home_feed", home_feed) },
+        Route { scope: Some(Scope::Read), ..write("/v1/scenarios/category_feed", category_feed) },
     ]
 }
 
@@ -40,6 +42,8 @@ pub fn routes() -> Vec<Route> {
 struct Asked {
     user_id: String,
     num_recommendations: Option<usize>,
+    /// Of a category's feed.
+    category_id: Option<String>,
 }
 
 /// A page of streams, as the scenarios answer it.
@@ -71,7 +75,8 @@ async fn recommend(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    home(&shim, &who, &id, &headers, body, |feed| Body::of(feed)).await
+    let asked = asked(&shim, &who, &headers, body).await?;
+    feed(&shim, &id, Kind::Home, asked, |feed| Body::of(feed)).await
 }
 
 async fn home_feed(
@@ -81,18 +86,33 @@ async fn home_feed(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    home(&shim, &who, &id, &headers, body, |feed| Body::of(&Scenario::from(feed))).await
+    let asked = asked(&shim, &who, &headers, body).await?;
+    feed(&shim, &id, Kind::Home, asked, |feed| Body::of(&Scenario::from(feed))).await
 }
 
-async fn home(
-    shim: &Shim,
-    who: &Who,
-    id: &RequestId,
-    headers: &HeaderMap,
+async fn category_feed(
+    State(shim): State<Arc<Shim>>,
+    who: Who,
+    id: RequestId,
+    headers: HeaderMap,
     body: Stream,
+) -> Result<Body, Refusal> {
+    let asked = asked(&shim, &who, &headers, body).await?;
+    feed(&shim, &id, Kind::Category, asked, |feed| Body::of(&Scenario::from(feed))).await
+}
+
+async fn asked(shim: &Shim, who: &Who, headers: &HeaderMap, body: Stream) -> Result<Asked, Refusal> {
+    let asked: Asked = body::json(headers, body, shim.params.body_limit).await?;
+    who.about(&asked.user_id).map(|()| asked)
+}
+
+async fn feed(
+    shim: &Shim,
+    id: &RequestId,
+    kind: Kind,
+    asked: Asked,
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
-    let Asked { user_id, num_recommendations } = body::json(headers, body, shim.params.body_limit).await?;
-    who.about(&user_id)?;
-    feeds::first_page(shim, id, user_id, num_recommendations, show).await
+    let Asked { user_id, num_recommendations, category_id } = asked;
+    feeds::first_page(shim, id, kind, user_id, num_recommendations, category_id, show).await
 }

@@ -6,20 +6,23 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::guard::RequestId;
-use super::params::{Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k};
+use super::params::{
+    Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category, parse_language, parse_spot,
+};
 use super::views::Body;
 use super::{body, etag};
+use crate::model::place::REGION;
 use crate::shim::access::Who;
-use crate::shim::commons::Common;
-use crate::shim::cursor::Cursor;
-use crate::shim::feed::{self, Kind, Lists, Page};
+use crate::shim::commons::{Common, trending};
+use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
+use crate::shim::near::{self, Near};
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{self, StoredSlate};
+use crate::sinks::layout::{self, Segment, StoredSlate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -47,6 +50,11 @@ struct Feeds<'a> {
 pub struct Many {
     user_ids: Vec<String>,
     k: Option<usize>,
+    category: Option<String>,
+    language: Option<String>,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    local_preference: Option<f64>,
     #[serde(default)]
     explain: bool,
     #[serde(default)]
@@ -54,8 +62,10 @@ pub struct Many {
 }
 
 /// What is asked of each feed.
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     kind: Kind,
+    narrow: Narrow<'a>,
     wanted: &'a Wanted,
     id: &'a RequestId,
 }
@@ -64,6 +74,12 @@ struct Asked<'a> {
 struct Found {
     own: Vec<Arc<Own>>,
     slates: Vec<Option<StoredSlate>>,
+    /// What is trending in the segments that were asked about; nothing while the store is away.
+    segments: Vec<Shelf>,
+    /// What is near the point that was asked about.
+    near: BTreeMap<String, Near>,
+    /// The clock and the epoch of the mark the last two were read under.
+    mark: (i64, u64),
     common: Arc<Common>,
     stale: bool,
 }
@@ -76,8 +92,9 @@ pub async fn feed(
     id: RequestId,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let found = find(&shim, kind, std::slice::from_ref(&user), token.as_ref()).await?;
-    let feed = found.feed(0, &user, &Asked { kind, wanted: &wanted, id: &id });
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
+    let found = find(&shim, asked, std::slice::from_ref(&user), token.as_ref()).await?;
+    let feed = found.feed(0, &user, &asked);
     Ok(etag::answer(&headers, feed.page.epoch, &id, Body::of(&feed)))
 }
 
@@ -95,25 +112,32 @@ pub async fn feeds(
     users.iter().try_for_each(|user| who.about(user))?;
     let k = checked_k(&shim, many.k)?;
     let exclude = Exclude::checked(many.exclude, &shim.params)?;
-    let wanted = Wanted { k, cursor: Cursor::default(), explain: many.explain, exclude };
-    let found = find(&shim, kind, &users, token.as_ref()).await?;
-    let asked = Asked { kind, wanted: &wanted, id: &id };
+    let category = many.category.map(|category| parse_category(category, &shim.params)).transpose()?;
+    let language = many.language.map(|language| parse_language(language, &shim.params)).transpose()?;
+    let spot = parse_spot(many.lat, many.lon, many.local_preference)?;
+    let wanted = Wanted { k, category, language, spot, explain: many.explain, exclude, ..Wanted::default() };
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
+    let found = find(&shim, asked, &users, token.as_ref()).await?;
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
 }
 
-/// The first page of one user's home feed, answered as `show` says.
+/// The first page of one user's feed, answered as `show` says.
 pub async fn first_page(
     shim: &Shim,
     id: &RequestId,
+    kind: Kind,
     user: String,
     k: Option<usize>,
+    category: Option<String>,
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
     let users = checked(shim, vec![user])?;
     let k = checked_k(shim, k)?;
-    let wanted = Wanted { k, cursor: Cursor::default(), explain: false, exclude: Exclude::default() };
-    let found = find(shim, Kind::Home, &users, None).await?;
-    Ok(show(&found.feed(0, &users[0], &Asked { kind: Kind::Home, wanted: &wanted, id })))
+    let category = category.map(|category| parse_category(category, &shim.params)).transpose()?;
+    let wanted = Wanted { k, category, ..Wanted::default() };
+    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id };
+    let found = find(shim, asked, &users, None).await?;
+    Ok(show(&found.feed(0, &users[0], &asked)))
 }
 
 fn checked_k(shim: &Shim, k: Option<usize>) -> Result<usize, Refusal> {
@@ -133,14 +157,26 @@ fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
 impl Found {
     fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
         let slates = own.iter().map(|own| own.slate()).collect();
-        Self { own, slates, common, stale }
+        Self { own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
+    }
+
+    fn seen(&self, at: usize) -> HashSet<&str> {
+        self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect()
     }
 
     fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
-        let Asked { kind, wanted, id } = *asked;
-        let seen: HashSet<&str> = self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect();
+        let Asked { kind, wanted, id, .. } = *asked;
+        let seen = self.seen(at);
         let Common { gone, shelves } = &*self.common;
-        let lists = Lists { slate: self.slates[at].as_ref(), shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
+        let slate = self.slates[at].as_ref();
+        let cold = kind == Kind::Home && slate.is_none() && !self.segments.is_empty();
+        let mixed = match asked.narrow {
+            Narrow::Not => cold.then(|| feed::strung(self.segments.iter().chain(&shelves[..1]))),
+            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segments.first())),
+            Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
+        };
+        let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
+        let lists = Lists { own, shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
         let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
         Feed { request_id: &id.0, user_id: user, surface: kind.name(), stale: self.stale, page }
     }
@@ -160,12 +196,12 @@ impl Own {
     }
 }
 
-async fn find(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
     let Some(_turn) = shim.last_good.ask() else {
         let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
         return remembered(shim, users).ok_or_else(|| being_asked().into());
     };
-    let found = read(shim, kind, users, token).await;
+    let found = read(shim, asked, users, token).await;
     shim.last_good.answered(found.is_ok());
     match found {
         Ok(found) => {
@@ -176,9 +212,9 @@ async fn find(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) 
     }
 }
 
-async fn read(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
+async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
     let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
-    let cadence = if kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
+    let cadence = if asked.kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
     let mut parts = shim.reader.feeds(&keys).await?;
     let mut stale = false;
     let common = match token {
@@ -191,8 +227,43 @@ async fn read(shim: &Shim, kind: Kind, users: &[String], token: Option<&Token>) 
             shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?
         }
     };
-    let Parts { own, .. } = parts;
-    Ok(Found::new(own.into_iter().map(Arc::new).collect(), common, stale))
+    let Parts { own, applied } = parts;
+    let mut found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
+    found.mark = (applied.clock_ms, applied.tick_epoch);
+    let (reader, keys) = (&*shim.reader, &shim.keys);
+    match asked.narrow {
+        Narrow::Not if asked.kind == Kind::Home && found.slates.iter().any(Option::is_none) => {
+            let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
+            for segment in segments(asked.wanted, region.as_deref()) {
+                found.segments.push(trending(segment, reader, keys, &applied).await?);
+            }
+        }
+        Narrow::Not => {}
+        Narrow::Category(category) => {
+            found.segments = vec![trending(Segment::Category(category), reader, keys, &applied).await?];
+        }
+        Narrow::Near(spot) => {
+            let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
+            let enough = |near: &BTreeMap<String, Near>| seen.iter().all(|seen| fills(near, seen, &found.common, asked.wanted));
+            let Wanted { k, cursor, exclude, .. } = asked.wanted;
+            let hidden = seen.iter().map(HashSet::len).max().unwrap_or(0) + exclude.0.len() + cursor.given();
+            found.near = near::around(spot.here, k + hidden + 1, reader, keys, enough).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// What the request says of a user whom nobody knows, the narrowest first.
+fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>) -> impl Iterator<Item = Segment<'a>> {
+    let category = wanted.category.as_deref().map(Segment::Category);
+    let language = wanted.language.as_deref().map(Segment::Language);
+    category.into_iter().chain(region.map(Segment::Cell)).chain(language)
+}
+
+/// Whether there is a page of it that may be shown, and one item more, so that the page knows of the next.
+fn fills(near: &BTreeMap<String, Near>, seen: &HashSet<&str>, common: &Common, wanted: &Wanted) -> bool {
+    let hidden = |item: &str| common.gone.contains(item) || seen.contains(item) || wanted.exclude.0.contains(item);
+    near.keys().filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
 }
 
 fn keys(shim: &Shim, user: &str) -> OwnKeys {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use super::guard::RequestId;
 use crate::model::UserId;
+use crate::model::place::Place;
 use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
-use crate::shim::feed::Kind;
+use crate::shim::feed::{Kind, Narrow, Spot};
 use crate::shim::server::Peer;
 use crate::shim::trail::Deed;
 use crate::shim::{Params, Refusal, State, Token};
@@ -74,7 +75,10 @@ impl FromRequestParts<Arc<State>> for Surface {
 }
 
 fn parse_surface(name: &str) -> Result<Kind, Refusal> {
-    let unknown = || Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use home or trending"));
+    let unknown = || {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use one of {names}"))
+    };
     Kind::parse(name).ok_or_else(unknown)
 }
 
@@ -99,6 +103,11 @@ pub fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
 struct Written {
     k: Option<String>,
     cursor: Option<String>,
+    category: Option<String>,
+    language: Option<String>,
+    lat: Option<String>,
+    lon: Option<String>,
+    local_preference: Option<String>,
     explain: Option<String>,
     exclude: Vec<String>,
 }
@@ -112,6 +121,11 @@ impl Written {
             }
             "k" => &mut self.k,
             "cursor" => &mut self.cursor,
+            "category" => &mut self.category,
+            "language" => &mut self.language,
+            "lat" => &mut self.lat,
+            "lon" => &mut self.lon,
+            "local_preference" => &mut self.local_preference,
             "explain" => &mut self.explain,
             _ => return Ok(()),
         };
@@ -139,11 +153,30 @@ impl Exclude {
 }
 
 /// The checked query of a list.
+#[derive(Default)]
 pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
+    pub category: Option<String>,
+    pub language: Option<String>,
+    pub spot: Option<Spot>,
     pub explain: bool,
     pub exclude: Exclude,
+}
+
+impl Wanted {
+    /// What a surface is narrowed to; refuses a request that does not say it where it must.
+    pub fn narrow(&self, kind: Kind) -> Result<Narrow<'_>, Refusal> {
+        match (kind, self.category.as_deref(), self.spot) {
+            (Kind::Home | Kind::Trending, ..) => Ok(Narrow::Not),
+            (Kind::Category, Some(category), _) => Ok(Narrow::Category(category)),
+            (Kind::Near, _, Some(spot)) => Ok(Narrow::Near(spot)),
+            (Kind::Category, None, _) => {
+                Err(Refusal::bad("bad_category", "the surface category needs to know which: send `category`"))
+            }
+            (Kind::Near, _, None) => Err(Refusal::bad("bad_place", "the surface near needs to know where: send `lat` and `lon`")),
+        }
+    }
 }
 
 impl FromRequestParts<Arc<State>> for Wanted {
@@ -159,9 +192,56 @@ impl FromRequestParts<Arc<State>> for Wanted {
         Ok(Self {
             k: written.k.map_or(Ok(usual), |k| parse_k(&k, most))?,
             cursor: written.cursor.map_or(Ok(Cursor::default()), |cursor| parse_cursor(&cursor))?,
+            language: written.language.map(|language| parse_language(language, &state.params)).transpose()?,
+            spot: parse_spot(
+                parse_number("lat", written.lat)?,
+                parse_number("lon", written.lon)?,
+                parse_number("local_preference", written.local_preference)?,
+            )?,
+            category: written.category.map(|category| parse_category(category, &state.params)).transpose()?,
             explain: written.explain.map_or(Ok(false), |explain| parse_flag(&explain))?,
             exclude: Exclude::checked(written.exclude, &state.params)?,
         })
+    }
+}
+
+/// Refuses what cannot be the name of a category.
+pub fn parse_category(name: String, params: &Params) -> Result<String, Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::bad("bad_category", "the category is empty; send its name, or none"));
+    }
+    check_id(&name, params.max_id_bytes).map(|()| name)
+}
+
+/// Refuses what cannot be the name of a language.
+pub fn parse_language(name: String, params: &Params) -> Result<String, Refusal> {
+    if name.is_empty() {
+        return Err(Refusal::bad("bad_language", "the language is empty; send its name, or none"));
+    }
+    check_id(&name, params.max_id_bytes).map(|()| name)
+}
+
+fn parse_number(name: &str, text: Option<String>) -> Result<Option<f64>, Refusal> {
+    let number = |text: String| {
+        text.parse().map_err(|_| Refusal::bad("bad_place", format!("{name} is `{text}`; it must be a number, as 48.137")))
+    };
+    text.map(number).transpose()
+}
+
+/// Refuses half a point, one that is nowhere on the earth, and a preference that is none.
+pub fn parse_spot(lat: Option<f64>, lon: Option<f64>, preference: Option<f64>) -> Result<Option<Spot>, Refusal> {
+    let bad = |message: String| Err(Refusal::bad("bad_place", message));
+    let preference = preference.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&preference) {
+        return bad(format!("local_preference is {preference}; it must be a number from 0 to 1"));
+    }
+    match (lat, lon) {
+        (None, None) => Ok(None),
+        (Some(lat), Some(lon)) => match Place::new(lat, lon) {
+            Some(here) => Ok(Some(Spot { here, preference })),
+            None => bad(format!("lat {lat}, lon {lon} is nowhere: send degrees, lat from -90 to 90 and lon from -180 to 180")),
+        },
+        _ => bad("half a place: send both `lat` and `lon`, or neither".to_string()),
     }
 }
 

@@ -11,7 +11,7 @@ use super::params::{Id, Sent, User, Wanted};
 use crate::model::time::Window;
 use crate::shim::commons::{TRENDING_SCALE, scaled};
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
-use crate::sinks::layout::{self, Features, LayoutError, StoredInterests};
+use crate::sinks::layout::{self, Features, LayoutError, Segment, StoredInterests};
 
 /// A JSON answer.
 pub struct Body(Vec<u8>);
@@ -192,19 +192,13 @@ pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token)
 }
 
 pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Wanted, Sent(token): Sent) -> Result<Body, Refusal> {
-    let category = match scope.split_once(':') {
-        None if scope == "global" => None,
-        Some(("category", category)) if !category.is_empty() => Some(category),
-        _ => {
-            let message = format!("there is no scope `{scope}`; use global or category:<name>");
-            return Err(Refusal::unknown("unknown_scope", message));
-        }
-    };
+    let message = || format!("there is no scope `{scope}`; use global, category:<name>, language:<name> or cell:<H3 cell>");
+    let segment = Segment::parse(&scope).ok_or_else(|| Refusal::unknown("unknown_scope", message()))?;
     let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
     let applied = shim.reader.applied().await?;
-    let members = scaled(shim.reader.ranked(&shim.keys.trending(category), wanted.k).await?, TRENDING_SCALE);
+    let members = scaled(shim.reader.ranked(&shim.keys.trending(segment), wanted.k).await?, TRENDING_SCALE);
     let items = members.into_iter().map(|(item_id, score)| Scored { item_id, score }).collect();
-    let rest = TrendingView { scope, as_of: applied.clock_ms, epoch: applied.tick_epoch, items };
+    let rest = TrendingView { scope: segment.name(), as_of: applied.clock_ms, epoch: applied.tick_epoch, items };
     Ok(Body::of(&Of { user_id: None, item_id: None, stale, rest }))
 }
 

@@ -38,6 +38,10 @@ impl Reader for MemoryReader {
         now(self.0.ranked(key, limit))
     }
 
+    fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>> {
+        now(keys.iter().map(|key| self.0.ranked(key, limit)).collect())
+    }
+
     fn applied(&self) -> Answer<'_, Applied> {
         now(self.0.applied())
     }

@@ -72,6 +72,9 @@ pub trait Reader: Send + Sync {
     /// The highest `limit` members of a sorted set, highest first.
     fn ranked<'a>(&'a self, key: &'a str, limit: usize) -> Answer<'a, Vec<(String, f64)>>;
 
+    /// The highest `limit` members of each of several sorted sets, in the order they were asked for, in one round trip.
+    fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>>;
+
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;
 

@@ -137,6 +137,16 @@ impl Reader for RedisReader {
         })
     }
 
+    fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            keys.iter().for_each(|key| highest(&mut pipeline, key, limit.max(1)));
+            let mut lists: Vec<Vec<(String, f64)>> = self.ask(pipeline).await?;
+            lists.iter_mut().for_each(|list| list.truncate(limit));
+            Ok(lists)
+        })
+    }
+
     fn applied(&self) -> Answer<'_, Applied> {
         Box::pin(async move {
             let mut pipeline = redis::pipe();

@@ -1,0 +1,72 @@
+//! What is near a point: the lists of cells are read ring by ring around it, finer cells before coarser ones, until enough is found.
+//!
+//! What must stay true: what was found is as far away as is said, measured along the great circle, and nothing is farther than
+//! [`REGION_KM`].
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::read::{Reader, Unavailable};
+use crate::model::place::{LEVELS, Place, Standing};
+use crate::sinks::layout::Keys;
+
+/// Nearer than this is local.
+pub const LOCAL_KM: f64 = 100.0;
+/// Nearer than this is regional; nothing else is shown.
+pub const REGION_KM: f64 = 1_000.0;
+
+/// What is read in turn: cells of which of the [`LEVELS`], and which rings of them. The last ends beyond [`REGION_KM`].
+const TURNS: [(usize, RangeInclusive<u32>); 6] = [(0, 0..=1), (1, 0..=1), (2, 0..=1), (3, 0..=1), (3, 2..=3), (3, 4..=6)];
+/// Members of a list that are read.
+const MOST: usize = 1_000;
+/// From this level on what is near differs by less than a fiftieth in proximity: its best by quality are its best.
+const FAR: usize = 3;
+
+/// An item near a point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Near {
+    pub item_id: String,
+    pub km: f64,
+    /// 0 to 1.
+    pub quality: f64,
+}
+
+impl Near {
+    /// 1 here, 1/2 a kilometre away.
+    pub fn proximity(&self) -> f64 {
+        1.0 / (1.0 + self.km)
+    }
+
+    /// What orders the list. `preference`: how much nearness matters to the user, 0 to 1. `model`: what the user's slate says of the
+    /// item, 0 to 1.
+    pub fn score(&self, preference: f64, model: f64) -> f64 {
+        1.5 * self.proximity() * preference + 1.0 * self.quality + 0.5 * model
+    }
+}
+
+/// What is near `here`: everything in the rings that were read until `enough` said so, by id; of the coarsest cells the best `wanted`.
+pub async fn around(
+    here: Place,
+    wanted: usize,
+    reader: &dyn Reader,
+    keys: &Keys,
+    enough: impl Fn(&BTreeMap<String, Near>) -> bool,
+) -> Result<BTreeMap<String, Near>, Unavailable> {
+    let mut found = BTreeMap::new();
+    for (level, rings) in TURNS {
+        let cells = rings.flat_map(|ring| here.cell(LEVELS[level]).ring(ring));
+        let most = if level < FAR { MOST } else { wanted.min(MOST) };
+        let lists: Vec<String> = cells.map(|cell| keys.near(&cell.to_string())).collect();
+        for (item_id, packed) in reader.several(&lists, most).await?.into_iter().flatten() {
+            let Some(Standing { place, quality }) = Standing::unpack(packed as i64) else { continue };
+            let km = here.km(place);
+            if km <= REGION_KM {
+                found.entry(item_id.clone()).or_insert(Near { item_id, km, quality });
+            }
+        }
+        if enough(&found) {
+            break;
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,206 @@
+//! TLS and mTLS with certificates made here, and files that change under a running shim.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::{Answer, connect, get, parse};
+use super::world::World;
+
+/// How long a change may take to be noticed before the test is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An authority of the test's own.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its key, as PEM.
+struct Identity {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).expect("signed").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn issue(&self, name: &str) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_string()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+/// The files of a shim with TLS.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(identity: &Identity, client_ca: Option<&Authority>) -> Self {
+        let files = Self { dir: tempfile::tempdir().expect("a folder") };
+        files.put(identity);
+        client_ca.inspect(|ca| std::fs::write(files.path("ca.pem"), &ca.pem).expect("written"));
+        files
+    }
+
+    fn put(&self, identity: &Identity) {
+        self.replace("key.pem", &identity.key);
+        self.replace("cert.pem", &identity.certificate);
+    }
+
+    /// As who renews certificates does it: the new file takes the place of the old one.
+    fn replace(&self, name: &str, text: &str) {
+        let new = self.path("new");
+        let mut file =
+            std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new).expect("opened");
+        file.write_all(text.as_bytes()).expect("written");
+        std::fs::rename(new, self.path(name)).expect("renamed");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn world(&self) -> World {
+        let ca = Some(self.path("ca.pem")).filter(|path| path.exists()).unwrap_or_default();
+        World::with_access(|access| {
+            (access.tls_cert, access.tls_key, access.client_ca) = (self.path("cert.pem"), self.path("key.pem"), ca.clone());
+        })
+    }
+}
+
+/// A client that trusts an authority and may have a certificate.
+fn client(trusts: &Authority, has: Option<&Identity>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(trusts.pem.as_bytes()).expect("a certificate")).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let builder = builder.with_root_certificates(roots);
+    let config = match has {
+        None => builder.with_no_client_auth(),
+        Some(Identity { certificate, key }) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key")).expect("they fit")
+        }
+    };
+    Arc::new(config)
+}
+
+/// GET over TLS; `None` when the two do not come together.
+fn get_by(addr: SocketAddr, client: &Arc<ClientConfig>, target: &str) -> Option<Answer> {
+    let name = ServerName::try_from("shim.test").expect("a name");
+    let mut stream = StreamOwned::new(ClientConnection::new(client.clone(), name).expect("a client"), connect(addr));
+    write!(stream, "GET {target} HTTP/1.1\r\nhost: shim.test\r\nconnection: close\r\n\r\n").ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    parse(&bytes)
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "{what} does not happen");
+    }
+}
+
+#[test]
+fn with_a_certificate_the_shim_speaks_tls_and_nothing_else() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let files = Files::new(&ours.issue("shim.test"), None);
+    let mut w = files.world();
+    super::fill(&mut w);
+    let feed = get_by(w.addr, &client(&ours, None), "/v1/feeds/home/u1").expect("an answer");
+    assert_eq!((feed.status, feed.ids()), (200, vec!["i1".to_string(), "i2".to_string(), "i3".to_string()]));
+    assert!(get_by(w.addr, &client(&theirs, None), "/livez").is_none(), "a client that does not trust it");
+    let mut plain = connect(w.addr);
+    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
+    let mut bytes = Vec::new();
+    let _ = plain.read_to_end(&mut bytes);
+    assert!(!bytes.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&bytes));
+}
+
+#[test]
+fn with_an_authority_for_clients_nobody_else_gets_an_answer() {
+    let (ours, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let w = Files::new(&ours.issue("shim.test"), Some(&clients)).world();
+    let known = client(&ours, Some(&clients.issue("feeds")));
+    assert_eq!(get_by(w.addr, &known, "/livez").map(|answer| answer.status), Some(200));
+    for stranger in [None, Some(strangers.issue("feeds"))] {
+        assert!(get_by(w.addr, &client(&ours, stranger.as_ref()), "/livez").is_none(), "{}", stranger.is_some());
+    }
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_without_a_restart() {
+    let (before, after) = (Authority::new(), Authority::new());
+    let files = Files::new(&before.issue("shim.test"), None);
+    let w = files.world();
+    let (old, new) = (client(&before, None), client(&after, None));
+    assert!(get_by(w.addr, &old, "/livez").is_some() && get_by(w.addr, &new, "/livez").is_none());
+    files.replace("cert.pem", "no certificate");
+    files.put(&after.issue("shim.test"));
+    wait("the new certificate", || get_by(w.addr, &new, "/livez").is_some());
+    assert!(get_by(w.addr, &old, "/livez").is_none());
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_said_without_the_key() {
+    let (ours, theirs) = (Authority::new().issue("shim.test"), Authority::new().issue("shim.test"));
+    let refused = |change: &dyn Fn(&Files)| {
+        let files = Files::new(&ours, None);
+        change(&files);
+        let mut params = super::world::config().access;
+        (params.tls_cert, params.tls_key) = (files.path("cert.pem"), files.path("key.pem"));
+        overdrive::shim::Access::open(&params, files.dir.path()).err().expect("it must be refused")
+    };
+    let open = |files: &Files| {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(files.path("key.pem"), open).expect("set");
+    };
+    let cases: [(&dyn Fn(&Files), &str); 5] = [
+        (&|files| std::fs::remove_file(files.path("cert.pem")).expect("it was there"), "tls_cert"),
+        (&|files| files.replace("cert.pem", ""), "it holds no certificate"),
+        (&|files| files.replace("key.pem", &ours.certificate), "it holds no private key"),
+        (&|files| files.replace("key.pem", &theirs.key), "tls_key"),
+        (&open, "chmod 600"),
+    ];
+    for (change, says) in cases {
+        let why = refused(change);
+        assert!(why.contains(says) && why.contains(".pem") && !why.contains("PRIVATE"), "{says}: {why}");
+    }
+}
+
+/// Tokens come and go with their file; a file that is wrong takes nobody's away.
+#[test]
+fn the_file_of_tokens_is_read_again_when_it_changes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path: &Path = &dir.path().join("tokens.toml");
+    let write = |text: &str| std::fs::write(path, text).expect("written");
+    let token = |name: &str| super::access::tokens(&[(name, "\"read\"", None)]);
+    write(&token("first"));
+    let mut w = World::with_access(|access| access.tokens = path.to_path_buf());
+    super::fill(&mut w);
+    let status = |name: &str| super::access::ask(w.addr, "GET", "/v1/feeds/home/u1", name, "").status;
+    assert_eq!((status("first"), status("second")), (200, 401));
+    write("[[token]]\nname = 7");
+    write(&token("second"));
+    wait("the second token", || status("second") == 200);
+    assert_eq!(status("first"), 401);
+    assert_eq!(get(w.addr, "/livez").status, 200);
+}
