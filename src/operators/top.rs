@@ -29,8 +29,10 @@ impl<G, M> Default for Top<G, M> {
 impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
     /// Sets the score of a member, or with `None` takes the member out.
     pub fn set(&mut self, group: &G, member: M, score: Option<i64>) {
-        let of =
-            self.groups.entry(group.clone()).or_insert_with(|| Group { scores: FxHashMap::default(), order: BTreeSet::new() });
+        if score.is_some() && !self.groups.contains_key(group) {
+            self.groups.insert(group.clone(), Group { scores: FxHashMap::default(), order: BTreeSet::new() });
+        }
+        let Some(of) = self.groups.get_mut(group) else { return };
         let old = match score {
             Some(score) => of.scores.insert(member, score),
             None => of.scores.remove(&member),
@@ -65,13 +67,17 @@ impl<G: Ord + Clone, M: Ord + Copy + std::hash::Hash> Top<G, M> {
     /// The groups that changed since the last call, each with its `n` best, best first.
     pub fn changed(&mut self, n: usize) -> Vec<(G, Vec<(M, i64)>)> {
         let changed = std::mem::take(&mut self.changed);
-        let lists = changed.into_iter().map(|g| (g.clone(), self.best(&g, n))).collect();
-        self.groups.retain(|_, g| !g.order.is_empty());
-        lists
+        changed.into_iter().map(|group| (group.clone(), self.told(&group, n))).collect()
     }
 
-    fn best(&self, group: &G, n: usize) -> Vec<(M, i64)> {
-        self.groups.get(group).map_or(Vec::new(), |g| g.order.iter().take(n).map(|(s, m)| (*m, s.0)).collect())
+    /// The best of a group, which goes if nothing is left of it.
+    fn told(&mut self, group: &G, n: usize) -> Vec<(M, i64)> {
+        let best: Vec<_> =
+            self.groups.get(group).map_or(Vec::new(), |of| of.order.iter().take(n).map(|(s, m)| (*m, s.0)).collect());
+        if self.groups.get(group).is_some_and(|of| of.order.is_empty()) {
+            self.groups.remove(group);
+        }
+        best
     }
 }
 
@@ -92,5 +98,21 @@ mod tests {
             top.set(&"g", m, None);
         }
         assert_eq!(top.changed(2), vec![("g", vec![])]);
+    }
+
+    #[test]
+    fn groups_without_members_are_not_kept() {
+        let mut top = Top::default();
+        top.set(&"never", 1u64, None);
+        top.set(&"stays", 1, Some(5));
+        top.set(&"goes", 1, Some(5));
+        assert!(top.groups.keys().eq([&"goes", &"stays"]), "a group comes with a member");
+        drop(top.changed(1));
+        top.set(&"goes", 1, None);
+        assert_eq!(top.changed(0), vec![("goes", vec![])]);
+        assert!(top.groups.keys().eq([&"stays"]), "a list of none is not an empty group");
+        top.set(&"stays", 1, Some(6));
+        assert_eq!(top.changed(0), vec![("stays", vec![])]);
+        assert!(top.groups.keys().eq([&"stays"]));
     }
 }
