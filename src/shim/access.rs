@@ -1,7 +1,7 @@
 //! Who may ask what: bearer tokens of a file, JWTs of known keys, TLS, and how often each token and address may ask.
 //!
-//! What must stay true: no token is kept or said, only its BLAKE3; where neither tokens nor keys are set, whoever reaches the shim may
-//! do everything; where one is, nobody without.
+//! What must stay true: no token is kept or said, only its BLAKE3; where neither tokens nor keys are set, whoever reaches the shim (with
+//! `client_ca`, whoever has a certificate) may do everything; where one is, nobody without.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use rustls::ServerConfig;
@@ -179,9 +179,10 @@ impl Access {
         self.tokens.is_some() || self.keys.is_some()
     }
 
-    /// Whether whoever reaches the shim is let in.
-    pub fn is_open(&self) -> bool {
-        !self.is_asked() && !self.mutual
+    /// Who may do everything, where nobody is asked who they are.
+    pub fn left_open_to(&self) -> Option<&'static str> {
+        let whoever = if self.mutual { "whoever has a certificate of [access] client_ca" } else { "whoever reaches the shim" };
+        (!self.is_asked()).then_some(whoever)
     }
 
     /// What connections are proven by, where TLS is spoken.

@@ -185,10 +185,12 @@ impl Handle {
 
 /// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
-    let (open, tls) = (state.access.is_open(), state.access.tls());
+    let (open_to, tls) = (state.access.left_open_to(), state.access.tls());
     let handle = spawn_router(params, http::router(state), tls)?;
-    if open && !handle.addr.ip().is_loopback() {
-        tracing::warn!(addr = %handle.addr, "whoever reaches the shim may read and write everything; set [access] tokens, or keep a gateway in front");
+    if let Some(whoever) = open_to
+        && !handle.addr.ip().is_loopback()
+    {
+        tracing::warn!(addr = %handle.addr, "{whoever} may read and write everything; set [access] tokens, or keep a gateway in front");
     }
     tracing::info!(addr = %handle.addr, "the shim answers");
     Ok(handle)

@@ -59,7 +59,9 @@ pub async fn serve(
                         });
                     }
                     // The answer fits the socket's buffer or is lost: a full house does not wait for anybody.
-                    Err(_) => drop(stream.try_write(FULL)),
+                    Err(_) if tls.is_none() => drop(stream.try_write(FULL)),
+                    // Before a handshake there is nothing to say to who expects TLS.
+                    Err(_) => drop(stream),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

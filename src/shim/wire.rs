@@ -59,6 +59,17 @@ impl<S> Wire<S> {
         wire.head.start();
         wire
     }
+
+    /// What the stream said of giving something to the client, or that it has waited too long. Over TLS it is the flush that waits:
+    /// what is written goes to a buffer first.
+    fn in_time<T>(&mut self, context: &mut Context<'_>, said: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if said.is_ready() {
+            self.taken.stop();
+            return said;
+        }
+        self.taken.start();
+        self.taken.poll(context, "the client does not take its answer").map(Err)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
@@ -80,16 +91,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(context, bytes) {
-            Poll::Ready(done) => {
-                self.taken.stop();
-                Poll::Ready(done)
-            }
-            Poll::Pending => {
-                self.taken.start();
-                self.taken.poll(context, "the client does not take its answer").map(Err)
-            }
-        }
+        let said = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.in_time(context, said)
     }
 
     fn poll_write_vectored(
@@ -97,16 +100,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write_vectored(context, slices) {
-            Poll::Ready(done) => {
-                self.taken.stop();
-                Poll::Ready(done)
-            }
-            Poll::Pending => {
-                self.taken.start();
-                self.taken.poll(context, "the client does not take its answer").map(Err)
-            }
-        }
+        let said = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.in_time(context, said)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -114,11 +109,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let said = Pin::new(&mut self.stream).poll_flush(context);
+        self.in_time(context, said)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let said = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.in_time(context, said)
     }
 }
 

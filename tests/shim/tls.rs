@@ -1,11 +1,12 @@
 //! TLS and mTLS with certificates made here, and files that change under a running shim.
 
+use overdrive::shim::{Access, AccessParams, Params};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,10 +79,17 @@ impl Files {
     }
 
     fn world(&self) -> World {
+        self.world_with(|_| {})
+    }
+
+    fn world_with(&self, change: impl Fn(&mut Params)) -> World {
+        World::with(change, |access| self.name_in(access))
+    }
+
+    /// Names the files in the settings.
+    fn name_in(&self, access: &mut AccessParams) {
         let ca = Some(self.path("ca.pem")).filter(|path| path.exists()).unwrap_or_default();
-        World::with_access(|access| {
-            (access.tls_cert, access.tls_key, access.client_ca) = (self.path("cert.pem"), self.path("key.pem"), ca.clone());
-        })
+        (access.tls_cert, access.tls_key, access.client_ca) = (self.path("cert.pem"), self.path("key.pem"), ca);
     }
 }
 
@@ -102,10 +110,15 @@ fn client(trusts: &Authority, has: Option<&Identity>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// TLS over a connection of its own; hands are shaken when something is written.
+fn secured(addr: SocketAddr, client: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("shim.test").expect("a name");
+    StreamOwned::new(ClientConnection::new(client.clone(), name).expect("a client"), connect(addr))
+}
+
 /// GET over TLS; `None` when the two do not come together.
 fn get_by(addr: SocketAddr, client: &Arc<ClientConfig>, target: &str) -> Option<Answer> {
-    let name = ServerName::try_from("shim.test").expect("a name");
-    let mut stream = StreamOwned::new(ClientConnection::new(client.clone(), name).expect("a client"), connect(addr));
+    let mut stream = secured(addr, client);
     write!(stream, "GET {target} HTTP/1.1\r\nhost: shim.test\r\nconnection: close\r\n\r\n").ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
@@ -147,6 +160,59 @@ fn with_an_authority_for_clients_nobody_else_gets_an_answer() {
 }
 
 #[test]
+fn where_certificates_alone_are_asked_for_their_holders_may_do_everything() {
+    let ours = Authority::new();
+    let left_open_to = |client_ca: Option<&Authority>, tokens: bool| {
+        let files = Files::new(&ours.issue("shim.test"), client_ca);
+        let mut params = super::world::config().access;
+        files.name_in(&mut params);
+        if tokens {
+            params.tokens = files.path("tokens.toml");
+            std::fs::write(&params.tokens, "").expect("written");
+        }
+        Access::open(&params, files.dir.path()).expect("they are sound").left_open_to()
+    };
+    assert!(left_open_to(Some(&ours), false).is_some_and(|whoever| whoever.contains("certificate")));
+    assert!(left_open_to(None, false).is_some_and(|whoever| !whoever.contains("certificate")));
+    assert_eq!((left_open_to(Some(&ours), true), left_open_to(None, true)), (None, None));
+}
+
+/// How the connection of a client ends that asks without end and reads no answer.
+fn deaf(mut stream: impl Write) -> ErrorKind {
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100);
+    loop {
+        if let Err(error) = stream.write_all(requests.as_bytes()) {
+            return error.kind();
+        }
+    }
+}
+
+#[test]
+fn who_does_not_take_answers_is_cut() {
+    let ours = Authority::new();
+    let soon = |params: &mut Params| params.idle_timeout = Duration::from_millis(200);
+    let (plain, secret) = (World::memory(soon), Files::new(&ours.issue("shim.test"), None).world_with(soon));
+    let stream = connect(plain.addr);
+    stream.set_write_timeout(Some(PATIENCE)).expect("set");
+    assert_ne!(deaf(stream), ErrorKind::WouldBlock, "held for ever");
+    let stream = secured(secret.addr, &client(&ours, None));
+    stream.sock.set_write_timeout(Some(PATIENCE)).expect("set");
+    assert_ne!(deaf(stream), ErrorKind::WouldBlock, "held for ever over TLS");
+}
+
+#[test]
+fn a_full_house_says_nothing_in_plain_where_tls_is_spoken() {
+    let ours = Authority::new();
+    let w = Files::new(&ours.issue("shim.test"), None).world_with(|params| params.connections = 1);
+    let mut first = secured(w.addr, &client(&ours, None));
+    first.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").expect("let in");
+    assert!(first.read(&mut [0; 4_096]).expect("an answer") > 0);
+    let mut bytes = Vec::new();
+    connect(w.addr).read_to_end(&mut bytes).expect("closed");
+    assert_eq!(bytes, b"");
+}
+
+#[test]
 fn a_renewed_certificate_is_taken_without_a_restart() {
     let (before, after) = (Authority::new(), Authority::new());
     let files = Files::new(&before.issue("shim.test"), None);
@@ -166,8 +232,8 @@ fn what_is_wrong_with_the_files_is_said_without_the_key() {
         let files = Files::new(&ours, None);
         change(&files);
         let mut params = super::world::config().access;
-        (params.tls_cert, params.tls_key) = (files.path("cert.pem"), files.path("key.pem"));
-        overdrive::shim::Access::open(&params, files.dir.path()).err().expect("it must be refused")
+        files.name_in(&mut params);
+        Access::open(&params, files.dir.path()).err().expect("it must be refused")
     };
     let open = |files: &Files| {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);

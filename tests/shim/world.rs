@@ -50,8 +50,13 @@ impl World {
 
     /// Over the memory of this process, with these settings of who is let in.
     pub fn with_access(change: impl Fn(&mut AccessParams)) -> World {
+        World::with(|_| {}, change)
+    }
+
+    /// Over the memory of this process, with these settings of the service and of who is let in.
+    pub fn with(change: impl Fn(&mut Params), guard: impl Fn(&mut AccessParams)) -> World {
         let memory = Memory::new(PREFIX);
-        World::build("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), |_| {}, change)
+        World::build("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), change, guard)
     }
 
     /// Over the memory of this process, for whom the file of tokens lets in.
