@@ -139,6 +139,19 @@ mod engines {
         until(&format!("{version} ranks"), || now().then_some(()));
     }
 
+    /// Waits for a slate that this version has ordered.
+    fn shows(redis: &RedisServer, version: &str) {
+        let mut connection = connect(redis);
+        let mut named = |key: String| {
+            let value: Vec<u8> = redis::cmd("GET").arg(key).query(&mut connection).expect("redis answers");
+            overdrive::sinks::layout::decode_slate(&value).is_ok_and(|stored| stored.slate.model == version)
+        };
+        until(&format!("a slate of {version}"), || {
+            let keys: Vec<String> = redis::cmd("KEYS").arg("od:slate:home:*").query(&mut connect(redis)).expect("redis answers");
+            keys.into_iter().any(&mut named).then_some(())
+        });
+    }
+
     /// The engine dies around each of several swaps, comes back with other numbers of workers and processes, and in the end Redis holds
     /// what an undisturbed run leaves over the same epochs, slates ordered by each model among it.
     #[test]
@@ -166,6 +179,7 @@ mod engines {
             fleet.kill();
             fleet = scene.start(shape, &[]);
             ranks(&scene.redis, version);
+            shows(&scene.redis, version);
         }
         assert_eq!(meta(&scene.redis)["served_before"], "blend");
         eprintln!("{}", scene.close(fleet));
