@@ -1,11 +1,13 @@
 //! What is made of files and made again when they change, without a restart.
 //!
-//! What must stay true: what is in use was read whole and was sound; files that are not change nothing but the log.
+//! What must stay true: what is in use was read whole and was sound; files that are not change nothing but the log. A file that is
+//! written in place is left alone while it changes, which is as much as can be known of it: who renames the new one into place is
+//! sure.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// How often the files are looked at, by whoever asks.
@@ -23,6 +25,8 @@ pub struct Watched<T> {
 struct Looked {
     at: Instant,
     stamps: Vec<Stamp>,
+    /// Those of the files in use, or of those that cannot be.
+    read: Vec<Stamp>,
 }
 
 /// Inode, length, and time of the last change in seconds and nanoseconds; `None`: there is no such file.
@@ -32,12 +36,14 @@ impl<T> Watched<T> {
     /// What `load` makes of the files. Fails as it does; later failures are logged, and what there is stays.
     pub fn open(paths: Vec<PathBuf>, load: impl Fn() -> Result<T, String> + Send + Sync + 'static) -> Result<Self, String> {
         // Before they are read: what changes in between is seen at the next look.
-        let looked = Mutex::new(Looked { at: Instant::now(), stamps: stamps(&paths) });
+        let stamps = stamps(&paths);
+        let looked = Mutex::new(Looked { at: Instant::now(), read: stamps.clone(), stamps });
         let current = RwLock::new(Arc::new(load()?));
         Ok(Self { paths, load: Box::new(load), current, looked })
     }
 
-    /// What the files made at the last look, which is at most a second ago; the first to ask after that looks.
+    /// What the files made at the last look, which is at most a second ago; the first to ask after that looks. What changed within
+    /// the second before a look waits for the next one.
     pub fn get(&self) -> Arc<T> {
         self.get_at(Instant::now())
     }
@@ -47,18 +53,23 @@ impl<T> Watched<T> {
             && now >= looked.at + LOOK
         {
             looked.at = now;
-            self.look(&mut looked.stamps);
+            self.look(&mut looked);
         }
         self.current.read().expect("no panic under the lock").clone()
     }
 
-    fn look(&self, known: &mut Vec<Stamp>) {
+    fn look(&self, looked: &mut Looked) {
         let found = stamps(&self.paths);
-        if *known == found {
+        let before = std::mem::replace(&mut looked.stamps, found.clone());
+        if looked.read == found || (before != found && !found.iter().all(is_settled)) {
             return;
         }
-        *known = found;
-        match (self.load)() {
+        let made = (self.load)();
+        if stamps(&self.paths) != found {
+            return;
+        }
+        looked.read = found;
+        match made {
             Ok(made) => {
                 *self.current.write().expect("no panic under the lock") = Arc::new(made);
                 tracing::info!(files = ?self.paths, "files that changed are in use");
@@ -66,6 +77,14 @@ impl<T> Watched<T> {
             Err(why) => tracing::error!(%why, "files that changed cannot be used; what was read before stays in use"),
         }
     }
+}
+
+/// Whether the last change is longer ago than a look, by the clock of this machine. What is not there does not change.
+fn is_settled(stamp: &Stamp) -> bool {
+    let Some((_, _, seconds, nanos)) = *stamp else { return true };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0));
+    now.checked_sub(changed).is_some_and(|ago| ago >= LOOK)
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
@@ -80,29 +99,97 @@ fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
 mod tests {
     use super::*;
 
+    /// A file with a number, changed long ago.
+    struct Number(tempfile::TempDir);
+
+    impl Number {
+        fn path(&self) -> PathBuf {
+            self.0.path().join("number")
+        }
+
+        fn write(&self, text: &str) {
+            self.write_at(text, UNIX_EPOCH + Duration::from_secs(text.len() as u64));
+        }
+
+        fn write_at(&self, text: &str, changed: SystemTime) {
+            let mut file = std::fs::File::create(self.path()).expect("created");
+            std::io::Write::write_all(&mut file, text.as_bytes()).expect("written");
+            file.set_modified(changed).expect("set");
+        }
+
+        fn read(path: &std::path::Path) -> Result<u64, String> {
+            std::fs::read_to_string(path).map_err(|e| e.to_string())?.parse::<u64>().map_err(|e| e.to_string())
+        }
+
+        fn watched(&self, then: impl Fn(&std::path::Path) + Send + Sync + 'static) -> Result<Watched<u64>, String> {
+            let path = self.path();
+            Watched::open(vec![path.clone()], move || {
+                let read = Number::read(&path);
+                then(&path);
+                read
+            })
+        }
+    }
+
+    fn number() -> Number {
+        Number(tempfile::tempdir().expect("a folder for the test"))
+    }
+
     #[test]
     fn sound_changes_are_taken_and_others_are_not() {
-        let dir = tempfile::tempdir().expect("a folder for the test");
-        let path = dir.path().join("number");
-        let write = |text: &str| std::fs::write(&path, text).expect("written");
-        let file = path.clone();
-        let load = move || std::fs::read_to_string(&file).map_err(|e| e.to_string())?.parse::<u64>().map_err(|e| e.to_string());
-        assert!(Watched::open(vec![path.clone()], load.clone()).is_err(), "there must be something at first");
-        write("1");
-        let watched = Watched::open(vec![path.clone()], load).expect("a number");
+        let file = number();
+        assert!(file.watched(|_| {}).is_err(), "there must be something at first");
+        file.write("1");
+        let watched = file.watched(|_| {}).expect("a number");
         let mut now = Instant::now();
-        write("22");
+        file.write("22");
         assert_eq!(*watched.get_at(now), 1, "not yet a second");
         let mut later = || {
             now += LOOK;
             *watched.get_at(now)
         };
         assert_eq!(later(), 22);
-        write("no number");
+        file.write("no number");
         assert_eq!(later(), 22);
-        std::fs::remove_file(&path).expect("it was there");
+        std::fs::remove_file(file.path()).expect("it was there");
         assert_eq!(later(), 22);
-        write("333");
+        file.write("333");
         assert_eq!(later(), 333);
+    }
+
+    #[test]
+    fn what_still_changes_waits() {
+        let file = number();
+        file.write("1");
+        let watched = file.watched(|_| {}).expect("a number");
+        let mut now = Instant::now();
+        let mut later = || {
+            now += LOOK;
+            *watched.get_at(now)
+        };
+        // As long as each look finds it other than the one before; a clock that is ahead keeps nobody waiting for ever.
+        let soon = SystemTime::now() + Duration::from_secs(3_600);
+        file.write_at("2", soon);
+        assert_eq!(later(), 1);
+        file.write_at("22", soon);
+        assert_eq!(later(), 1);
+        assert_eq!(later(), 22);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_left_for_the_next_look() {
+        let file = number();
+        file.write("1");
+        // Whoever writes goes on while the first half is read.
+        let watched = file.watched(|path| {
+            if Number::read(path) == Ok(22) {
+                std::fs::write(path, "2222").expect("written");
+                std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(UNIX_EPOCH)).expect("set");
+            }
+        });
+        let (watched, now) = (watched.expect("a number"), Instant::now());
+        file.write("22");
+        assert_eq!(*watched.get_at(now + LOOK), 1, "22 is half of it");
+        assert_eq!(*watched.get_at(now + 2 * LOOK), 2222);
     }
 }

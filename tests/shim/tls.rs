@@ -132,6 +132,19 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Asks until the files must have been looked at and read as they are now; all the while `as_before` must be true. A change is read at
+/// a request two seconds after it at the latest, unless one within the second before that did so.
+fn looked_at(mut as_before: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(3);
+    loop {
+        let last = Instant::now() >= until;
+        assert!(as_before(), "a file that is wrong changes something");
+        if last {
+            return;
+        }
+    }
+}
+
 #[test]
 fn with_a_certificate_the_shim_speaks_tls_and_nothing_else() {
     let (ours, theirs) = (Authority::new(), Authority::new());
@@ -220,6 +233,7 @@ fn a_renewed_certificate_is_taken_without_a_restart() {
     let (old, new) = (client(&before, None), client(&after, None));
     assert!(get_by(w.addr, &old, "/livez").is_some() && get_by(w.addr, &new, "/livez").is_none());
     files.replace("cert.pem", "no certificate");
+    looked_at(|| get_by(w.addr, &old, "/livez").is_some());
     files.put(&after.issue("shim.test"));
     wait("the new certificate", || get_by(w.addr, &new, "/livez").is_some());
     assert!(get_by(w.addr, &old, "/livez").is_none());
@@ -265,6 +279,7 @@ fn the_file_of_tokens_is_read_again_when_it_changes() {
     let status = |name: &str| super::access::ask(w.addr, "GET", "/v1/feeds/home/u1", name, "").status;
     assert_eq!((status("first"), status("second")), (200, 401));
     write("[[token]]\nname = 7");
+    looked_at(|| (status("first"), status("second")) == (200, 401));
     write(&token("second"));
     wait("the second token", || status("second") == 200);
     assert_eq!(status("first"), 401);
