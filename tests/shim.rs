@@ -454,6 +454,9 @@ fn a_write_that_does_not_become_visible_makes_the_answer_stale() {
         let stale = |target: &str| get_with(w.addr, target, &token).json()["stale"].clone();
         assert_eq!(stale("/v1/users/u1/interests"), json!(false));
         assert_eq!(stale("/v1/feeds/home/u1"), json!(false));
+        for surface in ["trending/u1", "category/u1?category=jazz", "near/u1?lat=1&lon=1"] {
+            assert_eq!(stale(&format!("/v1/feeds/{surface}")), json!(true), "{surface} over {}", w.name);
+        }
         assert_eq!(stale("/v1/trending/global"), json!(true));
         assert_eq!(stale("/v1/items/i1/neighbours"), json!(true));
     };
@@ -572,7 +575,7 @@ fn what_is_near_is_found_ring_by_ring() {
             conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
             (answer.ids(), answer.json())
         };
-        // One is wanted: the nearest cells have it, and nothing else is read.
+        // One is wanted: it is the best of what is around.
         let (first, body) = page("u1", "k=1&explain=1");
         assert_eq!(first, ["walk"], "over {}", w.name);
         assert_eq!((&body["surface"], &body["model"], &body["fallback"]), (&json!("near"), &json!("near"), &json!(false)));
@@ -627,6 +630,34 @@ fn what_is_near_is_found_ring_by_ring() {
         let fresh = get_with(addr, &format!("/v1/feeds/near/u1?lat={lat}&lon={lon}&k=1"), &token);
         assert_eq!(fresh.ids(), ["here"], "over {}", w.name);
     });
+}
+
+/// For who cares for nearness alone, whatever the rings: as many as are wanted, and none farther while a nearer one is left out.
+#[test]
+fn the_nearest_of_equals_are_those_of_a_search_of_all() {
+    use overdrive::model::place::Place;
+    let mut w = World::memory(|_| {});
+    // So sparse that the rings of several levels are needed, and without a pattern that fits theirs.
+    let names: Vec<String> = (0..4_000).map(|i| format!("p{i}")).collect();
+    let spread = |i: usize, by: f64| (i as f64 * by).fract() - 0.5;
+    let at: Vec<(f64, f64)> =
+        (0..names.len()).map(|i| (48.0 + 3.0 * spread(i, 0.618_034), 11.0 + 4.0 * spread(i, 0.754_878))).collect();
+    let items: Vec<_> = names.iter().zip(&at).map(|(name, &(lat, lon))| (name.as_str(), lat, lon, 0.5)).collect();
+    let writes = w.near(&items);
+    w.write(&writes);
+    for step in 0..60 {
+        let (lat, lon) = (48.0 + 2.0 * spread(step, 0.569_840), 11.0 + 3.0 * spread(step, 0.682_328));
+        let here = Place::new(lat, lon).expect("on the earth");
+        let mut all: Vec<_> =
+            names.iter().zip(&at).map(|(name, &(lat, lon))| (here.km(Place::new(lat, lon).expect("on it")), name)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for k in [1, 4] {
+            let found = get(w.addr, &format!("/v1/feeds/near/u1?lat={lat}&lon={lon}&k={k}")).ids();
+            // What is kept of a place is a few metres off.
+            let expected: Vec<_> = all.iter().take(k).map(|(_, name)| name.to_string()).collect();
+            assert_eq!(found, expected, "{k} at {lat} {lon}");
+        }
+    }
 }
 
 /// Row 21: who has no slate gets what trends in what the request says of them, then what trends anywhere; each item says why.

@@ -42,6 +42,18 @@ impl Place {
         LEVELS.map(|level| self.cell(level))
     }
 
+    /// Kilometres to the nearest of some cells, or a little less: to the circles around them.
+    pub fn km_to(self, cells: &[Cell]) -> f64 {
+        let here = self.point();
+        let to = |cell: CellIndex| {
+            let middle = LatLng::from(cell);
+            let radius = cell.boundary().iter().map(|corner| middle.distance_km(*corner)).fold(0.0, f64::max);
+            here.distance_km(middle) - radius
+        };
+        let cells = cells.iter().filter_map(|cell| CellIndex::try_from(cell.0).ok());
+        cells.map(to).fold(f64::INFINITY, f64::min).max(0.0)
+    }
+
     fn point(self) -> LatLng {
         LatLng::new(self.lat, self.lon).expect("a place is finite")
     }
@@ -55,6 +67,11 @@ impl Cell {
     /// Decides the key group; the number itself ends in the same digits for all.
     pub fn hash(self) -> u64 {
         xxh3_64(&self.0.to_le_bytes())
+    }
+
+    /// Whether it is a cell of this resolution.
+    pub fn is_of(self, level: Resolution) -> bool {
+        CellIndex::try_from(self.0).is_ok_and(|cell| cell.resolution() == level)
     }
 
     /// The cells `k` steps away, sorted; of 0 the cell itself.
@@ -143,6 +160,29 @@ mod tests {
         let sizes: Vec<usize> = (0..4).map(|k| here.ring(k).len()).collect();
         assert_eq!(sizes, [1, 6, 12, 18]);
         assert_eq!(Cell(7).ring(1), []);
+    }
+
+    #[test]
+    fn no_point_outside_the_rings_is_nearer_than_the_next_ring() {
+        for (lat, lon) in [(48.864716, 2.349014), (0.0, 180.0), (67.1509268, -168.3908885), (-89.9, 17.0)] {
+            let here = place(lat, lon);
+            for level in LEVELS {
+                let cell = here.cell(level);
+                let inside: Vec<Cell> = (0..=1).flat_map(|k| cell.ring(k)).collect();
+                let sure = here.km_to(&cell.ring(2));
+                assert!(sure > 0.0, "{lat} {lon} {level}");
+                for direction in 0..360 {
+                    let (sin, cos) = (f64::from(direction).to_radians()).sin_cos();
+                    let degrees = 0.999 * sure / 111.2;
+                    let lon_degrees = degrees * sin / lat.to_radians().cos();
+                    let Some(there) = Place::new(lat + degrees * cos, lon + lon_degrees) else { continue };
+                    if here.km(there) < sure {
+                        assert!(inside.contains(&there.cell(level)), "{direction}: {lat} {lon} {level}");
+                    }
+                }
+            }
+        }
+        assert_eq!(place(0.0, 0.0).km_to(&[]), f64::INFINITY);
     }
 
     proptest! {

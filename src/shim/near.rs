@@ -44,17 +44,20 @@ impl Near {
     }
 }
 
-/// What is near `here`: everything in the rings that were read until `enough` said so, by id; of the coarsest cells the best `wanted`.
+/// What is near `here`: everything in the rings that were read until `enough` said so of what lies within the kilometres that they surely
+/// cover, by id; of the coarsest cells the best `wanted`.
 pub async fn around(
     here: Place,
     wanted: usize,
     reader: &dyn Reader,
     keys: &Keys,
-    enough: impl Fn(&BTreeMap<String, Near>) -> bool,
+    enough: impl Fn(&BTreeMap<String, Near>, f64) -> bool,
 ) -> Result<BTreeMap<String, Near>, Unavailable> {
     let mut found = BTreeMap::new();
     for (level, rings) in TURNS {
-        let cells = rings.flat_map(|ring| here.cell(LEVELS[level]).ring(ring));
+        let middle = here.cell(LEVELS[level]);
+        let sure = here.km_to(&middle.ring(rings.end() + 1));
+        let cells = rings.flat_map(|ring| middle.ring(ring));
         let most = if level < FAR { MOST } else { wanted.min(MOST) };
         let lists: Vec<String> = cells.map(|cell| keys.near(&cell.to_string())).collect();
         for (item_id, packed) in reader.several(&lists, most).await?.into_iter().flatten() {
@@ -64,7 +67,7 @@ pub async fn around(
                 found.entry(item_id.clone()).or_insert(Near { item_id, km, quality });
             }
         }
-        if enough(&found) {
+        if enough(&found, sure) {
             break;
         }
     }

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence};
-use crate::model::place::Cell;
+use crate::model::place::{Cell, REGION};
 use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
 use crate::model::time::{Millis, Window};
@@ -76,7 +76,7 @@ pub enum Segment<'a> {
     Category(&'a str),
     /// By its bare name.
     Language(&'a str),
-    /// As H3 writes it, of [`REGION`](crate::model::place::REGION).
+    /// As H3 writes it, of [`REGION`].
     Cell(&'a str),
 }
 
@@ -88,7 +88,7 @@ impl<'a> Segment<'a> {
             Some((_, "")) => None,
             Some(("category", name)) => Some(Self::Category(name)),
             Some(("language", name)) => Some(Self::Language(name)),
-            Some(("cell", name)) => Cell::parse(name).map(|_| Self::Cell(name)),
+            Some(("cell", name)) => Cell::parse(name).filter(|cell| cell.is_of(REGION)).map(|_| Self::Cell(name)),
             Some(_) => None,
         }
     }
@@ -954,7 +954,7 @@ mod tests {
         assert_eq!(segments.map(|name| Segment::parse(name).expect("a segment").name()), segments);
         assert_eq!(keys.trending(Segment::Language("en")), "od:trending:language:en");
         assert_eq!(keys.trending(Segment::Cell("841f8d7ffffffff")), "od:trending:cell:841f8d7ffffffff");
-        for odd in ["", "popular", "category:", "category", "cell:841F", "city:berlin"] {
+        for odd in ["", "popular", "category:", "category", "cell:841F", "cell:881fb4662dfffff", "city:berlin"] {
             assert_eq!(Segment::parse(odd), None, "{odd}");
         }
         assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");

@@ -104,7 +104,16 @@ fn the_category_scenario_is_the_feed_of_a_category() {
         let jazz = answered(w.addr, path, 200, &CATEGORY_FEED.replace("gaming", "jazz"));
         assert_eq!(jazz["streams"], json!([stream("stream_789", 0.9, "because you shared i0")]), "over {}", w.name);
         for body in [r#"{"user_id":"u"}"#, r#"{"user_id":"u","category_id":""}"#] {
-            assert_eq!(post(w.addr, path, body).refusal(), (400, "bad_category".to_string()), "{body}");
+            let refused = post(w.addr, path, body);
+            assert_eq!(refused.refusal(), (400, "bad_category".to_string()), "{body}");
+            assert!(refused.body.contains("category_id"), "{}", refused.body);
+        }
+        // Elsewhere it is one of the things that are not used.
+        for other in ["/recommend", "/v1/scenarios/home_feed"] {
+            for category in [r#""""#, "5"] {
+                let body = format!(r#"{{"user_id":"u","category_id":{category}}}"#);
+                assert_eq!(post(w.addr, other, &body).status, 200, "{other} {body}");
+            }
         }
     });
 }

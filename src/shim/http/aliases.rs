@@ -42,7 +42,13 @@ pub fn routes() -> Vec<Route> {
 struct Asked {
     user_id: String,
     num_recommendations: Option<usize>,
-    /// Of a category's feed.
+}
+
+/// The same of a category's feed.
+#[derive(Deserialize)]
+struct OfCategory {
+    #[serde(flatten)]
+    asked: Asked,
     category_id: Option<String>,
 }
 
@@ -75,8 +81,8 @@ async fn recommend(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    let asked = asked(&shim, &who, &headers, body).await?;
-    feed(&shim, &id, Kind::Home, asked, |feed| Body::of(feed)).await
+    let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
+    feed(&shim, &id, &who, asked, None, |feed| Body::of(feed)).await
 }
 
 async fn home_feed(
@@ -86,8 +92,8 @@ async fn home_feed(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    let asked = asked(&shim, &who, &headers, body).await?;
-    feed(&shim, &id, Kind::Home, asked, |feed| Body::of(&Scenario::from(feed))).await
+    let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
+    feed(&shim, &id, &who, asked, None, |feed| Body::of(&Scenario::from(feed))).await
 }
 
 async fn category_feed(
@@ -97,22 +103,23 @@ async fn category_feed(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    let asked = asked(&shim, &who, &headers, body).await?;
-    feed(&shim, &id, Kind::Category, asked, |feed| Body::of(&Scenario::from(feed))).await
-}
-
-async fn asked(shim: &Shim, who: &Who, headers: &HeaderMap, body: Stream) -> Result<Asked, Refusal> {
-    let asked: Asked = body::json(headers, body, shim.params.body_limit).await?;
-    who.about(&asked.user_id).map(|()| asked)
+    let OfCategory { asked, category_id } = body::json(&headers, body, shim.params.body_limit).await?;
+    let Some(category) = category_id.filter(|category| !category.is_empty()) else {
+        return Err(Refusal::bad("bad_category", "category_id is missing or empty; send the name of a category"));
+    };
+    feed(&shim, &id, &who, asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
 }
 
 async fn feed(
     shim: &Shim,
     id: &RequestId,
-    kind: Kind,
+    who: &Who,
     asked: Asked,
+    category: Option<String>,
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
-    let Asked { user_id, num_recommendations, category_id } = asked;
-    feeds::first_page(shim, id, kind, user_id, num_recommendations, category_id, show).await
+    let Asked { user_id, num_recommendations } = asked;
+    who.about(&user_id)?;
+    let kind = if category.is_some() { Kind::Category } else { Kind::Home };
+    feeds::first_page(shim, id, kind, user_id, num_recommendations, category, show).await
 }

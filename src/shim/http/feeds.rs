@@ -214,7 +214,8 @@ async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
 
 async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
     let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
-    let cadence = if asked.kind == Kind::Trending { Cadence::Tick } else { Cadence::Epoch };
+    // What trends and what is near is written at ticks.
+    let cadence = if asked.kind == Kind::Home { Cadence::Epoch } else { Cadence::Tick };
     let mut parts = shim.reader.feeds(&keys).await?;
     let mut stale = false;
     let common = match token {
@@ -244,7 +245,9 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
         }
         Narrow::Near(spot) => {
             let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
-            let enough = |near: &BTreeMap<String, Near>| seen.iter().all(|seen| fills(near, seen, &found.common, asked.wanted));
+            let enough = |near: &BTreeMap<String, Near>, sure: f64| {
+                seen.iter().all(|seen| fills(near, sure, seen, &found.common, asked.wanted))
+            };
             let Wanted { k, cursor, exclude, .. } = asked.wanted;
             let hidden = seen.iter().map(HashSet::len).max().unwrap_or(0) + exclude.0.len() + cursor.given();
             found.near = near::around(spot.here, k + hidden + 1, reader, keys, enough).await?;
@@ -260,10 +263,11 @@ fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>) -> impl Iterator<It
     category.into_iter().chain(region.map(Segment::Cell)).chain(language)
 }
 
-/// Whether there is a page of it that may be shown, and one item more, so that the page knows of the next.
-fn fills(near: &BTreeMap<String, Near>, seen: &HashSet<&str>, common: &Common, wanted: &Wanted) -> bool {
+/// Whether there is a page of it that may be shown within `sure` kilometres, and one item more, so that the page knows of the next.
+fn fills(near: &BTreeMap<String, Near>, sure: f64, seen: &HashSet<&str>, common: &Common, wanted: &Wanted) -> bool {
     let hidden = |item: &str| common.gone.contains(item) || seen.contains(item) || wanted.exclude.0.contains(item);
-    near.keys().filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
+    let within = near.values().filter(|near| near.km <= sure).map(|near| &near.item_id);
+    within.filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
 }
 
 fn keys(shim: &Shim, user: &str) -> OwnKeys {

@@ -192,7 +192,8 @@ pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token)
 }
 
 pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Wanted, Sent(token): Sent) -> Result<Body, Refusal> {
-    let message = || format!("there is no scope `{scope}`; use global, category:<name>, language:<name> or cell:<H3 cell>");
+    let message =
+        || format!("there is no scope `{scope}`; use global, category:<name>, language:<name> or cell:<H3 cell of resolution 4>");
     let segment = Segment::parse(&scope).ok_or_else(|| Refusal::unknown("unknown_scope", message()))?;
     let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
     let applied = shim.reader.applied().await?;
