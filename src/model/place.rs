@@ -174,7 +174,7 @@ mod tests {
                 for direction in 0..360 {
                     let (sin, cos) = (f64::from(direction).to_radians()).sin_cos();
                     let degrees = 0.999 * sure / 111.2;
-                    let lon_degrees = degrees * sin / lat.to_radians().cos();
+                    let lon_degrees = degrees * sin / libm::cos(lat.to_radians());
                     let Some(there) = Place::new(lat + degrees * cos, lon + lon_degrees) else { continue };
                     if here.km(there) < sure {
                         assert!(inside.contains(&there.cell(level)), "{direction}: {lat} {lon} {level}");
