@@ -159,7 +159,9 @@ impl Recovery {
     /// Gives everything its share: the epochs to read again, what the writer had left, what operators keep.
     pub fn give_out(&mut self, names: &Names) -> Result<Given, String> {
         let parts = self.snapshot.as_mut().map(|s| std::mem::take(&mut s.parts)).unwrap_or_default();
-        let left = Left::of(&parts)?;
+        let mut left = Left::of(&parts)?;
+        let serving = self.snapshot.as_ref().map(|snapshot| snapshot.head.serving.clone()).unwrap_or_default();
+        (left.shown.serving, left.next.serving) = (serving.clone(), serving);
         load_names(&parts, names)?;
         let restored = parts.into_iter().map(|part| (part.uid, part.entries)).collect();
         Ok(Given { bound: std::mem::take(&mut self.bound), left, restored: Arc::new(restored) })

@@ -337,7 +337,7 @@ pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::P
     if let Some(shelf) = shelf.filter(|_| !shadow.is_empty()) {
         params.ranker.shadowing = Some(shelf.open(shadow).map_err(StartError::Stop)?);
     }
-    params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |digest| shelf.find(digest))));
+    params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |id| shelf.find(id))));
     if !params.ranker.model.is_empty() {
         let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);
         let model = model.map_err(|e| StartError::Stop(e.to_string()))?;

@@ -147,7 +147,7 @@ pub struct State {
     store: FeatureStore,
     shared: Shared,
     learned: Learned,
-    /// The digest of the version that ranks; every epoch says it.
+    /// The version that ranks, by its id; every epoch says it.
     serving: Option<u64>,
     /// Shared with a snapshot that is being written; then copied before it changes.
     users: FxHashMap<UserId, Arc<OfUser>>,

@@ -82,7 +82,7 @@ impl Models {
     }
 }
 
-/// Takes every order out of the rows; yields them in the order in which the log took them.
+/// Takes every order out of the rows; yields them by partition and place in it.
 fn take(rows: &mut Vec<Row>) -> Vec<(Origin, ModelOrder)> {
     let is_order = |row: &mut Row| matches!(row.input, Ok(Input::Control(Control::Model(_))));
     let orders = rows.extract_if(.., is_order).filter_map(|row| match row.input {
@@ -90,7 +90,7 @@ fn take(rows: &mut Vec<Row>) -> Vec<(Origin, ModelOrder)> {
         _ => None,
     });
     let mut orders: Vec<_> = orders.collect();
-    orders.sort_by_key(|(origin, _)| (origin.accepted, origin.partition, origin.offset));
+    orders.sort_by_key(|(origin, _)| (origin.partition, origin.offset)); // a clock may step back, offsets do not
     orders
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use crate::model::{Epoch, Pace, Role, UserId};
 
     fn row(offset: u64, control: Control) -> Row {
-        let origin = Origin { role: Role::Control, partition: 0, offset, accepted: offset as i64 };
+        let origin = Origin { role: Role::Control, partition: 0, offset, accepted: -(offset as i64) };
         Row { origin, input: Ok(Input::Control(control)) }
     }
 

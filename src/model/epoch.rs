@@ -25,7 +25,7 @@ pub struct Epoch {
     pub save: bool,
     /// Everything of these key groups, from the first up to the second, is said once more: the store has lost it.
     pub retell: Option<(u16, u16)>,
-    /// The digest of the version that ranks; `None`: what the settings name.
+    /// The version that ranks, by its id; `None`: what the settings name.
     #[serde(default)]
     pub model: Option<u64>,
 }

@@ -37,6 +37,9 @@ impl Shelf {
             return Ok(model.clone());
         }
         let model = self.0.registry.load(&version.name, &self.0.library).map_err(|e| e.to_string())?;
+        if model.id() != version.digest {
+            return Err(format!("{version} was asked for, but its model changed while it was read"));
+        }
         loaded.insert(version.id(), model.clone());
         Ok(model)
     }

@@ -25,8 +25,10 @@ pub struct Watched<T> {
 struct Looked {
     at: Instant,
     stamps: Vec<Stamp>,
-    /// Those of the files in use, or of those that cannot be.
+    /// Those of the files in use.
     read: Vec<Stamp>,
+    /// Why the files cannot be used, as it was logged. They are tried at each look: what was wrong may not be in them.
+    told: Option<String>,
 }
 
 /// Inode, length, and time of the last change in seconds and nanoseconds; `None`: there is no such file.
@@ -37,7 +39,7 @@ impl<T> Watched<T> {
     pub fn open(paths: Vec<PathBuf>, load: impl Fn() -> Result<T, String> + Send + Sync + 'static) -> Result<Self, String> {
         // Before they are read: what changes in between is seen at the next look.
         let stamps = stamps(&paths);
-        let looked = Mutex::new(Looked { at: Instant::now(), read: stamps.clone(), stamps });
+        let looked = Mutex::new(Looked { at: Instant::now(), read: stamps.clone(), stamps, told: None });
         let current = RwLock::new(Arc::new(load()?));
         Ok(Self { paths, load: Box::new(load), current, looked })
     }
@@ -68,13 +70,17 @@ impl<T> Watched<T> {
         if stamps(&self.paths) != found {
             return;
         }
-        looked.read = found;
         match made {
             Ok(made) => {
+                (looked.read, looked.told) = (found, None);
                 *self.current.write().expect("no panic under the lock") = Arc::new(made);
                 tracing::info!(files = ?self.paths, "files that changed are in use");
             }
-            Err(why) => tracing::error!(%why, "files that changed cannot be used; what was read before stays in use"),
+            Err(why) if looked.told.as_ref() != Some(&why) => {
+                tracing::error!(why, "files that changed cannot be used; what was read before stays in use");
+                looked.told = Some(why);
+            }
+            Err(_) => {}
         }
     }
 }
@@ -151,10 +157,30 @@ mod tests {
         assert_eq!(later(), 22);
         file.write("no number");
         assert_eq!(later(), 22);
+        assert_eq!(later(), 22, "tried again");
         std::fs::remove_file(file.path()).expect("it was there");
         assert_eq!(later(), 22);
         file.write("333");
         assert_eq!(later(), 333);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_tried_again_though_the_file_is_the_same() {
+        let file = number();
+        file.write("1");
+        let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (path, failing) = (file.path(), fails.clone());
+        let load = move || match failing.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err("too many open files".to_string()),
+            false => Number::read(&path),
+        };
+        let watched = Watched::open(vec![file.path()], load).expect("a number");
+        let now = Instant::now();
+        file.write("22");
+        fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(*watched.get_at(now + LOOK), 1);
+        fails.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(*watched.get_at(now + 2 * LOOK), 22);
     }
 
     #[test]

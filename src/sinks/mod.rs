@@ -100,7 +100,7 @@ pub struct Applied {
     pub tick_epoch: u64,
     pub clock_ms: i64,
     pub watermark_ms: i64,
-    /// What ranks in `epoch`. Bindings say it, so what is saved need not.
+    /// What ranks in `epoch`. Bindings and the heads of snapshots say it, so what is saved with the writer need not.
     #[serde(skip)]
     pub serving: Serving,
     /// Next offset per role and partition, as of `epoch`.

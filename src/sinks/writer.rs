@@ -172,7 +172,7 @@ struct Loop {
     writing: WriteBehind,
     rx: Receiver<Completed>,
     closing: Arc<AtomicBool>,
-    /// Until when the store is tried after the last epoch; `None`: it was not away since.
+    /// Until when the store is tried after the last epoch, however often it comes and goes; `None`: it was not away since.
     give_up: Option<Instant>,
 }
 
