@@ -15,6 +15,7 @@ use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::slates::Scored;
 use super::trails::Ring;
 use crate::model::changes::Compared;
+use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
@@ -147,7 +148,7 @@ impl Learned {
         taken: &[usize],
         store: &FeatureStore,
     ) -> Option<Arc<Example>> {
-        if taken.is_empty() || drawn_lot((delta.user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
+        if taken.is_empty() || lot((delta.user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
             return None;
         }
         self.tabulate(request);
@@ -209,7 +210,7 @@ impl Learned {
         let mut taken: Vec<ItemId> = Vec::new();
         let allows = |item| viewer.filter.passes(item, store.find(item).and_then(|slot| store.gate(slot)));
         for update in delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive()) {
-            let timely = update.at >= epoch.clock_ms - self.params.late && drawn_lot(delta.user.0 ^ update.at as u64) < share;
+            let timely = update.at >= epoch.clock_ms - self.params.late && lot(delta.user.0 ^ update.at as u64) < share;
             if self.params.enabled && timely && allows(update.item) && !taken.contains(&update.item) {
                 taken.push(update.item);
             }
@@ -353,9 +354,4 @@ fn terms(adds: &[f32; VOICES]) -> [f64; TERMS.len()] {
         [of(Voice::Content), of(Voice::Collaborative), of(Voice::Now) + of(Voice::Lasting), of(Voice::Habit), of(Voice::Age)];
     let sum: f64 = terms.iter().sum();
     if sum > 0.0 { terms.map(|term| term / sum) } else { terms }
-}
-
-/// A number from 0 to 1 that is the same for a key wherever it is asked.
-fn drawn_lot(key: u64) -> f64 {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64
 }

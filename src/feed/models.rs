@@ -6,14 +6,13 @@
 
 use std::collections::BTreeSet;
 
+use super::Topics;
+use crate::model::epoch::BEGIN_ANEW;
 use crate::model::serving::{BLEND, Refusal, Serving};
 use crate::model::{Binding, Control, Dead, Input, ModelOrder, Origin, Row};
 use crate::registry::Shelf;
 use crate::sources::SourceError;
 use crate::telemetry;
-
-use super::Topics;
-use crate::model::epoch::BEGIN_ANEW;
 
 /// Where versions come from; `None`: the settings name no registry.
 #[derive(Clone, Default)]
@@ -33,6 +32,7 @@ impl Models {
                     }
                     metrics::counter!(telemetry::MODEL_ORDERS, "outcome" => "followed").increment(1);
                     serving = next;
+                    self.0.iter().for_each(|shelf| shelf.keep(&serving));
                 }
                 Err(reason) => {
                     tracing::warn!(epoch = number, order = %order, reason, "an order to rank by a model is not followed: the one before serves on");
@@ -43,7 +43,6 @@ impl Models {
                 }
             }
         }
-        self.0.iter().for_each(|shelf| shelf.keep(&serving));
         (serving, refusals)
     }
 

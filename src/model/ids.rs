@@ -87,6 +87,11 @@ impl TokenKind {
     }
 }
 
+/// A number from 0 to 1 that is the same for a key wherever it is asked: who belongs to a share.
+pub fn lot(key: u64) -> f64 {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// The key group of a hashed key: its low ten bits.
 pub fn key_group(hash: u64) -> u16 {
     (hash & (KEY_GROUPS - 1)) as u16

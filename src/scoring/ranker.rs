@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::columns::Row;
 use crate::model::UserId;
+use crate::model::ids::lot;
 
 /// `[ranker]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,8 +68,7 @@ impl Params {
     /// Whether the model ranks for this user, who is in the same arm for as long as the share and the model are the same.
     pub fn ranks_for(&self, user: UserId) -> bool {
         let Some(model) = &self.loaded else { return false };
-        let drawn = (user.0 ^ u64::from(model.number()).rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((drawn >> 11) as f64 / (1u64 << 53) as f64) < self.share
+        lot(user.0 ^ u64::from(model.number()).rotate_left(32)) < self.share
     }
 }
 

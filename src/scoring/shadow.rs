@@ -6,6 +6,7 @@ use super::columns::Row;
 use super::ranker::{Model, Ranker};
 use crate::model::UserId;
 use crate::model::changes::Compared;
+use crate::model::ids::lot;
 
 /// Places that a screen shows.
 const SCREEN: usize = 10;
@@ -29,8 +30,7 @@ impl Shadow {
 
     /// Whether it scores for this user, who is drawn by their id.
     pub fn scores_for(&self, user: UserId) -> bool {
-        let drawn = (user.0 ^ self.salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((drawn >> 11) as f64 / (1u64 << 53) as f64) < self.share
+        lot(user.0 ^ self.salt) < self.share
     }
 
     /// Scores the rows that something else gave the scores `served`, and compares the two orders. `blend` stands where it has no score.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::metrics::{self, Measured, Ranked};
 use super::stream::Stream;
+use crate::commands::bootstrap::bounds;
 use crate::model::UserId;
 
 /// How another run compares.
@@ -24,9 +25,6 @@ pub struct Against {
     /// The tenths of the stream in which HR@10 here is below the other's, each by its first row in percent.
     pub tenths_behind: Vec<usize>,
 }
-
-/// How often users are drawn anew.
-const DRAWS: usize = 1_000;
 
 /// Compares two runs; `measured` is what the first came to.
 pub fn against(stream: &Stream, measured: &Measured, ranked: &[Ranked], other: &[Ranked]) -> Result<Against, String> {
@@ -56,29 +54,6 @@ fn by_user(stream: &Stream, ranked: &[Ranked], other: &[Ranked]) -> Vec<(f64, u3
         *of = (of.0 + ours.gain(10) - theirs.gain(10), of.1 + 1);
     }
     users.into_values().collect()
-}
-
-/// The mean difference of a row, with as many users drawn as there are: all but its 25 least and 25 greatest of a thousand draws.
-fn bounds(users: &[(f64, u32)]) -> [f64; 2] {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut user = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        users[(state % users.len() as u64) as usize]
-    };
-    let mut draw = || {
-        let sum = |(gains, rows): (f64, u32), _: &_| {
-            let (gain, count) = user();
-            (gains + gain, rows + count)
-        };
-        let (gains, rows) = users.iter().fold((0.0, 0), sum);
-        gains / f64::from(rows)
-    };
-    let mut means: Vec<f64> = (0..if users.is_empty() { 0 } else { DRAWS }).map(|_| draw()).collect();
-    means.sort_by(f64::total_cmp);
-    let at = |place: usize| means.get(place).copied().unwrap_or_default();
-    [at(DRAWS / 40), at(DRAWS - 1 - DRAWS / 40)]
 }
 
 #[cfg(test)]

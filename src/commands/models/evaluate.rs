@@ -40,7 +40,11 @@ pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, library: 
             if later.is_some() { "examples later than what it was trained on; --all takes the others" } else { "examples" };
         return Err(format!("{} holds no {which}; the engine logs some with learn.logged above 0", log.display()));
     }
-    let which = if later.is_some() { " later than what it was trained on" } else { "" };
+    let which = match (later, all) {
+        (Some(_), _) => " later than what it was trained on",
+        (None, true) => "",
+        (None, false) => ", all there are: no report says what it was trained on",
+    };
     let (digest, examples) = (about.digest(), measured.examples);
     Ok(format!("{version} ({digest}) on {examples} examples{which}:\n{}", measured.told()))
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::commands::bootstrap::bounds;
 use crate::model::UserId;
 
 /// Places that count.
 const PLACES: usize = 10;
-/// Draws of users.
-const DRAWS: usize = 1000;
 
 /// The discounted gain of an order against that of the best one; ties go to the row that came first. 0 where nothing was taken.
 pub fn ndcg(scores: &[f32], taken: &[bool]) -> f64 {
@@ -36,29 +35,14 @@ pub fn auc(mut rows: Vec<(f32, bool)>) -> Option<f64> {
     (ones > 0.0 && zeros > 0.0).then(|| right / (ones * zeros))
 }
 
-/// Where the mean of these differences lies in 95 of 100 draws of users, with repetition. The draws are the same each time.
+/// Where the mean of these differences lies in 95 of 100 draws of users.
 pub fn ahead(differences: &[(UserId, f64)]) -> (f64, f64) {
-    let mut users: BTreeMap<UserId, (f64, f64)> = BTreeMap::new();
+    let mut users: BTreeMap<UserId, (f64, u32)> = BTreeMap::new();
     for (user, difference) in differences {
         let (sum, count) = users.entry(*user).or_default();
-        (*sum, *count) = (*sum + difference, *count + 1.0);
+        (*sum, *count) = (*sum + difference, *count + 1);
     }
-    let users: Vec<(f64, f64)> = users.into_values().collect();
-    if users.is_empty() {
-        return (0.0, 0.0);
-    }
-    let mut state = 7u64;
-    let mut draw = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        users[((state >> 33) % users.len() as u64) as usize]
-    };
-    let mut mean = || {
-        let drawn = (0..users.len()).map(|_| draw()).fold((0.0, 0.0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
-        drawn.0 / drawn.1
-    };
-    let mut means: Vec<f64> = (0..DRAWS).map(|_| mean()).collect();
-    means.sort_by(f64::total_cmp);
-    (means[DRAWS / 40], means[DRAWS - 1 - DRAWS / 40])
+    bounds(&users.into_values().collect::<Vec<_>>()).into()
 }
 
 #[cfg(test)]

@@ -207,16 +207,17 @@ impl FromRequestParts<Arc<State>> for Wanted {
 
 /// Refuses what cannot be the name of a category.
 pub fn parse_category(name: String, params: &Params) -> Result<String, Refusal> {
-    if name.is_empty() {
-        return Err(Refusal::bad("bad_category", "the category is empty; send its name, or none"));
-    }
-    check_id(&name, params.max_id_bytes).map(|()| name)
+    parse_name("bad_category", "category", name, params)
 }
 
 /// Refuses what cannot be the name of a language.
 pub fn parse_language(name: String, params: &Params) -> Result<String, Refusal> {
+    parse_name("bad_language", "language", name, params)
+}
+
+fn parse_name(code: &'static str, what: &str, name: String, params: &Params) -> Result<String, Refusal> {
     if name.is_empty() {
-        return Err(Refusal::bad("bad_language", "the language is empty; send its name, or none"));
+        return Err(Refusal::bad(code, format!("the {what} is empty; send its name, or none")));
     }
     check_id(&name, params.max_id_bytes).map(|()| name)
 }
