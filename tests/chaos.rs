@@ -34,7 +34,8 @@ fn killed_at_random_it_leaves_what_an_undisturbed_run_leaves() {
         (2, Action::Stop),
         (1, Action::Corrupt),
         (2, Action::Flush),
-        (1, Action::RestartRedis),
+        (1, Action::CopyRedis),
+        (2, Action::RestartRedis),
     ];
     let mut drive = Drive::new(Scene::open(seed), seed, shapes);
     let mut killed = 0;
@@ -73,6 +74,20 @@ fn over_a_redis_that_is_restarted_and_keeps_its_data_no_reader_sees_anything_go_
     for _ in 0..restarts {
         drive.round(&[(1, Action::RestartRedis)]);
         drive.round(&[(1, Action::KillEngine), (1, Action::RestartRedis)]);
+    }
+    eprintln!("{}", drive.end());
+}
+
+/// A failover to an older copy brings back what was deleted since: it goes again, along with whatever else is of then.
+#[test]
+fn over_a_redis_that_goes_back_to_an_older_copy_it_leaves_what_an_undisturbed_run_leaves() {
+    let (times, seed) = (number("CHAOS_REDIS", 2), number("CHAOS_SEED", 1));
+    eprintln!("repeat: CHAOS_REDIS={times} CHAOS_SEED={seed} cargo test --test chaos older");
+    let mut drive = Drive::new(Scene::open(seed), seed, &SHAPES[..2]);
+    for _ in 0..times {
+        drive.round(&[(1, Action::CopyRedis)]);
+        drive.round(&[(1, Action::KillEngine), (1, Action::Stop), (2, Action::CopyRedis)]);
+        drive.round(&[(1, Action::RestartRedis)]);
     }
     eprintln!("{}", drive.end());
 }

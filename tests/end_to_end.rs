@@ -15,7 +15,7 @@ use overdrive::sinks::layout::proto;
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::redis::Redis;
 use overdrive::sinks::writer::Stats;
-use overdrive::sinks::{Applied, Found, Known, Store, StoreError, Write};
+use overdrive::sinks::{Applied, Found, Known, Store, StoreError, Swept, Write};
 use overdrive::sources::synthetic::{Params, World};
 use overdrive::sources::{self, Appender, Source};
 use overdrive::worker::Engine;
@@ -34,6 +34,11 @@ impl Store for Both {
     fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
         self.1.write(writes, applied, known)?;
         self.0.write(writes, applied, known)
+    }
+
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
+        self.1.sweep(before, ttl)?;
+        self.0.sweep(before, ttl)
     }
 }
 

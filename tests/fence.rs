@@ -9,7 +9,7 @@ mod support {
 
 use overdrive::model::Serving;
 use overdrive::model::changes::{Interests, Neighbour, Scope};
-use overdrive::model::ids::TokenKind;
+use overdrive::model::ids::{KEY_GROUPS, TokenKind};
 use overdrive::model::{
     Binding, Change, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, TokenId,
     Turn, UserId,
@@ -20,8 +20,8 @@ use overdrive::sinks::layout;
 use overdrive::sinks::memory::{Dumped, Memory};
 use overdrive::sinks::redis::Redis;
 use overdrive::sinks::writer::{self, Hooks, Stats, Writer};
-use overdrive::sinks::{Applied, Completed, Fence, Found, Known, RedisParams, Store, StoreError, Write, changes};
-use std::collections::BTreeMap;
+use overdrive::sinks::{Applied, Completed, Fence, Found, Known, RedisParams, Store, StoreError, Swept, Write, changes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,6 +111,7 @@ fn signals(number: u64) -> Signals {
     Signals { counts: vec![], decayed: number as f64, velocity: 0.0, ctr: 0.1, engagement: 0.1, weighted_milli }
 }
 
+/// An epoch; one with which everything was told again because of a loss tells all of it.
 fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Completed {
     let epoch = Epoch {
         number,
@@ -119,7 +120,7 @@ fn completed(number: u64, changes: Vec<Change>, retold: Option<u64>) -> Complete
         turn: Turn::all_if(number.is_multiple_of(5)),
         refreshes: None,
         save: false,
-        retell: None,
+        retell: retold.map(|_| (0, KEY_GROUPS as u16)),
         model: None,
     };
     let offsets = [((Role::Events, 0), (number, number + 1))].into();
@@ -258,6 +259,10 @@ impl Store for Dying {
         let half = &writes[..writes.len() / 2];
         self.store.write(half, &Applied::default(), known)?;
         Err(StoreError::Retry("it died".to_string()))
+    }
+
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
+        self.store.sweep(before, ttl)
     }
 }
 
@@ -427,6 +432,90 @@ fn a_server_that_lost_its_data_is_noticed_once_a_loss_and_marked_until_everythin
     assert_eq!(in_redis, in_memory);
 }
 
+/// A failover to a copy from before things were deleted: told again is what there is, and what nobody tells goes.
+#[test]
+fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
+    let (stream, mut server, whole) = (Stream::new(), RedisServer::start(), Memory::new("od:"));
+    let (user, items) = (stream.users[0], &stream.items);
+    let trending = |of: &[ItemId]| Change::Trending(Scope::Global, of.iter().map(|item| (*item, 1)).collect());
+    let signals_of = |i: usize, number: u64| Change::Signals(SignalKey::Item(items[i]), Some(Arc::new(signals(number))));
+    let before = vec![
+        signals_of(0, 1),
+        signals_of(1, 1),
+        Change::Interests(user, Some(Arc::default())),
+        Change::Seen(user, vec![(items[0], Some(1)), (items[1], Some(1)), (items[2], Some(1))]),
+        Change::Seen(stream.users[1], vec![(items[0], Some(1))]),
+        Change::Neighbours(items[0], vec![Neighbour { item: items[1], similarity_micro: 1, users: 1 }]),
+        Change::Catalogue(items[3], false),
+        Change::Catalogue(items[4], false),
+        trending(&items[..2]),
+    ];
+    let after = vec![
+        Change::Signals(SignalKey::Item(items[0]), None),
+        Change::Interests(user, None),
+        Change::Seen(user, vec![(items[1], None), (items[5], Some(2))]),
+        Change::Seen(stream.users[1], vec![(items[0], None)]),
+        Change::Neighbours(items[0], vec![]),
+        Change::Catalogue(items[3], true),
+        Change::Catalogue(items[5], false),
+        trending(&[]),
+    ];
+    // what a dataflow says that knows no more than this
+    let again = [
+        signals_of(1, 1),
+        Change::AllSeen(user, vec![(items[0], 1), (items[2], 1), (items[5], 2)]),
+        Change::Catalogue(items[4], false),
+        Change::Catalogue(items[5], false),
+    ];
+    let stranger = ["SET", "od:else:u1", "not ours"];
+    let running = Running::start(Box::new(open(&server)), &stream, 1);
+    running.send(completed(1, before.clone(), None));
+    running.wait(1);
+    tell(&mut connect(&server), &stranger);
+    server.copy();
+    running.send(completed(2, after.clone(), None));
+    running.wait(2);
+    server.restart();
+    running.send(completed(3, vec![], None));
+    running.wait(3);
+    assert_eq!(dump(&mut connect(&server)).len(), 10, "what was deleted is back");
+    // an item is withdrawn and another one comes back while the rest is told
+    let told = |number: u64, changes: Vec<Change>, groups, retold| {
+        let mut told = completed(number, changes, retold);
+        told.binding.epoch.retell = groups;
+        told
+    };
+    let half = KEY_GROUPS as u16 / 2;
+    running.send(told(4, again[..2].to_vec(), Some((0, half)), None));
+    running.send(told(5, again[2..].to_vec(), Some((half, half * 2)), None));
+    running.send(completed(6, vec![Change::Catalogue(items[6], false), Change::Catalogue(items[4], true)], None));
+    running.send(told(7, vec![Change::Catalogue(items[7], false)], None, Some(1)));
+    running.send(completed(8, vec![Change::Catalogue(items[8], false)], None));
+    let (stats, lost) = running.end();
+    assert_eq!((stats.lost, lost, stats.unwritten), (1, vec![1], 0));
+    let undisturbed = Running::start(Box::new(whole.clone()), &stream, 1);
+    undisturbed.send(completed(1, before, None));
+    undisturbed.send(completed(2, after, None));
+    undisturbed.send(completed(4, again[..2].to_vec(), None));
+    let withdrawn = [(5, false), (6, false), (4, true), (7, false), (8, false)];
+    let withdrawn = withdrawn.map(|(item, available)| Change::Catalogue(items[item], available));
+    for (number, change) in (4..).zip(withdrawn) {
+        undisturbed.send(completed(number + 1, vec![change], None));
+    }
+    undisturbed.end();
+    let (mut in_redis, mut in_memory) = (dump(&mut connect(&server)), whole.dump());
+    let mark = in_redis.remove("od:meta").expect("the mark is there");
+    assert!(matches!(&mark, Dumped::Fields(fields) if !fields.contains_key("rebuilding")), "{mark:?}");
+    assert_eq!(in_redis.remove("od:else:u1"), Some(Dumped::Value("not ours".into())), "a stranger's key is left alone");
+    in_memory.remove("od:meta");
+    let members = |dump: &mut Dump| match dump.remove("od:gone") {
+        Some(Dumped::Ranked(members)) => members.into_iter().map(|(item, _)| item).collect::<BTreeSet<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(members(&mut in_redis), members(&mut in_memory), "when is another thing");
+    assert_eq!(in_redis, in_memory);
+}
+
 /// A store whose answer to the first batch after a loss never arrives.
 struct Unheard {
     store: Redis,
@@ -440,6 +529,10 @@ impl Store for Unheard {
             return Err(StoreError::Retry("the answer is lost on the way".to_string()));
         }
         Ok(found)
+    }
+
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
+        self.store.sweep(before, ttl)
     }
 }
 

@@ -216,7 +216,7 @@ mod contract {
     use overdrive::sinks::memory::{Dumped, Memory};
     use overdrive::sinks::redis::Redis;
     use overdrive::sinks::writer::{self, Hooks, Writer};
-    use overdrive::sinks::{Applied, Completed, Fence, Known, RedisParams, Sort, Store, StoreError, Write, changes};
+    use overdrive::sinks::{Applied, Completed, Fence, Known, RedisParams, Sort, Store, StoreError, Swept, Write, changes};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -435,12 +435,19 @@ mod contract {
     fn any_batches_in_any_order_leave_the_same_keys() {
         let server = RedisServer::start();
         let url = server.url();
-        let batches = prop::collection::vec((prop::collection::vec(any_write(), 0..200), any_mark()), 1..4);
+        let batch = (prop::collection::vec(any_write(), 0..200), any_mark(), prop::option::of(0u64..12));
+        let batches = prop::collection::vec(batch, 1..4);
         proptest!(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() }, |(batches in batches)| {
             let (mut memory, mut redis, mut seen) = (Memory::new("od:"), open(&url), connect(&server));
             ask::<()>(&mut seen, &["FLUSHALL"]);
-            for (batch, mark) in &batches {
+            for (batch, mark, sweep) in &batches {
                 same(&mut memory, &mut redis, &mut seen, batch, mark);
+                if let Some(before) = sweep {
+                    for store in [&mut memory as &mut dyn Store, &mut redis] {
+                        while store.sweep(*before, LONG).expect("the store is there") == Swept::Some {}
+                    }
+                    assert_eq!(seen.dump(), Memory::dump(&memory));
+                }
             }
         });
     }

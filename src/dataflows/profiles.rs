@@ -62,8 +62,8 @@ impl Profile {
     }
 
     /// Everything that must not be shown again, by item.
-    pub fn seen(&self) -> Vec<SeenChange> {
-        let mut seen: Vec<SeenChange> = self.touches.iter().filter_map(|(item, t)| t.seen.map(|at| (*item, Some(at)))).collect();
+    pub fn seen(&self) -> Vec<(ItemId, Millis)> {
+        let mut seen: Vec<(ItemId, Millis)> = self.touches.iter().filter_map(|(item, t)| Some((*item, t.seen?))).collect();
         seen.sort_unstable();
         seen
     }

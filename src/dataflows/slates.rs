@@ -312,7 +312,7 @@ impl State {
             self.queues[key_group(user.0) as usize].pending.remove(&(Reverse(weight), user));
         }
         let seen = of.profile.seen();
-        out.extend((!seen.is_empty()).then_some(Change::Seen(user, seen)));
+        out.extend((!seen.is_empty()).then_some(Change::AllSeen(user, seen)));
         self.refresh(epoch, user, out);
     }
 

@@ -220,4 +220,8 @@ pub enum Change {
     Forgotten(UserId),
     Dead(Dead),
     Account(Account),
+    /// All that is not to be shown to the user again: whatever else the store holds of that goes.
+    AllSeen(UserId, Vec<(ItemId, Millis)>),
+    /// All items that are withdrawn, with the time: whatever else the store holds of that goes.
+    AllGone(Vec<(ItemId, Millis)>),
 }

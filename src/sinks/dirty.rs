@@ -7,6 +7,7 @@ use std::hash::Hash;
 
 use crate::model::changes::Scope;
 use crate::model::place::Cell;
+use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, SignalKey, Surface, UserId};
 
 /// A change and the epoch that made it.
@@ -32,11 +33,11 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Slate { user, surface, .. } => Key::Slate(*user, *surface),
         Change::Signals(key, _) => Key::Signals(*key),
         Change::Interests(user, _) => Key::Interests(*user),
-        Change::Seen(user, _) => Key::Seen(*user),
+        Change::Seen(user, _) | Change::AllSeen(user, _) => Key::Seen(*user),
         Change::Neighbours(item, _) => Key::Neighbours(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
         Change::Near(cell, _) => Key::Near(*cell),
-        Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
+        Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
         Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => return None,
     })
 }
@@ -66,7 +67,7 @@ impl Dirty {
 
     /// Those that every epoch brings up to date.
     pub(super) fn urgent(&self) -> usize {
-        self.slates.len() + self.others.len() + self.listed.latest.len()
+        self.slates.len() + self.others.len() + self.listed.len()
     }
 
     /// Those that ticks do.
@@ -76,8 +77,10 @@ impl Dirty {
 
     /// Takes a change of an epoch newer than all before. What writes nothing is ignored.
     pub(super) fn merge(&mut self, mut change: Change, epoch: Epoch) {
-        if let Change::Catalogue(item, available) = change {
-            return self.listed.merge(item, available, epoch);
+        match change {
+            Change::Catalogue(item, available) => return self.listed.merge(item, available, epoch),
+            Change::AllGone(items) => return self.listed.replace(items, epoch),
+            _ => {}
         }
         let Some(key) = key_of(&change) else { return };
         let table = match key {
@@ -106,12 +109,7 @@ impl Dirty {
     /// All of it, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = Dated> {
         let keyed = [&self.slates, &self.others, &self.settling].into_iter().flat_map(|table| table.values().cloned());
-        let listed = self
-            .listed
-            .epochs
-            .values()
-            .flat_map(|(epoch, items)| items.iter().map(|(item, available)| (Change::Catalogue(*item, *available), *epoch)));
-        keyed.chain(listed)
+        keyed.chain(self.listed.all())
     }
 
     /// Makes keys dirty again that were taken and could not be written; nothing may have been merged in between.
@@ -126,12 +124,40 @@ impl Dirty {
 /// has one fence, and whatever is older than that must be in it.
 #[derive(Default)]
 struct Listed {
+    /// All of the set as of an epoch; what follows is of later ones.
+    whole: Option<(Vec<(ItemId, Millis)>, Epoch)>,
     latest: FxHashMap<ItemId, u64>,
     epochs: BTreeMap<u64, (Epoch, FxHashMap<ItemId, bool>)>,
 }
 
 impl Listed {
+    fn len(&self) -> usize {
+        self.latest.len() + usize::from(self.whole.is_some())
+    }
+
+    fn all(&self) -> impl Iterator<Item = Dated> {
+        let of = |(epoch, items): &(Epoch, FxHashMap<ItemId, bool>)| {
+            let epoch = *epoch;
+            items.iter().map(move |(item, available)| (Change::Catalogue(*item, *available), epoch)).collect::<Vec<_>>()
+        };
+        let whole = self.whole.iter().map(|(items, epoch)| (Change::AllGone(items.clone()), *epoch));
+        whole.chain(self.epochs.values().flat_map(of))
+    }
+
+    /// All of the set, as of an epoch.
+    fn replace(&mut self, items: Vec<(ItemId, Millis)>, epoch: Epoch) {
+        if self.whole.as_ref().is_none_or(|(_, before)| before.number < epoch.number) {
+            self.whole = Some((items, epoch));
+        }
+        let later = self.epochs.split_off(&(epoch.number + 1));
+        self.latest.retain(|_, said| *said > epoch.number);
+        self.epochs = later;
+    }
+
     fn merge(&mut self, item: ItemId, available: bool, epoch: Epoch) {
+        if self.whole.as_ref().is_some_and(|(_, whole)| whole.number >= epoch.number) {
+            return;
+        }
         if let Some(before) = self.latest.insert(item, epoch.number) {
             self.unsay(item, before);
         }
@@ -148,6 +174,9 @@ impl Listed {
 
     /// Adds epochs to `taken` until it holds `most` or nothing is left.
     fn take(&mut self, most: usize, taken: &mut Vec<Dated>) {
+        if taken.len() < most {
+            taken.extend(self.whole.take().map(|(items, epoch)| (Change::AllGone(items), epoch)));
+        }
         while taken.len() < most
             && let Some((_, (epoch, items))) = self.epochs.pop_first()
         {
@@ -174,9 +203,18 @@ fn take<const N: usize>(tables: [&mut FxHashMap<Key, Dated>; N], most: usize) ->
 /// What two changes of one key come to: whole values replace each other, differences add up. The seen items of both stay, the newer
 /// word on each; a slate's `entered` and `left` become the difference to the slate before `older`.
 fn compose(older: &Change, newer: &mut Change) {
-    if let (Change::Seen(_, before), Change::Seen(_, seen)) = (older, &mut *newer) {
-        let said: Ids = seen.iter().map(|(item, _)| *item).collect();
-        seen.extend(before.iter().filter(|(item, _)| !said.contains(item)));
+    match (older, &mut *newer) {
+        (Change::Seen(_, before), Change::Seen(_, seen)) => {
+            let said: Ids = seen.iter().map(|(item, _)| *item).collect();
+            seen.extend(before.iter().filter(|(item, _)| !said.contains(item)));
+        }
+        (Change::AllSeen(user, before), Change::Seen(_, seen)) => {
+            let said: Ids = seen.iter().map(|(item, _)| *item).collect();
+            let stay = before.iter().filter(|(item, _)| !said.contains(item)).copied();
+            let all = stay.chain(seen.iter().filter_map(|(item, at)| Some((*item, (*at)?)))).collect();
+            *newer = Change::AllSeen(*user, all);
+        }
+        _ => {}
     }
     let Change::Slate { entered: entered_before, left: left_before, .. } = older else { return };
     let Change::Slate { entered, left, .. } = newer else { return };

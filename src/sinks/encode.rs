@@ -90,6 +90,11 @@ impl Encoder {
         &self.names
     }
 
+    /// How long what stays of a deleted key does.
+    pub fn tombstone_ttl(&self) -> Duration {
+        self.tombstone_ttl
+    }
+
     /// Rows left out because an id in them has no known name: a change, an item of a slate, a member of a list.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
@@ -105,6 +110,8 @@ impl Encoder {
             Change::Signals(key, signals) => self.signals(*key, signals.as_deref(), when),
             Change::Interests(user, interests) => self.interests(*user, interests.as_deref(), when),
             Change::Seen(user, items) => self.seen(*user, items, when),
+            Change::AllSeen(user, items) => self.all_seen(*user, items, when),
+            Change::AllGone(items) => Some(self.ranked(self.keys.gone(), items, self.slate_ttl, when)),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
             Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
@@ -207,6 +214,11 @@ impl Encoder {
         let members = self.named(items, |i| self.item_name(i)).into_iter();
         let members = members.map(|(item, at)| (item.to_string(), at.map(|at| at as f64))).collect();
         Some(Write::Members { key, members, ttl: self.slate_ttl, fence: when.fence() })
+    }
+
+    fn all_seen(&self, user: UserId, items: &[(ItemId, Millis)], when: When) -> Option<Write> {
+        let key = self.keys.seen(&self.user_name(user)?);
+        Some(self.ranked(key, items, self.slate_ttl, when))
     }
 
     fn neighbours(&self, item: ItemId, neighbours: &[Neighbour], when: When) -> Option<Write> {

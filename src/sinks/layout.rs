@@ -10,7 +10,7 @@ use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
-use super::{Applied, Fence};
+use super::{Applied, Fence, Sort};
 use crate::model::place::{Cell, REGION};
 use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
@@ -217,6 +217,22 @@ impl Keys {
     pub fn family_of<'k>(&self, key: &'k str) -> &'k str {
         let rest = key.strip_prefix(&self.prefix).unwrap_or("");
         rest.split(':').next().unwrap_or("")
+    }
+
+    /// What kind of value lies under a key. `None`: the mark, the lease, or somebody else's key.
+    pub fn sort_of(&self, key: &str) -> Option<Sort> {
+        match self.family_of(key) {
+            "slate" | "neighbours" => Some(Sort::Value),
+            "user" | "interests" | "item" | "category" | "author" => Some(Sort::Fields),
+            "seen" | "trending" | "near" | "gone" => Some(Sort::Ranked),
+            _ => None,
+        }
+    }
+
+    /// A pattern of Redis that every key of ours matches.
+    pub fn pattern(&self) -> String {
+        let escaped = self.prefix.chars().flat_map(|c| r"\*?[]^-".contains(c).then_some('\\').into_iter().chain([c]));
+        escaped.chain(['*']).collect()
     }
 
     fn family(&self, family: &str, room: usize) -> String {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{Fields, Keys, as_map, encode_applied};
-use super::{Applied, Fence, Found, Known, Store, StoreError, Write};
+use super::{Applied, Fence, Found, Known, Store, StoreError, Swept, Write};
 
 const SHARDS: usize = 64;
 /// One shard is swept of expired keys this often, so all of them within two seconds; reads look at the time themselves.
@@ -202,8 +202,20 @@ impl Store for Memory {
         let fence = Fence { epoch: mark.epoch, generation: mark.generation };
         self.0.show(Entry { content: Content::Fields(encode_applied(&mark)), fence, expires: None });
         self.0.applied.send_replace(mark);
-        self.0.sweep(now);
+        self.0.expire(now);
         Ok(Found { epoch: held.epoch, tick_epoch: held.tick_epoch, rebuilding: held.rebuilding, refused, dropped: false })
+    }
+
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
+        let (mark, now) = (self.0.keys.meta(), Instant::now());
+        for shard in &self.0.shards {
+            let mut shard = shard.write().expect("no panic under the lock");
+            for (_, old) in shard.iter_mut().filter(|(key, old)| **key != mark && old.fence.epoch < before) {
+                let fence = Fence { epoch: before, generation: 0 };
+                *old = Entry { content: Content::Nothing, fence, expires: Some(now + ttl) };
+            }
+        }
+        Ok(Swept::All)
     }
 }
 
@@ -261,7 +273,7 @@ impl Inner {
         true
     }
 
-    fn sweep(&self, now: Instant) {
+    fn expire(&self, now: Instant) {
         let mut sweep = self.sweep.lock().expect("no panic under the lock");
         if now.duration_since(sweep.at) < SWEEP_EVERY {
             return;

@@ -21,6 +21,7 @@ mod jsonl;
 pub mod layout;
 pub mod memory;
 pub mod proto;
+mod rebuild;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "kafka")]
@@ -135,6 +136,14 @@ pub struct Found {
     pub dropped: bool,
 }
 
+/// How far a store has come in letting go what is old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// There may be more.
+    Some,
+    All,
+}
+
 /// What the writer knows of the mark a store shows. One that shows less has lost something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -157,7 +166,7 @@ pub struct Completed {
     pub accepted_ms: Vec<i64>,
     /// Where to leave what is not yet written once this epoch is merged, if the epoch saves.
     pub save: Option<Save>,
-    /// The changes are everything there is, told again because of this loss (see [`writer::Hooks`]).
+    /// With this epoch everything has been told again because of this loss (see [`writer::Hooks`]).
     pub retold: Option<u64>,
 }
 
@@ -187,6 +196,10 @@ pub trait Store: Send {
     /// Takes those writes that are newer than what it holds, then shows `applied` unless it shows something newer, and that it is
     /// rebuilding when it shows less than what is `known`. On an error nothing is promised; the caller writes the same keys again.
     fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError>;
+
+    /// Deletes a few of the keys whose fence is of an epoch before this one, but for the mark, and leaves tombstones for `ttl`.
+    /// Called over and over until it says that that was all; on an error it may begin anew.
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError>;
 }
 
 /// `[store]`

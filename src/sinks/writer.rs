@@ -16,7 +16,8 @@ use super::dead_letters::DeadLetters;
 use super::dirty::{Accepted, Dated, Dirty};
 use super::encode::Encoder;
 use super::jsonl::Undelivered;
-use super::{Applied, Completed, Found, Known, Store, StoreError, Write};
+use super::rebuild::Rebuild;
+use super::{Applied, Completed, Found, Known, Store, StoreError, Swept, Write};
 use crate::model::changes::{Account, Arms, Compared};
 use crate::model::{Binding, Change, Epoch, Part, Positions, Saved, SignalKey, UserId};
 
@@ -100,8 +101,9 @@ fn unreadable(error: postcard::Error) -> String {
 pub struct Hooks {
     /// After each batch that brought the answers further.
     pub applied: Box<dyn Fn(&Applied) + Send>,
-    /// The store lost what it had, for the nth time since the writer began: everything must be told again, as the changes of one
-    /// epoch whose [`Completed::retold`] is n. Until that is written the mark says that the store is rebuilding.
+    /// The store lost what it had, for the nth time since the writer began: everything must be told again, from an epoch that
+    /// tells the first key groups up to one whose [`Completed::retold`] is n. Until that is written, and what is older is gone, the
+    /// mark says that the store is rebuilding.
     pub lost: Box<dyn Fn(u64) + Send>,
 }
 
@@ -198,8 +200,7 @@ pub struct WriteBehind {
     round: Option<(u64, Positions)>,
     /// The first epoch that no run before has written; 0 until one was merged.
     since: u64,
-    /// The loss after which everything was told again.
-    retold: Option<u64>,
+    rebuild: Rebuild,
     pause: Duration,
     /// Why the last batch was not taken.
     away: Option<Class>,
@@ -312,7 +313,7 @@ impl WriteBehind {
             next,
             round: params.left.round.clone(),
             since: 0,
-            retold: None,
+            rebuild: Rebuild::default(),
             pause: FIRST_PAUSE,
             away: None,
             feed_fails: false,
@@ -332,7 +333,7 @@ impl WriteBehind {
 
     /// Whether there is something to write, or to show.
     pub fn behind(&self) -> bool {
-        self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty()
+        self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty() || self.rebuild.is_due()
     }
 
     /// Takes an epoch newer than all before; what it changed replaces what was not yet written.
@@ -345,6 +346,7 @@ impl WriteBehind {
         accepted_ms.into_iter().for_each(|at| self.accepted.push(at));
         self.bury(binding.epoch.number, &changes);
         self.forget(binding.epoch.number, &changes);
+        self.rebuild.hear(&binding.epoch, &changes);
         for change in changes {
             if let Change::Account(account) = &change {
                 self.stats.account.add(account);
@@ -362,7 +364,9 @@ impl WriteBehind {
             }
             self.dirty.merge(change, binding.epoch);
         }
-        self.retold = retold.or(self.retold);
+        if retold == Some(self.stats.lost) {
+            self.rebuild.told().into_iter().for_each(|all| self.dirty.merge(all, binding.epoch));
+        }
         self.stats.epochs += 1;
         self.meters.dirty.set(self.dirty.len() as f64);
         if let Some(save) = save {
@@ -423,7 +427,22 @@ impl WriteBehind {
         }
         let mut taken = self.dirty.take_urgent(BATCH);
         taken.extend(self.dirty.take_settling(SETTLED));
-        if taken.is_empty() && !self.behind() { Ok(()) } else { self.write(taken) }
+        if !taken.is_empty() || self.behind() {
+            self.write(taken)?;
+        }
+        self.sweep_some()
+    }
+
+    /// Lets the store look for some of what nobody told again.
+    fn sweep_some(&mut self) -> Result<(), StoreError> {
+        if self.dirty.len() == 0 {
+            self.rebuild.written();
+        }
+        let Some(since) = self.rebuild.sweeps() else { return Ok(()) };
+        if self.store.sweep(since, self.encoder.tombstone_ttl())? == Swept::All {
+            self.rebuild = Rebuild::Swept;
+        }
+        Ok(())
     }
 
     /// Writes what was taken, then shows how far that brings the answers.
@@ -451,6 +470,9 @@ impl WriteBehind {
         self.feed(taken);
         let lost = self.has_lost(&found, &mark);
         self.next.rebuilding = mark.rebuilding;
+        if matches!(self.rebuild, Rebuild::Swept) {
+            self.rebuild = Rebuild::Whole;
+        }
         if mark != self.shown {
             self.show(mark);
         }
@@ -472,6 +494,7 @@ impl WriteBehind {
         self.stats.lost += 1;
         self.meters.lost.increment(1);
         self.next.rebuilding = true;
+        self.rebuild = Rebuild::Asked;
         let (found, loss) = (found.epoch, self.stats.lost);
         tracing::error!(
             found,
@@ -487,11 +510,10 @@ impl WriteBehind {
         let epoch = if self.dirty.urgent() == 0 { next } else { shown };
         let all = self.dirty.len() == 0;
         let tick = if all { next } else { shown };
-        let retold = all && self.retold == Some(self.stats.lost);
         Applied {
             tick_epoch: tick.tick_epoch,
             tick_offsets: tick.tick_offsets.clone(),
-            rebuilding: next.rebuilding && !retold,
+            rebuilding: next.rebuilding && !matches!(self.rebuild, Rebuild::Swept),
             ..epoch.clone()
         }
     }
@@ -595,7 +617,8 @@ fn news_of(change: &Change) -> Option<UserId> {
     match change {
         Change::Slate { user, slate: Some(_), .. }
         | Change::Signals(SignalKey::User(user), Some(_))
-        | Change::Interests(user, Some(_)) => Some(*user),
+        | Change::Interests(user, Some(_))
+        | Change::AllSeen(user, _) => Some(*user),
         Change::Seen(user, items) if items.iter().any(|(_, at)| at.is_some()) => Some(*user),
         _ => None,
     }

@@ -3,7 +3,7 @@
 
 use overdrive::sinks::layout;
 use overdrive::sinks::memory::{Dumped, Memory};
-use overdrive::sinks::{Applied, Fence, Found, Known, Store, StoreError, Write};
+use overdrive::sinks::{Applied, Fence, Found, Known, Store, StoreError, Swept, Write};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -152,6 +152,10 @@ impl Store for Line {
         let found = self.answers.server().show(applied, known);
         self.fate.point();
         if luck < 15 { retry("the answer is lost") } else { Ok(Found { refused, ..found }) }
+    }
+
+    fn sweep(&mut self, _before: u64, _ttl: Duration) -> Result<Swept, StoreError> {
+        unreachable!("nothing is ever lost here")
     }
 }
 

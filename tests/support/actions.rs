@@ -20,8 +20,10 @@ pub enum Action {
     Corrupt,
     /// FLUSHALL.
     Flush,
-    /// `kill -9` of Redis, and it starts again.
+    /// `kill -9` of Redis, and it starts again: with nothing, or as it was at the last copy.
     RestartRedis,
+    /// Redis copies everything to its disk.
+    CopyRedis,
     /// `kill -9` of the broker, and it starts again.
     KillBroker,
     /// SIGTERM to the broker, and it starts again.
@@ -66,6 +68,7 @@ impl Drive {
             Action::KillEngine => self.kill_one(&fleet),
             Action::Flush => self.scene.lose(),
             Action::RestartRedis => self.scene.restart_redis(),
+            Action::CopyRedis => self.scene.redis.copy(),
             Action::KillBroker | Action::StopBroker => self.restart_broker(action == Action::StopBroker, &fleet),
             Action::Stop => {
                 fleet.stop();

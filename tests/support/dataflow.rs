@@ -311,7 +311,12 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 }
                 continue;
             }
-            Change::Catalogue(..) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
+            Change::AllSeen(user, seen) => {
+                all.retain(|key, _| !key.starts_with(&format!("seen {user:?} ")));
+                all.extend(seen.iter().map(|(item, at)| (format!("seen {user:?} {item:?}"), at.to_string())));
+                continue;
+            }
+            Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
             Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => continue,
         };
         set(&mut all, key, value);

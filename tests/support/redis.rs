@@ -63,6 +63,15 @@ impl RedisServer {
         self.extra.iter().any(|option| option == "--appendonly")
     }
 
+    /// Has it put a copy of everything on disk: what it is when it is started again.
+    pub fn copy(&self) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server answers");
+        stream.write_all(b"SAVE\r\n").expect("the server answers");
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).expect("the server answers");
+        assert_eq!(&answer, b"+OK\r\n", "it saves");
+    }
+
     /// Starts it again on the same port, with what it kept on disk.
     pub fn restart(&mut self) {
         self.kill();

@@ -3,6 +3,7 @@
 
 mod health;
 mod script;
+mod sweep;
 mod transaction;
 mod writer;
 
@@ -11,7 +12,7 @@ use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError};
 use std::time::{Duration, Instant};
 
 use super::layout::Keys;
-use super::{Applied, Found, Known, RedisParams, Store, StoreError, Write};
+use super::{Applied, Found, Known, RedisParams, Store, StoreError, Swept, Write};
 pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
@@ -34,6 +35,8 @@ pub struct Redis {
     silent: bool,
     looked: Instant,
     keys: Keys,
+    /// Where the sweep under way goes on; 0: at the beginning.
+    cursor: u64,
     /// Room for what is sent, kept from batch to batch.
     wire: Vec<u8>,
     pipeline: usize,
@@ -55,6 +58,7 @@ impl Redis {
             silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
+            cursor: 0,
             wire: Vec::new(),
             pipeline: params.pipeline,
             // A timeout of zero means "for ever" to the operating system.
@@ -64,15 +68,7 @@ impl Redis {
     }
 
     fn write_all(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, RedisError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) if self.looked.elapsed() < LOOK => connection,
-            Some(connection) => self.look(connection)?,
-            None => {
-                let connection = self.connect()?;
-                (self.leased, self.barred) = (false, false);
-                self.look(connection)?
-            }
-        };
+        let mut connection = self.connected()?;
         self.claim(applied, known, &mut connection)?;
         let found = match self.transact(writes, applied, known, &mut connection)? {
             Some(found) => found,
@@ -84,6 +80,26 @@ impl Redis {
         // Only now: a connection that failed may have half an answer in it.
         self.connection = Some(connection);
         Ok(Found { dropped: std::mem::take(&mut self.dropped), ..found })
+    }
+
+    /// The connection, or a new one; whoever has it gives it back when it is in step.
+    fn connected(&mut self) -> Result<Connection, RedisError> {
+        match self.connection.take() {
+            Some(connection) if self.looked.elapsed() < LOOK => Ok(connection),
+            Some(connection) => self.look(connection),
+            None => {
+                let connection = self.connect()?;
+                (self.leased, self.barred, self.cursor) = (false, false, 0);
+                self.look(connection)
+            }
+        }
+    }
+
+    fn sweep_some(&mut self, before: u64, ttl: Duration) -> Result<Swept, RedisError> {
+        let mut connection = self.connected()?;
+        self.cursor = sweep::sweep(&self.keys, self.cursor, before, ttl, &mut connection)?;
+        self.connection = Some(connection);
+        Ok(if self.cursor == 0 { Swept::All } else { Swept::Some })
     }
 
     /// The way of whoever holds the lease. `None`: the script has to do it.
@@ -173,6 +189,10 @@ impl Redis {
 impl Store for Redis {
     fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
         self.write_all(writes, applied, known).map_err(|error| store_error(&self.client, error))
+    }
+
+    fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
+        self.sweep_some(before, ttl).map_err(|error| store_error(&self.client, error))
     }
 }
 
