@@ -58,7 +58,7 @@ mod golden {
             row("i4", 0, Source::Fresh, Reason::New { token: Some(jazz) }, 0),
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
-        let categories = vec![(jazz, vec![0, 3])];
+        let categories = vec![(jazz, 0), (jazz, 3)];
         let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {

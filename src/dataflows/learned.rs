@@ -232,16 +232,16 @@ impl Learned {
     /// The candidates of a slate with their scores, between 0 and 1, the best is 1; and the model they are from, if they are not the
     /// blend's.
     #[allow(clippy::too_many_arguments, reason = "what a slate is made of, each once")]
-    pub fn scored(
+    pub fn scored<'b>(
         &mut self,
         user: &User,
-        board: &Board,
+        board: &'b Board,
         store: &FeatureStore,
         candidates: &mut Candidates,
         weights: &Weights,
         clock: Millis,
         params: &SlatesParams,
-    ) -> (Vec<Scored>, Option<Arc<ModelName>>) {
+    ) -> (Vec<Scored<'b>>, Option<Arc<ModelName>>) {
         let filter = user.profile.filter();
         let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter, liked: user.liked };
         let recent = user.profile.recent(params.neighbours_from);
@@ -279,23 +279,22 @@ impl Learned {
     }
 
     #[allow(clippy::too_many_arguments, reason = "what a reason is made of, each once")]
-    fn shown(
+    fn shown<'b>(
         &self,
         i: usize,
         drawn: &Drawn,
         score: f64,
         user: &User,
-        board: &Board,
+        board: &'b Board,
         store: &FeatureStore,
         weights: &Weights,
         request: &Request,
-    ) -> Scored {
+    ) -> Scored<'b> {
         let item = store.item(drawn.slot).id;
         let card = board.item(item);
         let adds = weights.ready.adds(request, &self.scores, i);
         let (source, reason) = self.reason(drawn, card, &adds, user, store, request.rows[i][AGE] < 0);
-        let (author, category) = (card.author(), card.category);
-        Scored { item, author, category, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
+        Scored { item, card, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
     }
 
     /// The voice that adds most, as far as it can be said in words; then the next.

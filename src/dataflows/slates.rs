@@ -6,7 +6,6 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
 
-use super::board::{Board, Post};
+use super::board::{Board, Card, Post};
 use super::candidates::Candidates;
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
@@ -143,6 +142,8 @@ pub struct State {
     blend: Blend,
     candidates: Candidates,
     race: Race,
+    /// Room to tell two slates apart in.
+    gone: FxHashSet<ItemId>,
     board: Board,
     store: FeatureStore,
     shared: Shared,
@@ -178,6 +179,7 @@ impl State {
             blend: Blend::new(&params.blend),
             candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
             race: Race::new(author, category),
+            gone: FxHashSet::default(),
             board: Board::default(),
             store: FeatureStore::default(),
             shared,
@@ -408,7 +410,7 @@ impl State {
             let (candidates, clock) = (&mut self.candidates, epoch.clock_ms);
             (fixed(&of.profile, liked, &self.board, candidates, &self.blend, clock, &self.params.slates), None)
         };
-        let items = chosen(scored, &mut self.race, &self.params.slates);
+        let (items, categories) = chosen(scored, &mut self.race, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
             let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
@@ -416,14 +418,13 @@ impl State {
         } else {
             self.liked.remove(&user); // until they act again
         }
-        let categories = categories(&items, &self.board);
         let digest = digest(&items, &categories, model.as_deref());
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;
         }
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
-        let (entered, left) = differences(&of.shown, &before);
+        let (entered, left) = differences(&of.shown, &before, &mut self.gone);
         let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, items, categories }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
     }
@@ -483,15 +484,15 @@ impl Durable for State {
 }
 
 /// The candidates of a user, scored by the fixed weights.
-fn fixed(
+fn fixed<'b>(
     profile: &Profile,
     liked: &[ItemId],
-    board: &Board,
+    board: &'b Board,
     candidates: &mut Candidates,
     blend: &Blend,
     clock: Millis,
     params: &SlatesParams,
-) -> Vec<Scored> {
+) -> Vec<Scored<'b>> {
     let recent = profile.recent(params.neighbours_from);
     let features = Features::new(profile, board, clock, params);
     candidates
@@ -499,57 +500,53 @@ fn fixed(
         .iter()
         .map(|candidate| {
             let (terms, source, reason) = features.terms(candidate, blend);
-            let (author, category) = (candidate.card.author(), candidate.card.category);
-            Scored { item: candidate.item, author, category, score_micro: blend.score_micro(&terms), source, reason, terms }
+            Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
         })
         .collect()
 }
 
-/// The places of a slate: the best candidates, in the order that diversity gives them.
-fn chosen(mut scored: Vec<Scored>, race: &mut Race, params: &SlatesParams) -> Vec<SlateItem> {
+/// The places of a slate, the best candidates in the order that diversity gives them, and their categories.
+fn chosen(mut scored: Vec<Scored>, race: &mut Race, params: &SlatesParams) -> (Vec<SlateItem>, Vec<(TokenId, u16)>) {
     let order = |s: &Scored| (Reverse(s.score_micro), s.item);
     if scored.len() > params.candidates {
         scored.select_nth_unstable_by_key(params.candidates - 1, order);
         scored.truncate(params.candidates);
     }
-    let entry =
-        |s: &Scored| diversity::Entry { item: s.item, score_micro: s.score_micro, author: s.author, category: s.category };
+    let entry = |s: &Scored| {
+        let (author, category) = (s.card.author(), s.card.category);
+        diversity::Entry { item: s.item, score_micro: s.score_micro, author, category }
+    };
     let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
-    race.choose(&entries, params.kept).into_iter().map(|(index, score_micro)| scored[index].shown(score_micro)).collect()
+    let chosen = race.choose(&entries, params.kept);
+    let (mut items, mut categories) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len() * 2));
+    for (place, (index, score_micro)) in chosen.into_iter().enumerate() {
+        let row = &scored[index];
+        items.push(row.shown(score_micro));
+        let of = row.card.categories();
+        let each = of.iter().enumerate().filter(|(n, category)| !of[..*n].contains(category)); // a catalogue may name one twice
+        categories.extend(each.map(|(_, category)| (*category, place as u16)));
+    }
+    (items, categories)
 }
 
 /// A candidate with its score, before diversity.
-pub struct Scored {
+pub struct Scored<'b> {
     pub item: ItemId,
-    pub author: Option<TokenId>,
-    pub category: Option<TokenId>,
+    pub card: &'b Card,
     pub score_micro: i32,
     pub source: Source,
     pub reason: Reason,
     pub terms: blend::Terms,
 }
 
-impl Scored {
+impl Scored<'_> {
     fn shown(&self, score_micro: i32) -> SlateItem {
         SlateItem { item: self.item, score_micro, source: self.source, reason: self.reason, terms: blend::stored(&self.terms) }
     }
 }
 
-/// The places of each category's items.
-fn categories(items: &[SlateItem], board: &Board) -> Vec<(TokenId, Vec<u16>)> {
-    let of = |(place, row): (usize, &SlateItem)| {
-        let categories = board.item(row.item).categories();
-        categories.iter().map(move |category| (*category, place as u16)).collect::<SmallVec<[_; 4]>>()
-    };
-    let mut places: Vec<(TokenId, u16)> = items.iter().enumerate().flat_map(of).collect();
-    places.sort_unstable();
-    places.dedup();
-    let of_one = |of: &[(TokenId, u16)]| (of[0].0, of.iter().map(|(_, place)| *place).collect());
-    places.chunk_by(|a, b| a.0 == b.0).map(of_one).collect()
-}
-
 /// Of items, order, reasons, categories and what ordered them; the empty slate is 0. Scores move with time and are left out.
-fn digest(items: &[SlateItem], categories: &[(TokenId, Vec<u16>)], model: Option<&ModelName>) -> u64 {
+fn digest(items: &[SlateItem], categories: &[(TokenId, u16)], model: Option<&ModelName>) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
@@ -559,8 +556,9 @@ fn digest(items: &[SlateItem], categories: &[(TokenId, Vec<u16>)], model: Option
 }
 
 /// What entered a slate and what left it, in order.
-fn differences(now: &[ItemId], before: &[ItemId]) -> (Vec<ItemId>, Vec<ItemId>) {
-    let mut gone: FxHashSet<ItemId> = before.iter().copied().collect();
+fn differences(now: &[ItemId], before: &[ItemId], gone: &mut FxHashSet<ItemId>) -> (Vec<ItemId>, Vec<ItemId>) {
+    gone.clear();
+    gone.extend(before);
     let entered = now.iter().filter(|item| !gone.remove(item)).copied().collect();
     (entered, before.iter().filter(|item| gone.contains(item)).copied().collect())
 }

@@ -98,6 +98,6 @@ pub struct Slate {
     /// `None`: the blend.
     pub model: Option<Arc<ModelName>>,
     pub items: Vec<SlateItem>,
-    /// The categories of the items, each with the places of its items, from 0.
-    pub categories: Vec<(TokenId, Vec<u16>)>,
+    /// The categories of the items, each with the place of its item, from 0; by place.
+    pub categories: Vec<(TokenId, u16)>,
 }

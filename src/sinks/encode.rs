@@ -14,12 +14,18 @@ use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
 
+/// Slates whose room is kept for the next ones.
+const ROOMS: usize = 64;
+
 /// Writes changes down in the published layout.
 pub struct Encoder {
     names: Arc<Names>,
     /// Names of items met here: a slate asks for hundreds, and this table has no lock. (Only users are ever forgotten.)
     items: RefCell<FxHashMap<ItemId, Arc<str>>>,
     reasons: RefCell<Reasons>,
+    groups: RefCell<Groups>,
+    /// Room for the next slates: of those that were written.
+    room: RefCell<Vec<Vec<u8>>>,
     keys: Keys,
     user_ttl: Duration,
     item_ttl: Duration,
@@ -54,6 +60,41 @@ impl Reasons {
     }
 }
 
+/// The places of each category of a slate, in room that is kept from slate to slate.
+#[derive(Default)]
+struct Groups {
+    found: FxHashMap<TokenId, usize>,
+    /// The first `found.len()` are those of this slate.
+    groups: Vec<(TokenId, Vec<u8>)>,
+}
+
+impl Groups {
+    fn clear(&mut self) {
+        self.found.clear();
+    }
+
+    fn put(&mut self, category: TokenId, place: u16) {
+        let Self { found, groups } = self;
+        let next = found.len();
+        let at = *found.entry(category).or_insert(next);
+        if at == groups.len() {
+            groups.push((category, Vec::new()));
+        }
+        if at == next {
+            groups[at].0 = category;
+            groups[at].1.clear();
+        }
+        layout::put_place(&mut groups[at].1, place);
+    }
+
+    /// By category.
+    fn sorted(&mut self) -> &[(TokenId, Vec<u8>)] {
+        let groups = &mut self.groups[..self.found.len()];
+        groups.sort_unstable_by_key(|(category, _)| *category);
+        groups
+    }
+}
+
 /// When and by whom a value is written.
 #[derive(Clone, Copy)]
 struct When {
@@ -74,6 +115,8 @@ impl Encoder {
             names,
             items: RefCell::default(),
             reasons: RefCell::default(),
+            groups: RefCell::default(),
+            room: RefCell::default(),
             keys: Keys::new(&params.prefix),
             user_ttl: params.user_ttl,
             item_ttl: params.item_ttl,
@@ -136,7 +179,8 @@ impl Encoder {
         let user = self.user_name(user)?;
         let key = self.keys.slate(surface.name(), None, &user);
         let Some(slate) = slate else { return Some(self.delete(key, Sort::Value, when)) };
-        let mut value = SlateValue::new(&user, surface.name(), when.as_of, slate.items.len());
+        let room = self.room.borrow_mut().pop().unwrap_or_default();
+        let mut value = SlateValue::new(room, &user, surface.name(), when.as_of);
         let mut reasons = self.reasons.borrow_mut();
         reasons.clear();
         let mut places = Vec::with_capacity(slate.items.len());
@@ -151,22 +195,39 @@ impl Encoder {
                 None => self.skip(),
             }
         }
-        self.categories(slate, &places, &mut value);
         let (number, name) = slate.model.as_deref().map_or(layout::BLEND, |model| (model.number, model.name.as_str()));
-        let value = value.finish(name, "", Stamp { model: number, ..when.stamp });
+        value.ordered_by(name, "");
+        self.categories(slate, &places, &mut value);
+        let value = value.finish(Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
     /// Adds the categories of a slate whose items lie in `places`, if they could be written.
     fn categories(&self, slate: &Slate, places: &[Option<u16>], value: &mut SlateValue) {
-        for (token, of) in &slate.categories {
-            let mut written = of.iter().filter_map(|place| places.get(usize::from(*place)).copied().flatten()).peekable();
-            match self.token_name(*token) {
-                Some(name) if written.peek().is_some() => value.categorise(bare(&name), written),
-                Some(_) => {}
+        let mut groups = self.groups.borrow_mut();
+        groups.clear();
+        for (category, place) in &slate.categories {
+            if let Some(Some(written)) = places.get(usize::from(*place)) {
+                groups.put(*category, *written);
+            }
+        }
+        for (category, places) in groups.sorted() {
+            match self.token_name(*category) {
+                Some(name) => value.categorise(bare(&name), places),
                 None => self.skip(),
             }
         }
+    }
+
+    /// Takes back the room of what was written.
+    pub fn reuse(&self, writes: &mut Vec<Write>) {
+        let mut room = self.room.borrow_mut();
+        let values = writes.drain(..).filter_map(|write| if let Write::Value { value, .. } = write { Some(value) } else { None });
+        values.for_each(|value| {
+            if room.len() < ROOMS {
+                room.push(value);
+            }
+        });
     }
 
     /// Appends a reason as it lies in a slate; `None` when a name it mentions is unknown.
@@ -406,7 +467,7 @@ mod tests {
             terms: [1, 2, 3, 4, i as u16],
         };
         let items = reasons.iter().enumerate().map(item).collect();
-        let slate = Slate { user, surface: Surface::Home, model: None, items, categories: vec![(jazz, vec![0, 2])] };
+        let slate = Slate { user, surface: Surface::Home, model: None, items, categories: vec![(jazz, 0), (jazz, 2)] };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -518,7 +579,7 @@ mod tests {
         let because = Reason::Because { kind: Kind::Like, item: ItemId(1) };
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
         let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
-        let categories = vec![(jazz, vec![0, 2]), (TokenId(1), vec![2]), (jazz, vec![1])];
+        let categories = vec![(jazz, 0), (jazz, 1), (jazz, 2), (TokenId(1), 2)];
         let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };

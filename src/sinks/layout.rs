@@ -412,19 +412,17 @@ impl Why<'_> {
 /// fraction of the cost (this is the hottest encoding there is).
 pub struct SlateValue {
     value: Vec<u8>,
-    /// They come after the rest.
-    categories: Vec<u8>,
 }
 
 impl SlateValue {
-    /// Begins a slate; `items` is how many will come, more or less.
-    pub fn new(user: &str, surface: &str, as_of: Millis, items: usize) -> Self {
-        let mut value = Vec::with_capacity(HEADER + 64 + items * 48);
+    /// Begins a slate in this room.
+    pub fn new(mut value: Vec<u8>, user: &str, surface: &str, as_of: Millis) -> Self {
+        value.clear();
         value.resize(HEADER, 0);
         put_text(&mut value, 1, user);
         put_text(&mut value, 2, surface);
         put_number(&mut value, 3, as_of as u64);
-        Self { value, categories: Vec::new() }
+        Self { value }
     }
 
     /// The next item, best first, with its [`Why::encode`]d reason.
@@ -442,21 +440,33 @@ impl SlateValue {
         put_bytes(&mut self.value, 5, shares.bytes());
     }
 
-    /// A category (its bare name) with the places of its items among those pushed.
-    pub fn categorise(&mut self, name: &str, places: impl Iterator<Item = u16>) {
-        let places = places.map(u32::from).collect();
-        let category = proto::Category { name: name.to_string(), places };
-        put_bytes(&mut self.categories, 7, &category.encode_to_vec());
+    /// What ordered the items, after the last of them.
+    pub fn ordered_by(&mut self, model: &str, variant: &str) {
+        put_text(&mut self.value, 5, model);
+        put_text(&mut self.value, 6, variant);
+    }
+
+    /// A category (its bare name) with the [`put_place`]s of its items among those pushed; after what ordered them.
+    pub fn categorise(&mut self, name: &str, places: &[u8]) {
+        let text = if name.is_empty() { 0 } else { 1 + length_delimiter_len(name.len()) + name.len() };
+        let list = if places.is_empty() { 0 } else { 1 + length_delimiter_len(places.len()) + places.len() };
+        put_begin(&mut self.value, 7, text + list);
+        put_text(&mut self.value, 1, name);
+        if !places.is_empty() {
+            put_bytes(&mut self.value, 2, places);
+        }
     }
 
     /// The whole value, header and all.
-    pub fn finish(mut self, model: &str, variant: &str, stamp: Stamp) -> Vec<u8> {
-        put_text(&mut self.value, 5, model);
-        put_text(&mut self.value, 6, variant);
-        self.value.append(&mut self.categories);
+    pub fn finish(mut self, stamp: Stamp) -> Vec<u8> {
         seal(&mut self.value, stamp);
         self.value
     }
+}
+
+/// Appends a place of a category.
+pub fn put_place(into: &mut Vec<u8>, place: u16) {
+    put_varint(into, u64::from(place));
 }
 
 const VARINT: u8 = 0;
@@ -905,7 +915,7 @@ mod tests {
     }
 
     fn written(slate: &proto::Slate, stamp: Stamp) -> Vec<u8> {
-        let mut value = SlateValue::new(&slate.user_id, &slate.surface, slate.as_of_ms, slate.items.len());
+        let mut value = SlateValue::new(Vec::new(), &slate.user_id, &slate.surface, slate.as_of_ms);
         for item in &slate.items {
             let terms: Vec<u16> = item.terms.iter().map(|t| *t as u16).collect();
             let source = Source::ALL[item.source as usize - 1];
@@ -913,10 +923,13 @@ mod tests {
             why(item.reason.as_ref().expect("always written")).encode(&mut reason);
             value.push(&item.item_id, item.score_micro, source, &reason, &terms.try_into().expect("five"));
         }
+        value.ordered_by(&slate.model, &slate.variant);
         for category in &slate.categories {
-            value.categorise(&category.name, category.places.iter().map(|place| *place as u16));
+            let mut places = Vec::new();
+            category.places.iter().for_each(|place| put_place(&mut places, *place as u16));
+            value.categorise(&category.name, &places);
         }
-        value.finish(&slate.model, &slate.variant, stamp)
+        value.finish(stamp)
     }
 
     proptest! {

@@ -61,7 +61,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/3";
+pub const UID: &str = "dirty/4";
 
 impl Left {
     /// As saved.
@@ -457,7 +457,7 @@ impl WriteBehind {
         let known = Known { epoch: shown.epoch, tick_epoch: shown.tick_epoch, rebuilding, since: self.since, first };
         let written = self.store.write(&self.batch, &mark, known);
         let writes = self.batch.len() as u64;
-        self.batch.clear();
+        self.encoder.reuse(&mut self.batch);
         let found = match written {
             Ok(found) => found,
             Err(error) => {

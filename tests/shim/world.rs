@@ -185,15 +185,18 @@ impl World {
 
     /// The same, as of a given epoch.
     pub fn slate_of(&self, user: &str, items: &[&str], epoch: u64) -> Write {
-        let mut slate = SlateValue::new(user, "home", CLOCK, items.len());
+        let mut slate = SlateValue::new(Vec::new(), user, "home", CLOCK);
         let mut why = Vec::new();
         Why { kind: proto::ReasonKind::Because, interaction: "share", subject: "i0" }.encode(&mut why);
         for (place, item) in items.iter().enumerate() {
             slate.push(item, 900_000 - place as i32, Source::Neighbours, &why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
         // Every other item, from the first on, is of this category.
-        slate.categorise("jazz", (0..items.len() as u16).step_by(2));
-        let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
+        slate.ordered_by("blend", "");
+        let mut places = Vec::new();
+        (0..items.len() as u16).step_by(2).for_each(|place| layout::put_place(&mut places, place));
+        slate.categorise("jazz", &places);
+        let value = slate.finish(Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }
 
