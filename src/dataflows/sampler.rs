@@ -7,6 +7,8 @@
 //! order of the ring; so a request is the same, bit by bit, on every worker. To add a source: its line in [`Sampler::sources`];
 //! a feature: its name in `scoring/learned.rs` and its line in [`Sampler::features`].
 
+use rustc_hash::FxHashMap;
+
 use super::feature_store::{FeatureStore, Now, ORDERS, Slot};
 use super::profiles::Filter;
 use super::tallies::RUNGS;
@@ -240,10 +242,10 @@ impl Sampler {
     /// The best of one source alone, in its order; ties go to what was there first.
     pub fn only(&mut self, by: Ranker, viewer: &Viewer, store: &FeatureStore, best: usize) -> &[Drawn] {
         self.listen(viewer, store, |_| usize::MAX);
-        let onward =
-            viewer.ring.items.first().and_then(|item| store.find(*item)).map_or(0, |slot| store.item(slot).onward) as f32;
+        let last = viewer.ring.items.first().and_then(|item| store.find(*item)).filter(|_| by == Ranker::Next);
+        let expected = last.map(|slot| expected_next(slot, store)).unwrap_or_default();
         let value = |slot: Slot, v: &Heard| match by {
-            Ranker::Next => beyond_chance(v.next, onward * store.item(slot).tally.steps as f32 / (store.steps as f32).max(1.0)),
+            Ranker::Next => expected.get(&slot).map_or(0.0, |expected| beyond_chance(v.next, *expected)),
             _ => v.near_20 * store.rarity(slot),
         };
         if let Ranker::Nearness(_) | Ranker::Next = by {
@@ -594,6 +596,24 @@ fn hits<'a>(to: &[Slot], places: &[u16], into: &'a mut Vec<(u32, u16)>) -> &'a [
     }
     &into[..count]
 }
+
+/// How often each item linked with this one would follow it if who takes both took them in any order: by its share of all steps,
+/// raised by how much oftener than chance the two go together at any distance. Of few links that is not sure, hence [`DOUBT`].
+fn expected_next(from: Slot, store: &FeatureStore) -> FxHashMap<Slot, f32> {
+    let row = || store.item(from).links.head(usize::MAX);
+    let together = |slot: Slot| store.item(slot).links.head(usize::MAX).map(|(_, strength)| strength.s as f32).sum::<f32>();
+    let others: Vec<f32> = row().map(|(to, _)| together(to)).collect();
+    let share = together(from) / others.iter().sum::<f32>().max(1.0);
+    let onward = store.item(from).onward as f32 / (store.steps as f32).max(1.0);
+    let expected = |((to, strength), other): ((Slot, &Strength), &f32)| {
+        let oftener = (strength.s as f32 + DOUBT) / (share * other + DOUBT);
+        (to, onward * store.item(to).tally.steps as f32 * oftener)
+    };
+    row().zip(&others).map(expected).collect()
+}
+
+/// As many times together as by chance are added to what was seen.
+const DOUBT: f32 = 2.0;
 
 /// By how much `seen` is more than `expected`, as the log-likelihood ratio of a Poisson count; nothing where it is not more.
 fn beyond_chance(seen: f32, expected: f32) -> f32 {
