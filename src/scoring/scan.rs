@@ -7,10 +7,14 @@
 //! |p.q - p'.q'| <= |p| |q - q'| + |p - p'| |q'|        p', q' as rounded
 //! ```
 //!
+//! How much an item must be worth to be looked at is guessed first, of one item in sixteen: a little less than what will be wanted.
+//! Whoever then has fewer than are wanted above the guess is scanned for again without one, so a guess costs time at worst.
+//!
 //! The facts that must stay true: the answer is that of a plain scan, score by score and tie by tie (of equals the smaller id); and the
 //! sums of whole numbers are the same on every machine, whatever instructions it has for them.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use super::factors::{DIMENSIONS, Vector};
 use super::first::first;
@@ -25,6 +29,10 @@ const USERS: usize = 6;
 const RUN: usize = 64;
 /// Items of a run.
 const IN_RUN: usize = RUN * SIDE;
+/// Tiles of a run: four panels each.
+const TILES: usize = RUN / PANELS;
+/// A guess is made of one item in so many: those of one tile of every run, of the next tile in each next run.
+const SPARSE: usize = TILES;
 /// Four numbers are multiplied and added up at once.
 const QUADS: usize = DIMENSIONS / 4;
 
@@ -40,6 +48,10 @@ const SLACK: f32 = 1e-5;
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Panel([[u8; 4 * SIDE]; QUADS]);
+
+/// The rounded numbers of users whose sums are made together, and the least sum of each that is noted.
+type Numbers = [[i32; QUADS]; USERS];
+type Bounds = [i32; USERS];
 
 /// How the items of a run were rounded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,18 +93,51 @@ struct Rounded {
 }
 
 /// What may still be among the best of a user.
-#[derive(Default)]
 struct Found {
-    /// The least and the most it may be worth, and the place.
-    items: Vec<(f32, f32, u32)>,
-    /// As many as are wanted are worth this at least.
+    /// What it is worth, and the place.
+    items: Vec<(f32, u32)>,
+    /// What is worth less is not looked for.
     floor: f32,
     /// How many there may be before the floor is raised again.
     room: usize,
 }
 
-/// A sum that reached its user's bound: the user's place in the tile, the item's in the run, and the sum.
-type Hit = (u8, u16, i32);
+/// Sums that reached their users' bounds: whose they are, and of which item of the run. There is always room for sixteen more.
+struct Hits {
+    count: usize,
+    at: Vec<u32>,
+    sums: Vec<i32>,
+}
+
+impl Hits {
+    /// Room for all sums of a run, and for what is written past the last one.
+    fn new() -> Self {
+        let room = USERS * IN_RUN + SIDE;
+        Self { count: 0, at: vec![0; room], sums: vec![0; room] }
+    }
+
+    /// The user's place in the tile and the item's in the run, as one number.
+    fn at(user: usize, item: usize) -> u32 {
+        (user << 16 | item) as u32
+    }
+
+    /// Notes those of sixteen sums of which `which` has a bit.
+    fn note(&mut self, which: u32, sums: &[i32; SIDE], user: usize, first: usize) {
+        let mut left = which;
+        while left != 0 {
+            let lane = left.trailing_zeros() as usize;
+            (self.at[self.count], self.sums[self.count]) = (Self::at(user, first + lane), sums[lane]);
+            self.count += 1;
+            left &= left - 1;
+        }
+    }
+
+    /// User, item and sum of each.
+    fn iter(&self) -> impl Iterator<Item = (usize, usize, i32)> {
+        let split = |(at, sum): (&u32, &i32)| ((at >> 16) as usize, (at & 0xffff) as usize, *sum);
+        self.at[..self.count].iter().zip(&self.sums[..self.count]).map(split)
+    }
+}
 
 /// What makes the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,23 +165,31 @@ impl Path {
         all
     }
 
-    /// The sums of four panels with six users that reach the users' bounds.
-    fn tile(
-        self,
-        panels: &[Panel; PANELS],
-        users: &[[i32; QUADS]; USERS],
-        bounds: &[i32; USERS],
-        first: usize,
-        hits: &mut Vec<Hit>,
-    ) {
+    /// Notes the sums of panels, four at a time, with six users that reach the users' bounds.
+    fn tiles(self, tiles: &[[Panel; PANELS]], users: &Numbers, bounds: &Bounds, first: usize, hits: &mut Hits) {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `best_by` lets in only what `all` yields: paths whose instructions the machine has
-            Self::Vnni => unsafe { wide::vnni(panels, users, bounds, first, hits) },
+            Self::Vnni => unsafe { wide::vnni(tiles, users, bounds, first, hits) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above
-            Self::Avx2 => unsafe { wide::avx2(panels, users, bounds, first, hits) },
-            Self::Plain => plain(panels, users, bounds, first, hits),
+            Self::Avx2 => unsafe { wide::avx2(tiles, users, bounds, first, hits) },
+            Self::Plain => plain(tiles, users, bounds, first, hits),
+        }
+    }
+}
+
+impl Path {
+    /// [`Vector::dot`], its sixteen lanes at once.
+    fn dot(self, one: &Vector, other: &Vector) -> f32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as for `tiles`
+            Self::Vnni => unsafe { wide::dot_16(one, other) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above
+            Self::Avx2 => unsafe { wide::dot_8(one, other) },
+            Self::Plain => one.dot(other),
         }
     }
 }
@@ -201,30 +254,107 @@ impl Shelf {
     /// The same, by a path of one's choice. Panics where this machine has not got it.
     pub fn best_by(&mut self, path: Path, asked: &[Asked], k: usize) -> Vec<Vec<(f32, ItemId)>> {
         assert!(Path::all().contains(&path), "this machine has no {path:?}");
+        if k == 0 {
+            return vec![Vec::new(); asked.len()];
+        }
         self.round();
+        let guesses = self.guesses(path, asked, k);
+        let mut best = self.above(path, asked, k, &guesses);
+        let too_high = |i: &usize| best[*i].get(k - 1).is_none_or(|(score, _)| *score < guesses[*i]);
+        let again: Vec<usize> = (0..asked.len()).filter(|i| guesses[*i] > f32::NEG_INFINITY && too_high(i)).collect();
+        let of: Vec<Asked> = again.iter().map(|i| asked[*i]).collect();
+        let anew = self.above(path, &of, k, &vec![f32::NEG_INFINITY; of.len()]);
+        again.into_iter().zip(anew).for_each(|(i, found)| best[i] = found);
+        best
+    }
+
+    /// What some two or three times `k` items are worth to each, as a few of all items say. Where items stand as if shuffled, one guess in
+    /// thousands is more than `k` are worth.
+    fn guesses(&self, path: Path, asked: &[Asked], k: usize) -> Vec<f32> {
+        let expected = k as f32 / SPARSE as f32;
+        let rank = (expected + 3.5 * expected.sqrt() + 1.0) as usize;
+        if self.len() < 2 * rank * SPARSE {
+            return vec![f32::NEG_INFINITY; asked.len()];
+        }
+        let sample = |run: usize| run % TILES..run % TILES + 1;
+        let found = self.sift(path, asked, rank, &vec![f32::NEG_INFINITY; asked.len()], sample, false);
+        found.into_iter().map(|mut found| if found.settle(rank, 0) { found.floor } else { f32::NEG_INFINITY }).collect()
+    }
+
+    /// The `k` best of each, as far as they are worth more than the user's floor.
+    fn above(&self, path: Path, asked: &[Asked], k: usize, floors: &[f32]) -> Vec<Vec<(f32, ItemId)>> {
+        let found = self.sift(path, asked, k, floors, |_| 0..TILES, true);
+        let ids = |found: Found| found.items.into_iter().map(|(score, place)| (score, self.id(place))).collect();
+        found.into_iter().map(|found| highest(ids(found), k)).collect()
+    }
+
+    /// The `k` best of each and some more, as far as they are worth their floors, of the tiles that `which` says of each run;
+    /// by what they are worth, or else by what the sums say of it.
+    fn sift(
+        &self,
+        path: Path,
+        asked: &[Asked],
+        k: usize,
+        floors: &[f32],
+        which: impl Fn(usize) -> Range<usize>,
+        exactly: bool,
+    ) -> Vec<Found> {
         let users: Vec<Rounded> = asked.iter().map(|asked| Rounded::of(asked.vector)).collect();
-        let none = || Found { items: Vec::new(), floor: f32::NEG_INFINITY, room: 0 };
-        let mut found: Vec<Found> = users.iter().map(|_| none()).collect();
-        let mut hits = Vec::new();
-        for run in 0..self.runs.len() {
-            let tiles = users.chunks(USERS).zip(asked.chunks(USERS)).zip(found.chunks_mut(USERS));
-            for ((users, asked), found) in tiles {
-                self.run(path, run, users, found, &mut hits);
-                for (user, within, sum) in hits.drain(..) {
-                    let (place, user) = (run * IN_RUN + usize::from(within), usize::from(user));
-                    if self.ids.get(place).is_some_and(|id| asked[user].without.binary_search(id).is_err()) {
-                        let (worth, off) = users[user].worth(sum, &self.runs[run]);
-                        found[user].items.push((worth - off, worth + off, place as u32));
-                    }
+        let numbers: Vec<Numbers> = users.chunks(USERS).map(side_by_side).collect();
+        let mut found: Vec<Found> = floors.iter().map(|floor| Found::above(*floor, k)).collect();
+        // vectors lie apart in memory: those of hits are asked for, and looked at after the sums of the next six users
+        let (mut hits, mut before, mut last) = (Hits::new(), Hits::new(), (0, 0));
+        for (run, of) in self.runs.iter().enumerate() {
+            let panels = &self.panels[run * RUN..self.panels.len().min((run + 1) * RUN)];
+            let (tiles, which) = (panels.as_chunks::<PANELS>().0, which(run));
+            let first = which.start * PANELS * SIDE;
+            let tiles = tiles.get(which.start..which.end.min(tiles.len())).unwrap_or_default();
+            if tiles.is_empty() {
+                continue;
+            }
+            for (group, numbers) in numbers.iter().enumerate() {
+                let from = group * USERS;
+                path.tiles(tiles, numbers, &bounds(&users[from..], &found[from..], of), first, &mut hits);
+                if exactly {
+                    hits.iter().for_each(|(_, item, _)| self.fetch((run * IN_RUN + item).min(self.len() - 1)));
                 }
-                found.iter_mut().for_each(|found| found.settle(k, found.room.max(2 * k + 64)));
+                let (run_before, from_before) = std::mem::replace(&mut last, (run, from));
+                std::mem::swap(&mut hits, &mut before);
+                self.look(path, run_before, from_before, &mut hits, asked, &users, &mut found, exactly);
+                settle(&mut found[from_before..], k);
             }
         }
-        let exact = |(asked, mut found): (&Asked, Found)| {
-            found.settle(k, k);
-            self.exact(asked.vector, &found, k)
-        };
-        asked.iter().zip(found).map(exact).collect()
+        self.look(path, last.0, last.1, &mut before, asked, &users, &mut found, exactly);
+        found
+    }
+
+    /// What hits in a run are worth to users from `from` on.
+    #[allow(clippy::too_many_arguments, reason = "what a scan goes through, each once")]
+    fn look(
+        &self,
+        path: Path,
+        run: usize,
+        from: usize,
+        hits: &mut Hits,
+        asked: &[Asked],
+        users: &[Rounded],
+        found: &mut [Found],
+        exactly: bool,
+    ) {
+        for (user, item, sum) in hits.iter() {
+            let (user, place) = (from + user, run * IN_RUN + item);
+            if self.is_asked_for(place, &asked[user]) {
+                let exact = || path.dot(asked[user].vector, &self.vectors[place]);
+                let worth = if exactly { exact() } else { users[user].worth(sum, &self.runs[run]) };
+                found[user].take(worth, place as u32);
+            }
+        }
+        hits.count = 0;
+    }
+
+    /// Whether there is an item at a place, and it is not left out.
+    fn is_asked_for(&self, place: usize, asked: &Asked) -> bool {
+        place < self.len() && (asked.without.is_empty() || asked.without.binary_search(&self.ids[place]).is_err())
     }
 
     /// The same one by one: what it must come to.
@@ -233,21 +363,16 @@ impl Shelf {
         highest(others.map(|(id, vector)| (asked.vector.dot(vector), id)).collect(), k)
     }
 
-    fn exact(&self, vector: &Vector, found: &Found, k: usize) -> Vec<(f32, ItemId)> {
-        let score = |place: u32| (vector.dot(self.vector(place)), self.id(place));
-        highest(found.items.iter().map(|(_, _, place)| score(*place)).collect(), k)
-    }
-
-    /// What reaches the bounds of some users in a run.
-    fn run(&self, path: Path, run: usize, users: &[Rounded], found: &[Found], hits: &mut Vec<Hit>) {
-        let (mut numbers, mut bounds) = ([[0; QUADS]; USERS], [i32::MAX; USERS]);
-        for (i, (user, found)) in users.iter().zip(found).enumerate() {
-            (numbers[i], bounds[i]) = (user.numbers, user.bound(found.floor, &self.runs[run]));
+    /// Asks for the vector at a place, without waiting for it.
+    fn fetch(&self, place: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in self.vectors[place].0.as_chunks::<SIDE>().0 {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: every x86-64 has it, and it changes nothing but caches
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
         }
-        let panels = &self.panels[run * RUN..self.panels.len().min((run + 1) * RUN)];
-        for (i, panels) in panels.as_chunks::<PANELS>().0.iter().enumerate() {
-            path.tile(panels, &numbers, &bounds, i * PANELS * SIDE, hits);
-        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
     }
 
     /// Rounds the item at a place as the others of its run, if it is no longer than they are; if it is, the run is to be rounded anew.
@@ -345,11 +470,12 @@ impl Rounded {
         }
     }
 
-    /// What a sum says an item is worth, and how far it may be from that.
-    fn worth(&self, sum: i32, run: &Run) -> (f32, f32) {
-        ((sum - self.lift) as f32 * (self.unit * run.unit), self.off(run))
+    /// What a sum says an item is worth.
+    fn worth(&self, sum: i32, run: &Run) -> f32 {
+        (sum - self.lift) as f32 * (self.unit * run.unit)
     }
 
+    /// How far what a sum says an item is worth may be from what it is.
     fn off(&self, run: &Run) -> f32 {
         (self.long * run.off + self.off * run.long) * 1.001 + SLACK * self.long * (run.long + run.off)
     }
@@ -361,17 +487,46 @@ impl Rounded {
     }
 }
 
+/// The numbers of up to six users.
+fn side_by_side(users: &[Rounded]) -> Numbers {
+    std::array::from_fn(|i| users.get(i).map_or([0; QUADS], |user| user.numbers))
+}
+
+/// Drops what is no more among the best of the first six.
+fn settle(found: &mut [Found], k: usize) {
+    found.iter_mut().take(USERS).for_each(|found| _ = found.settle(k, found.room));
+}
+
+/// The bounds of up to six users in a run.
+fn bounds(users: &[Rounded], found: &[Found], run: &Run) -> Bounds {
+    let mut bounds = [i32::MAX; USERS];
+    bounds.iter_mut().zip(users).zip(found).for_each(|((bound, user), found)| *bound = user.bound(found.floor, run));
+    bounds
+}
+
 impl Found {
-    /// Raises the floor and drops what lies below it, once there are more than `many`.
-    fn settle(&mut self, k: usize, many: usize) {
-        if self.items.len() <= many.max(k) || k == 0 {
-            return;
+    /// Nothing yet.
+    fn above(floor: f32, k: usize) -> Self {
+        Self { items: Vec::new(), floor, room: 2 * k + 64 }
+    }
+
+    fn take(&mut self, worth: f32, place: u32) {
+        if worth >= self.floor {
+            self.items.push((worth, place));
         }
-        let (_, (least, ..), _) = self.items.select_nth_unstable_by_key(k - 1, |(least, ..)| Reverse(order(*least)));
-        let floor = *least;
+    }
+
+    /// Raises the floor to what `k` are worth and drops what lies below it, once there are more than `many`; says whether there were.
+    fn settle(&mut self, k: usize, many: usize) -> bool {
+        if self.items.len() < k || self.items.len() <= many {
+            return false;
+        }
+        let (_, (floor, _), _) = self.items.select_nth_unstable_by_key(k - 1, |(worth, _)| Reverse(order(*worth)));
+        let floor = *floor;
         self.floor = floor;
-        self.items.retain(|(_, most, _)| *most >= floor);
-        self.room = 2 * self.items.len();
+        self.items.retain(|(worth, _)| *worth >= floor);
+        self.room = self.room.max(2 * self.items.len());
+        true
     }
 }
 
@@ -381,8 +536,8 @@ fn order(x: f32) -> i32 {
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }
 
-fn plain(panels: &[Panel; PANELS], users: &[[i32; QUADS]; USERS], bounds: &[i32; USERS], first: usize, hits: &mut Vec<Hit>) {
-    for (p, panel) in panels.iter().enumerate() {
+fn plain(tiles: &[[Panel; PANELS]], users: &Numbers, bounds: &Bounds, first: usize, hits: &mut Hits) {
+    for (p, panel) in tiles.as_flattened().iter().enumerate() {
         for (u, user) in users.iter().enumerate() {
             let mut sums = [0i32; SIDE];
             for (quad, four) in panel.0.iter().zip(user) {
@@ -391,69 +546,111 @@ fn plain(panels: &[Panel; PANELS], users: &[[i32; QUADS]; USERS], bounds: &[i32;
                     *sum += (0..4).map(|i| i32::from(item[i]) * four[i]).sum::<i32>();
                 }
             }
-            reach(&sums, bounds[u], u, first + p * SIDE, hits);
+            let which = sums.iter().enumerate().fold(0, |which, (lane, sum)| which | u32::from(*sum >= bounds[u]) << lane);
+            hits.note(which, &sums, u, first + p * SIDE);
         }
     }
-}
-
-/// Notes what of sixteen sums reaches the bound.
-fn reach(sums: &[i32; SIDE], bound: i32, user: usize, first: usize, hits: &mut Vec<Hit>) {
-    let reached = sums.iter().enumerate().filter(|(_, sum)| **sum >= bound);
-    hits.extend(reached.map(|(i, sum)| (user as u8, (first + i) as u16, *sum)));
 }
 
 /// The same by instructions that not every machine has.
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop, reason = "rows and columns of registers, by number")]
 mod wide {
-    use super::{Hit, PANELS, Panel, QUADS, SIDE, USERS, reach};
+    use super::{Bounds, Hits, Numbers, PANELS, Panel, QUADS, SIDE, USERS, Vector};
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub fn vnni(
-        panels: &[Panel; PANELS],
-        users: &[[i32; QUADS]; USERS],
-        bounds: &[i32; USERS],
-        first: usize,
-        hits: &mut Vec<Hit>,
-    ) {
-        let mut sums = [[_mm512_setzero_si512(); USERS]; PANELS];
-        for quad in 0..QUADS {
-            let mut items = [_mm512_setzero_si512(); PANELS];
-            for (item, panel) in items.iter_mut().zip(panels) {
-                // SAFETY: sixty-four bytes are there, at an address that is a multiple of sixty-four
-                *item = unsafe { _mm512_load_si512(panel.0[quad].as_ptr().cast()) };
-            }
-            for u in 0..USERS {
-                let user = _mm512_set1_epi32(users[u][quad]);
-                for p in 0..PANELS {
-                    sums[p][u] = _mm512_dpbusd_epi32(sums[p][u], items[p], user);
-                }
+    #[target_feature(enable = "avx512f")]
+    pub fn dot_16(one: &Vector, other: &Vector) -> f32 {
+        let mut sums = _mm512_setzero_ps();
+        for (a, b) in one.0.as_chunks::<SIDE>().0.iter().zip(other.0.as_chunks::<SIDE>().0) {
+            // SAFETY: there are sixteen in each
+            let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
+            sums = _mm512_add_ps(sums, _mm512_mul_ps(a, b));
+        }
+        let mut lanes = [0.0f32; SIDE];
+        // SAFETY: there is room for sixteen
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sums) };
+        lanes.iter().sum()
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn dot_8(one: &Vector, other: &Vector) -> f32 {
+        let mut sums = [_mm256_setzero_ps(); 2];
+        for (a, b) in one.0.as_chunks::<SIDE>().0.iter().zip(other.0.as_chunks::<SIDE>().0) {
+            for half in 0..2 {
+                // SAFETY: there are twice eight in each
+                let (a, b) = unsafe { (_mm256_loadu_ps(a[half * 8..].as_ptr()), _mm256_loadu_ps(b[half * 8..].as_ptr())) };
+                sums[half] = _mm256_add_ps(sums[half], _mm256_mul_ps(a, b));
             }
         }
-        for u in 0..USERS {
-            let bound = _mm512_set1_epi32(bounds[u]);
-            for (p, sums) in sums.iter().enumerate() {
-                if _mm512_cmpge_epi32_mask(sums[u], bound) != 0 {
-                    let mut sixteen = [0i32; SIDE];
-                    // SAFETY: there is room for sixteen
-                    unsafe { _mm512_storeu_si512(sixteen.as_mut_ptr().cast(), sums[u]) };
-                    reach(&sixteen, bounds[u], u, first + p * SIDE, hits);
+        let mut lanes = [0.0f32; SIDE];
+        // SAFETY: there is room for twice eight
+        unsafe {
+            _mm256_storeu_ps(lanes.as_mut_ptr(), sums[0]);
+            _mm256_storeu_ps(lanes[8..].as_mut_ptr(), sums[1]);
+        }
+        lanes.iter().sum()
+    }
+
+    /// Twenty-four registers of sums; whether any of a user's sixty-four items reaches the bound is one comparison.
+    #[target_feature(enable = "avx512f,avx512vnni,popcnt")]
+    pub fn vnni(tiles: &[[Panel; PANELS]], users: &Numbers, bounds: &Bounds, first: usize, hits: &mut Hits) {
+        for (t, tile) in tiles.iter().enumerate() {
+            let mut sums = [[_mm512_setzero_si512(); PANELS]; USERS];
+            let next: *const Panel = tile.as_ptr().wrapping_add(PANELS);
+            for quad in 0..QUADS {
+                // four lines of the next tile: that changes nothing but caches, wherever it points to
+                (0..PANELS)
+                    .for_each(|p| _mm_prefetch::<_MM_HINT_T0>(next.cast::<i8>().wrapping_add((quad * PANELS + p) * 4 * SIDE)));
+                // SAFETY: sixty-four bytes are there, at an address that is a multiple of sixty-four
+                let items: [__m512i; PANELS] =
+                    std::array::from_fn(|p| unsafe { _mm512_load_si512(tile[p].0[quad].as_ptr().cast()) });
+                for u in 0..USERS {
+                    let user = _mm512_set1_epi32(users[u][quad]);
+                    for p in 0..PANELS {
+                        sums[u][p] = _mm512_dpbusd_epi32(sums[u][p], items[p], user);
+                    }
                 }
             }
+            let first = first + t * PANELS * SIDE;
+            // written out, so that sums stay in their registers
+            macro_rules! of_users {
+                ($($u:literal)*) => { $(
+                    let [a, b, c, d] = sums[$u];
+                    let most = _mm512_max_epi32(_mm512_max_epi32(a, b), _mm512_max_epi32(c, d));
+                    if _mm512_cmpge_epi32_mask(most, _mm512_set1_epi32(bounds[$u])) != 0 {
+                        note([a, b, c, d], bounds[$u], Hits::at($u, first), hits);
+                    }
+                )* };
+            }
+            of_users!(0 1 2 3 4 5);
+        }
+    }
+
+    const _: () = assert!(USERS == 6);
+
+    /// Notes what of sixty-four sums reaches the bound, without asking of each.
+    #[inline]
+    #[target_feature(enable = "avx512f,popcnt")]
+    fn note(sums: [__m512i; PANELS], bound: i32, at: u32, hits: &mut Hits) {
+        let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        for (p, sums) in sums.into_iter().enumerate() {
+            let which = _mm512_cmpge_epi32_mask(sums, _mm512_set1_epi32(bound));
+            let places = _mm512_add_epi32(lanes, _mm512_set1_epi32(at as i32 + (p * SIDE) as i32));
+            let (at, of) = (&mut hits.at[hits.count..][..SIDE], &mut hits.sums[hits.count..][..SIDE]);
+            // SAFETY: there is room for sixteen in each
+            unsafe {
+                _mm512_storeu_si512(at.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(which, places));
+                _mm512_storeu_si512(of.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(which, sums));
+            }
+            hits.count += which.count_ones() as usize;
         }
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn avx2(
-        panels: &[Panel; PANELS],
-        users: &[[i32; QUADS]; USERS],
-        bounds: &[i32; USERS],
-        first: usize,
-        hits: &mut Vec<Hit>,
-    ) {
+    pub fn avx2(tiles: &[[Panel; PANELS]], users: &Numbers, bounds: &Bounds, first: usize, hits: &mut Hits) {
         let ones = _mm256_set1_epi16(1);
-        for (p, panel) in panels.iter().enumerate() {
+        for (p, panel) in tiles.as_flattened().iter().enumerate() {
             let mut sums = [[_mm256_setzero_si256(); 2]; USERS];
             for quad in 0..QUADS {
                 let at: *const __m256i = panel.0[quad].as_ptr().cast();
@@ -469,9 +666,9 @@ mod wide {
                 }
             }
             for (u, halves) in sums.iter().enumerate() {
-                let below = _mm256_set1_epi32(bounds[u]);
-                let reached = halves.map(|half| _mm256_movemask_epi8(_mm256_cmpgt_epi32(below, half)) != -1);
-                if reached[0] || reached[1] {
+                let bound = _mm256_set1_epi32(bounds[u]);
+                let below = |sums| _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(bound, sums))) as u32;
+                if below(_mm256_max_epi32(halves[0], halves[1])) != 0xff {
                     let mut sixteen = [0i32; SIDE];
                     let to: *mut __m256i = sixteen.as_mut_ptr().cast();
                     // SAFETY: there is room for twice eight
@@ -479,7 +676,8 @@ mod wide {
                         _mm256_storeu_si256(to, halves[0]);
                         _mm256_storeu_si256(to.add(1), halves[1]);
                     }
-                    reach(&sixteen, bounds[u], u, first + p * SIDE, hits);
+                    let which = !(below(halves[0]) | below(halves[1]) << 8) & 0xffff;
+                    hits.note(which, &sixteen, u, first + p * SIDE);
                 }
             }
         }
@@ -517,6 +715,49 @@ mod tests {
         check(&mut shelf, &users, &without, 20);
         check(&mut shelf, &users, &without, 10_000);
         check(&mut Shelf::default(), &users, &[], 10);
+    }
+
+    /// Where the best items stand just where a guess is made, it is more than others are worth, and must not hide them.
+    #[test]
+    fn a_guess_that_is_too_high_hides_nothing() {
+        let guessed_of = |n: u64| n as usize / IN_RUN % TILES == n as usize % IN_RUN / (PANELS * SIDE);
+        let mut shelf = Shelf::default();
+        (0..5_000u64).for_each(|n| _ = shelf.push(ItemId(n ^ 0x55), vector(n, if guessed_of(n) { 12.0 } else { 1.0 })));
+        let users: Vec<Vector> = (0..7).map(|n| vector(1_000_000 + n, 8.0)).collect();
+        let asked: Vec<Asked> = users.iter().map(|vector| Asked { vector, without: &[] }).collect();
+        shelf.round();
+        let guesses = shelf.guesses(Path::Plain, &asked, 150);
+        let worth_less = |(asked, guess): (&Asked, &f32)| shelf.plainly(asked, 150)[149].0 < *guess;
+        assert!(asked.iter().zip(&guesses).all(worth_less), "the guesses are not too high: {guesses:?}");
+        check(&mut shelf, &users, &[], 150);
+    }
+
+    /// Sum by sum, not only in what comes of them.
+    #[test]
+    fn every_path_makes_the_same_sums_and_products() {
+        let mut shelf = Shelf::default();
+        (0..3_000u64).for_each(|n| _ = shelf.push(ItemId(n), vector(n, 1.0 + (n % 5) as f32)));
+        shelf.round();
+        let users: Vec<Rounded> = (0..USERS as u64).map(|n| Rounded::of(&vector(7_000 + n, 3.0))).collect();
+        let tiles = shelf.panels[..RUN].as_chunks::<PANELS>().0;
+        let noted = |path: Path, bounds: &Bounds| {
+            let mut hits = Hits::new();
+            path.tiles(tiles, &side_by_side(&users), bounds, 0, &mut hits);
+            let mut noted: Vec<_> = hits.iter().collect();
+            noted.sort_unstable();
+            noted
+        };
+        let bounds: Bounds = std::array::from_fn(|u| users[u].lift + [i32::MIN / 2, 0, 20_000, 40_000, -20_000, i32::MAX / 2][u]);
+        let wanted = noted(Path::Plain, &bounds);
+        let of = |user: usize| wanted.iter().filter(|(u, ..)| *u == user).count();
+        assert!(of(0) == IN_RUN && (1..5).all(|user| (1..IN_RUN).contains(&of(user))) && of(5) == 0);
+        for path in Path::all() {
+            assert_eq!(noted(path, &bounds), wanted, "{path:?}");
+            for n in 0..500 {
+                let (one, other) = (vector(n, 9.0), vector(n + 1_000, 0.3));
+                assert_eq!(path.dot(&one, &other).to_bits(), one.dot(&other).to_bits(), "{path:?}");
+            }
+        }
     }
 
     proptest! {
