@@ -182,20 +182,52 @@ mod peak {
         let sum = sums.into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_add_epi32(a, b));
         ((ROUNDS * 12 * 32) as f64, _mm256_extract_epi32::<0>(sum))
     }
+
+    /// What no product of matrices of floats is faster than.
+    #[target_feature(enable = "avx512f")]
+    pub fn floats_512() -> (f64, i32) {
+        let (items, users) = (_mm512_set1_ps(0.5), _mm512_set1_ps(0.25));
+        let mut sums = [_mm512_setzero_ps(); 24];
+        for _ in 0..ROUNDS {
+            let items = std::hint::black_box(items);
+            sums.iter_mut().for_each(|sum| *sum = _mm512_fmadd_ps(items, users, *sum));
+        }
+        let sum = sums.into_iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, b));
+        ((ROUNDS * 24 * 16) as f64, _mm512_reduce_add_ps(sum) as i32)
+    }
+
+    /// The same with half as wide registers.
+    #[target_feature(enable = "avx2,fma")]
+    pub fn floats_256() -> (f64, i32) {
+        let (items, users) = (_mm256_set1_ps(0.5), _mm256_set1_ps(0.25));
+        let mut sums = [_mm256_setzero_ps(); 12];
+        for _ in 0..ROUNDS {
+            let items = std::hint::black_box(items);
+            sums.iter_mut().for_each(|sum| *sum = _mm256_fmadd_ps(items, users, *sum));
+        }
+        let sum = sums.into_iter().fold(_mm256_setzero_ps(), |a, b| _mm256_add_ps(a, b));
+        ((ROUNDS * 12 * 8) as f64, _mm256_cvtss_f32(sum) as i32)
+    }
 }
 
-/// Products a second at most; `None`: not measured.
-fn at_most(path: Path) -> Option<f64> {
-    let mut products = 0.0;
-    let took = match path {
-        // SAFETY: only paths the machine has are asked for
-        #[cfg(target_arch = "x86_64")]
-        Path::Vnni => timed(|| products = black_box(unsafe { peak::vnni() }).0),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => timed(|| products = black_box(unsafe { peak::avx2() }).0),
-        Path::Plain => return None,
+/// Products a second at most, of bytes as a path multiplies them, and of floats in registers as wide; `None`: not measured.
+fn at_most(path: Path) -> Option<[f64; 2]> {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: only paths the machine has are asked for, and what has VNNI has AVX-512
+    return match path {
+        Path::Vnni => Some([a_second(|| unsafe { peak::vnni() }), a_second(|| unsafe { peak::floats_512() })]),
+        Path::Avx2 => Some([a_second(|| unsafe { peak::avx2() }), a_second(|| unsafe { peak::floats_256() })]),
+        Path::Plain => None,
     };
-    Some(products / took)
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn a_second(products: impl Fn() -> (f64, i32)) -> f64 {
+    let mut made = 0.0;
+    let took = timed(|| made = black_box(products()).0);
+    made / took
 }
 
 fn scan() {
@@ -206,18 +238,20 @@ fn scan() {
     let asked: Vec<Asked> = users.iter().map(|vector| Asked { vector, without: &[] }).collect();
     for path in Path::all() {
         let times = if path == Path::Plain { 1 } else { 5 };
-        let (mut scans, mut ratios) = (Vec::new(), Vec::new());
+        let (mut scans, mut ratios) = (Vec::new(), [Vec::new(), Vec::new()]);
         black_box(shelf.best_by(path, &asked[..1], BEST));
         for _ in 0..times {
             let peak = at_most(path);
             let took = timed(|| _ = black_box(shelf.best_by(path, &asked, BEST)));
             scans.push(took);
-            ratios.extend(peak.map(|peak| (SCANNED * USERS * DIMENSIONS) as f64 / took / peak));
+            for (ratios, peak) in ratios.iter_mut().zip(peak.into_iter().flatten()) {
+                ratios.push((SCANNED * USERS * DIMENSIONS) as f64 / took / peak);
+            }
         }
-        let ratio = if ratios.is_empty() { "-".to_string() } else { format!("{:.2}", median(ratios)) };
+        let [bytes, floats] = ratios.map(|of| if of.is_empty() { "-".to_string() } else { format!("{:.2}", median(of)) });
         let took = median(scans);
         println!(
-            "best {BEST} of {SCANNED} for {USERS} users, {path:?}: {:.1} ms, {:.0} users/s; share of the peak {ratio}",
+            "best {BEST} of {SCANNED} for {USERS} users, {path:?}: {:.1} ms, {:.0} users/s; of the peak of bytes {bytes}, of floats {floats}",
             took * 1e3,
             USERS as f64 / took
         );
