@@ -59,7 +59,7 @@ mod golden {
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
         let categories = vec![(jazz, vec![0, 3])];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {
             counts,
@@ -551,7 +551,8 @@ mod contract {
                 terms: [pick(4, 10_000) as u16; 5],
             };
             let items = self.items[..pick(5, 20)].iter().map(row).collect();
-            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories: vec![] }));
+            let slate = some
+                .then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories: vec![] }));
             let signals = Signals {
                 counts: vec![],
                 decayed: number as f64,
@@ -682,8 +683,9 @@ mod contract {
         let told = Arc::new(AtomicU64::new(0));
         let (tx, writer) = spawn(Box::new(memory.clone()), &stream.names, dir.path(), 1 << 20, told);
         let slate = |user, some: bool, entered| {
-            let slate =
-                some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![], categories: vec![] }));
+            let slate = some.then(|| {
+                Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items: vec![], categories: vec![] })
+            });
             Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
         };
         let (gone, back, item) = (stream.users[0], stream.users[1], stream.items[0]);

@@ -61,7 +61,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/3";
+pub const UID: &str = "dirty/4";
 
 impl Left {
     /// As saved.

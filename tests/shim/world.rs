@@ -193,7 +193,7 @@ impl World {
         }
         // Every other item, from the first on, is of this category.
         slate.categorise("jazz", (0..items.len() as u16).step_by(2));
-        let value = slate.finish("blend", "", Stamp { epoch, generation: 1, model: 0 });
+        let value = slate.finish("blend", "", "", Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }
 
