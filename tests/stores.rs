@@ -8,6 +8,7 @@ mod support {
 
 mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
+    use overdrive::model::experiment::{self, Arm, Sums};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
     use overdrive::model::place::{LEVELS, Place, Standing};
@@ -82,8 +83,20 @@ mod golden {
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
+            Change::Experiments(Arc::new(vec![standing("first"), standing("second")])),
             near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
+    }
+
+    fn standing(name: &str) -> experiment::Standing {
+        let sums = [3, 60, 9, 9, 9_000, 1_400, 33, 210, 45, 41_000_000];
+        let arm = |name: &str, ranks: &str| Arm {
+            name: name.into(),
+            ranks: ranks.into(),
+            sums: Sums::from_numbers(sums).expect("small numbers"),
+        };
+        let arms = vec![arm("control", "blend"), arm("model", "lambdarank-1")];
+        experiment::Standing { name: name.into(), rollout: 0.1, began: 1_763_500_000_123, arms }
     }
 
     /// What lies in the cell of the first, the last of [`LEVELS`].

@@ -198,6 +198,9 @@ fn stores(check: &mut Check, config: &Config) {
     check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
     let again = Duration::from_secs(12 * 3_600);
     check.rule(&["store.near_ttl"], config.store.near_ttl >= again, "must be 12h or more: what does not change is told every 6h");
+    let told = config.recommend.experiments.list.is_empty() || config.store.trending_ttl >= again;
+    let allowed = "with experiments it must be 12h or more: sums that do not change are told every 6h";
+    check.rule(&["store.trending_ttl", "experiments.list"], told, allowed);
     let kept = config.store.tombstone_ttl >= Duration::from_secs(60);
     check.rule(&["store.tombstone_ttl"], kept, "must be 1m or more: a deletion must outlive the replay after a crash");
     check.at_least("store.max_dirty_keys", config.store.max_dirty_keys, 1);
