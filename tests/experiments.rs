@@ -11,7 +11,6 @@ mod client;
 #[path = "support/onnx.rs"]
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod onnx;
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod support;
 
 use client::{get, post, send};

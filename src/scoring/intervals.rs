@@ -85,7 +85,8 @@ fn mean(users: i64, sum: i64, squared: i128, unit: f64) -> Option<Measured> {
     let n = users as f64;
     // n·Σx² - (Σx)² in integers: the two are large and close
     let scattered = i128::from(users).checked_mul(squared).zip(i128::from(sum).checked_mul(sum.into()));
-    let scattered = scattered.map_or_else(|| n * squared as f64 - (sum as f64).powi(2), |(all, one)| (all - one) as f64);
+    let scattered = scattered.and_then(|(all, one)| all.checked_sub(one));
+    let scattered = scattered.map_or_else(|| n * squared as f64 - (sum as f64).powi(2), |exact| exact as f64);
     let variance = bessel(users).map(|factor| factor * scattered.max(0.0) / (n * n * n) * unit * unit);
     Some(Measured { value: sum as f64 / n * unit, variance, users })
 }
