@@ -337,6 +337,11 @@ pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::P
     if let Some(shelf) = shelf.filter(|_| !shadow.is_empty()) {
         params.ranker.shadowing = Some(shelf.open(shadow).map_err(StartError::Stop)?);
     }
+    for name in params.experiments.named() {
+        let shelf =
+            shelf.ok_or_else(|| StartError::Stop(format!("the version {name} is asked for, and ranker.registry is empty")))?;
+        params.experiments.versions.insert(name.clone(), shelf.open(&name).map_err(StartError::Stop)?);
+    }
     params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |id| shelf.find(id))));
     if !params.ranker.model.is_empty() {
         let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);

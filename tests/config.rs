@@ -294,6 +294,62 @@ fn rules_over_several_settings_name_them_all() {
     load("ledger.ahead = '0s'", &[]).expect("a clock may be trusted to the millisecond");
 }
 
+/// The settings of an experiment, with this in it.
+fn experiment(about: &str, arms: &str) -> String {
+    format!("[[experiments.list]]\n{about}\narms = [{arms}]\n")
+}
+
+const GOOD: &str = "name = 'first'\nrollout = 0.1";
+const ARMS: &str = "{ name = 'a', weight = 1, ranks = 'blend' }, { name = 'b', weight = 0.5, ranks = 'blend' }";
+
+#[test]
+fn experiments_are_read_from_a_file_or_a_variable() {
+    let config = load(&experiment(GOOD, ARMS), &[]).expect("allowed");
+    let first = &config.recommend.experiments.list[0];
+    assert_eq!((first.name.as_str(), first.rollout, first.arms[1].weight), ("first", 0.1, 0.5));
+    let list = format!("[{{ name = 'first', rollout = 0.1, arms = [{ARMS}] }}]");
+    assert_eq!(load("", &[("OVERDRIVE_EXPERIMENTS__LIST", &list)]), Ok(config.clone()));
+    let printed = toml::to_string(&config).expect("settings are TOML");
+    assert_eq!(load(&printed, &[]), Ok(config));
+    let ranks = |ranks: &str| experiment(GOOD, &ARMS.replacen("blend", ranks, 1));
+    load(&format!("{}[learn]\nenabled = true\n[ranker]\nregistry = 'r'\n", ranks("lr-1")), &[]).expect("a version");
+    load(&format!("{}[learn]\nenabled = true\n[ranker]\nmodel = 'm.onnx'\n", ranks("model")), &[]).expect("a model");
+    load(&format!("{}[learn]\nenabled = true\n", ranks("fixed")), &[]).expect("what it would be without learning");
+}
+
+#[test]
+fn experiments_that_make_no_sense_are_refused() {
+    let many = format!("{ARMS}, {{ name = 'a', weight = 1, ranks = 'blend' }}");
+    let cases = [
+        (experiment("name = 'First'\nrollout = 0.1", ARMS), "`First`: its name must be 1 to 64 small letters"),
+        (experiment("name = 'first'\nrollout = 1.5", ARMS), "`first`: its rollout must be a number from 0 to 1"),
+        (experiment("name = 'first'\nrollout = nan", ARMS), "rollout must be a number from 0 to 1"),
+        (experiment("name = 'first'", ARMS), "missing field `rollout`"),
+        (experiment("name = 'first'\nrollout = 1\nshare = 1", ARMS), "unknown field `share`"),
+        (experiment(GOOD, &ARMS.replace("weight = 1", "weigth = 1")), "unknown field `weigth`"),
+        (experiment(GOOD, "{ name = 'a', weight = 1, ranks = 'blend' }"), "must have 2 to 16 arms"),
+        (experiment(GOOD, &many), "its arms must have different names"),
+        (experiment(GOOD, &ARMS.replace("'b'", "'b:c'")), "names of its arms must be"),
+        (experiment(GOOD, &ARMS.replace("0.5", "0")), "weights of its arms must be numbers above 0"),
+        (experiment(GOOD, &ARMS.replace("0.5", "inf")), "weights of its arms must be numbers above 0"),
+        (experiment(GOOD, &ARMS.replacen("blend", "lr-1", 1)), "a version in the registry: name its folder"),
+        (experiment(GOOD, &ARMS.replacen("blend", "model", 1)), "needs a model or a registry"),
+        (experiment(GOOD, &ARMS.replacen("blend", "fixed", 1)), "say blend instead of fixed"),
+        (experiment(GOOD, ARMS) + &experiment(GOOD, ARMS), "experiments must have different names"),
+        ("experiments.list = 'first'\n".to_string(), "must be a list"),
+    ];
+    for (text, says) in cases {
+        let problems = refused(&text, &[]);
+        let named = problems.len() == 1 && problems[0].contains("`experiments.list` = ") && problems[0].contains(says);
+        assert!(named && problems[0].contains("settings.toml line 1"), "{says}: {problems:?}");
+    }
+    let soon = experiment(GOOD, ARMS) + "[store]\ntrending_ttl = '11h'\n";
+    assert!(
+        refused(&soon, &[])[0].ends_with("with experiments it must be 12h or more: sums that do not change are told every 6h")
+    );
+    assert!(refused("", &[("OVERDRIVE_EXPERIMENTS__LIST", "[first")])[0].contains("must be a list"));
+}
+
 #[test]
 fn no_password_is_ever_shown() {
     let secret = "hunter2";

@@ -88,7 +88,9 @@ impl Stream {
             Change::Slate {
                 user,
                 surface: Surface::Home,
-                slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories: vec![] })),
+                slate: some.then(|| {
+                    Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories: vec![] })
+                }),
                 entered: vec![],
                 left: vec![],
             },
@@ -316,7 +318,9 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let slate = |some: bool| Change::Slate {
         user,
         surface: Surface::Home,
-        slate: some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![], categories: vec![] })),
+        slate: some.then(|| {
+            Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items: vec![], categories: vec![] })
+        }),
         entered: vec![],
         left: vec![],
     };

@@ -11,8 +11,10 @@ use overdrive::cluster::wire::{Stream, Timed};
 use overdrive::codec::{Decoder, Limits, protobuf as pb};
 use overdrive::config::Layers;
 use overdrive::model::epoch::{Binding, Epoch, Pace, Positions, Turn};
+use overdrive::model::experiment::Standing;
 use overdrive::model::serving::{Serving, Version};
 use overdrive::model::{Part, Role, Saved};
+use overdrive::scoring::intervals;
 use overdrive::sinks::{layout, writer};
 use overdrive::sources::log::frame as record;
 use overdrive::state::manifest::{FORMAT, Files, Manifest, Name};
@@ -382,6 +384,14 @@ fn layout_checksum(value: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// What is said of sums that nobody checked.
+fn measure(standing: &Standing) {
+    for arm in &standing.arms {
+        let measured = [intervals::ctr(&arm.sums), intervals::engagement_seconds(&arm.sums), intervals::taken(&arm.sums)];
+        let _: Vec<_> = measured.into_iter().flatten().map(|of| (of.estimate(), of.less(&of))).collect();
+    }
+}
+
 /// Hashes of Redis: the golden ones, with the bytes in place of some fields' values.
 #[test]
 fn redis_fields() {
@@ -390,12 +400,14 @@ fn redis_fields() {
         include_str!("../testdata/layout/interests.json"),
         include_str!("../testdata/layout/meta.json"),
         include_str!("../testdata/layout/deleted.json"),
+        include_str!("../testdata/layout/experiments.json"),
     ];
     fuzz("redis_fields", golden.map(|text| text.as_bytes().to_vec()).into(), |bytes| {
         let Ok(fields) = serde_json::from_slice::<BTreeMap<String, String>>(bytes) else { return false };
         layout::is_deleted_fields(&fields);
         let (features, interests) = (layout::decode_features(&fields).is_ok(), layout::decode_interests(&fields).is_ok());
-        features | interests | layout::decode_applied(&fields).is_ok() | layout::is_deleted_fields(&fields)
+        let experiments = layout::decode_experiments(&fields).map(|found| found.standings.iter().for_each(measure)).is_ok();
+        features | interests | experiments | layout::decode_applied(&fields).is_ok() | layout::is_deleted_fields(&fields)
     });
 }
 

@@ -10,12 +10,38 @@ mod dataflow;
 #[path = "support/oracle.rs"]
 mod oracle;
 
-use dataflow::{Kept, Log, Run, accumulated, differences, params, resume, run};
+use dataflow::{Changes, Kept, Log, Run, accumulated, differences, resume_by, run_by};
+use overdrive::dataflows::Params;
 use overdrive::model::catalogue::User;
 use overdrive::model::time::{HOUR, MINUTE, SECOND};
 use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, UserId};
+use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The settings of the harness, and an experiment that has some of the users.
+fn params() -> Params {
+    let mut params = dataflow::params();
+    let arm = |name: &str, ranks: &str| Arm { name: name.into(), weight: 1.0, ranks: Ranks::from(ranks.to_string()) };
+    let arms = vec![arm("control", "blend"), arm("fixed", "fixed")];
+    params.experiments.list = vec![Experiment { name: "first".into(), rollout: 0.5, arms }];
+    params
+}
+
+fn run(log: &Log, how: Run) -> Changes {
+    run_by(log, how, &params())
+}
+
+fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
+    resume_by(log, kept, how, &params())
+}
+
+#[test]
+fn the_users_of_these_tests_are_in_both_arms_and_in_none() {
+    let experiments = params().experiments;
+    let arms: BTreeSet<Option<u16>> = (0..6).map(|n| experiments.place(dataflow::user(n)).map(|place| place.arm)).collect();
+    assert_eq!(arms, [None, Some(0), Some(1)].into());
+}
 
 /// What a user does.
 #[derive(Clone, Debug)]
@@ -277,7 +303,7 @@ fn what_is_said_once_more_is_whole_and_changes_nothing() {
     again.epochs[told].0.retell = Some((0, 1024));
     let mut after = run(&again, Run { workers: 2, one_by_one: false });
     // decayed sums are as of the epoch that says them
-    let lasting = |changes: &dataflow::Changes| {
+    let lasting = |changes: &Changes| {
         let mut all = accumulated(changes);
         all.retain(|key, _| !key.starts_with("signals"));
         all

@@ -14,9 +14,10 @@ use onnx::{F32, Graph, I64, Model, floats, linear, longs, model, node, rows_of, 
 use overdrive::dataflows::Params;
 use overdrive::model::changes::{Arms, Compared};
 use overdrive::model::time::SECOND;
-use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId};
+use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId, Variant};
 use overdrive::registry::load;
 use overdrive::scoring::columns::{self, COLUMNS, Row};
+use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
 use overdrive::scoring::ranker::{Finder, Kind as ScoreKind, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -306,6 +307,60 @@ fn a_share_of_the_users_is_ranked_for_and_what_both_arms_do_is_counted() {
     let (by_model, by_blend) = (sum(&changes).by_model, sum(&changes).by_blend);
     assert_eq!((by_model.taken + by_blend.taken, by_model.impressions + by_blend.clicks), (150, 0));
     assert!(by_model.taken > 20 && by_blend.taken > 20);
+}
+
+/// An experiment decides before the share of the model does: each arm is ranked for by what it names, and its slates say so.
+#[test]
+fn arms_of_an_experiment_are_ranked_for_by_what_they_name() {
+    let dir = folder();
+    let made = |name, weight: f32| {
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+    };
+    let (mut params, old) = (params(Some(made("young", -1.0))), made("old", 1.0));
+    params.ranker.share = 0.0;
+    let arm = |ranks: &str| Arm { name: format!("by-{ranks}"), weight: 1.0, ranks: Ranks::from(ranks.to_string()) };
+    let arms = ["blend", "fixed", "model", "old"].map(arm).to_vec();
+    params.experiments.list = vec![Experiment { name: "ranks".into(), rollout: 0.8, arms }];
+    params.experiments.versions = [("old".into(), old)].into();
+    let log = log();
+    let one = run_by(&log, Run::plain(), &params);
+    for workers in [2, 4] {
+        let others = run_by(&log, Run { workers, one_by_one: true }, &params);
+        assert!(without_arms(&one) == without_arms(&others) && sum(&one) == sum(&others), "{workers} workers");
+    }
+    // by the weights of [blend], and by the learned ones
+    let by_fixed = slates(&run_by(&log, Run::plain(), &fixed()));
+    let by_blend = slates(&run_by(&log, Run::plain(), &self::params(None)));
+    let (mut met, mut differ) = (BTreeSet::new(), 0);
+    for (when, slate) in &slates(&one) {
+        let arm = params.experiments.place(slate.user).map(|place| params.experiments.arm(place));
+        let variant = arm.map(|arm| Variant { experiment: "ranks".into(), arm: arm.name.clone() });
+        assert_eq!(slate.variant.as_deref(), variant.as_ref());
+        let model = match arm.map(|arm| arm.ranks.name()) {
+            Some("model") => Some("young"),
+            Some("old") => Some("old"),
+            _ => None,
+        };
+        assert_eq!(slate.model.as_ref().map(|model| model.name.as_str()), model);
+        let is_fixed = arm.is_some_and(|arm| arm.ranks == Ranks::Fixed);
+        let items = |slates: &BTreeMap<_, Arc<Slate>>| slates.get(when).map(|slate| slate.items.clone());
+        if let (None, Some(blends), Some(fixeds)) = (model, items(&by_blend), items(&by_fixed)) {
+            assert_eq!(slate.items, if is_fixed { fixeds.clone() } else { blends.clone() }, "{when:?} {arm:?}");
+            differ += usize::from(fixeds != blends);
+        }
+        met.insert(arm.map(|arm| arm.name.clone()));
+    }
+    assert_eq!(met.len(), 5, "all arms, and none: {met:?}");
+    assert!(differ > 10, "the two blends are two: {differ}");
+    let Arms { by_model, by_blend, .. } = sum(&one);
+    assert!(by_model.taken > 20 && by_blend.taken > 20 && by_model.taken + by_blend.taken == 150);
+}
+
+/// The learned blend learns and never serves.
+fn fixed() -> Params {
+    let mut params = params(None);
+    params.learn.serve_after = u64::MAX;
+    params
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! What these tests can catch: shapes, statuses, limits, filters, waiting and forgetting to wait. What they cannot: how fast.
 
 use overdrive::model::Role;
-use overdrive::sinks::layout::Segment;
+use overdrive::model::experiment::{Arm, Counts, Standing, Sums};
+use overdrive::sinks::Write;
+use overdrive::sinks::layout::{self, Segment};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
@@ -112,7 +114,7 @@ fn every_route_answers_as_it_is_described() {
         let item =
             json!({"item_id": "i1", "score": 0.9, "source": "neighbours", "reason": "because you shared i0", "terms": terms});
         let whole = json!({"request_id": null, "user_id": "u1", "surface": "home", "stale": false, "as_of": CLOCK, "epoch": 1,
-            "model": "blend", "variant": "", "fallback": false, "items": [item], "cursor": null});
+            "model": "blend", "experiment": "", "variant": "", "fallback": false, "items": [item], "cursor": null});
         assert_eq!(feed, whole, "{}", w.name);
         assert_eq!(read("/v1/feeds/{surface}/{user}", "/v1/feeds/home/u1")["items"][0].get("terms"), None);
         let trending = read("/v1/feeds/{surface}/{user}", "/v1/feeds/trending/u1?k=1");
@@ -138,6 +140,57 @@ fn every_route_answers_as_it_is_described() {
         assert_eq!(read("/health", "/health")["status"], "ok");
         assert_eq!(read("/livez", "/livez"), json!({"status": "ok"}));
         assert_eq!(read("/readyz", "/readyz"), json!({"status": "ok", "epoch": 1}));
+    });
+}
+
+/// Forty users an arm: of a tenth clicked, of a third, and nobody who was shown anything.
+#[test]
+fn experiments_are_told_with_intervals_and_verdicts() {
+    let document = openapi();
+    both(|mut w| {
+        let none = get(w.addr, "/v1/experiments").json();
+        assert_eq!(none, json!({"as_of": 0, "epoch": 0, "experiments": []}), "over {}", w.name);
+        let arm = |name: &str, clicks: i32, impressions: i32| {
+            let mut sums = Sums::default();
+            for n in 0..40 {
+                let clicks = clicks + if n % 2 == 0 { 1 } else { -1 };
+                let counts = Counts { records: 99, impressions, clicks, taken: 2, dwell_ms: 1_500 };
+                sums.add(&Sums::of(&counts), 1);
+            }
+            Arm { name: name.into(), ranks: "blend".into(), sums }
+        };
+        let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
+        let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
+        let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
+        let (key, fence) = (w.keys.experiments(), w.fence());
+        w.write(&[Write::Fields { key, fields, ttl: Duration::from_secs(60), fence }]);
+        let read = |path: &str, target: &str| {
+            let body = get(w.addr, target).json();
+            conforms(&document, path, "get", "200", &body);
+            body
+        };
+        let all = read("/v1/experiments", "/v1/experiments");
+        assert_eq!((&all["as_of"], &all["epoch"]), (&json!(CLOCK), &json!(1)));
+        let mut one = read("/v1/experiments/{name}", "/v1/experiments/first");
+        let arms = one["arms"].clone();
+        one.as_object_mut().expect("an object").retain(|field, _| field != "as_of" && field != "epoch");
+        assert_eq!(all["experiments"], json!([one]), "over {}", w.name);
+        assert_eq!((&one["name"], &one["rollout"], &one["began"]), (&json!("first"), &json!(0.5), &json!(7)));
+        let verdicts = [0, 1, 2].map(|at| &arms[at]["verdict"]);
+        assert_eq!(verdicts, [&Value::Null, &json!("ahead"), &json!("undecided")]);
+        assert_eq!((&arms[0]["ctr"]["value"], &arms[0]["ctr"]["difference"]), (&json!(0.1), &Value::Null));
+        // residuals of one click: var = 40/39 · 40/1200²
+        let reach = 1.959_963_984_540_054 * (40.0 / 39.0 * 40.0 / 1_440_000.0f64).sqrt();
+        let low = arms[0]["ctr"]["interval"][0].as_f64().expect("a number");
+        assert!((low - (0.1 - reach)).abs() < 1e-12, "{low}");
+        let difference = &arms[1]["ctr"]["difference"];
+        let high = difference["interval"][1].as_f64().expect("a number");
+        assert!((high - (7.0 / 30.0 + reach * 2.0f64.sqrt())).abs() < 1e-12, "{high}");
+        assert_eq!((&arms[2]["ctr"], &arms[2]["clicks"], &arms[2]["users"]), (&Value::Null, &json!(120), &json!(40)));
+        let seconds = json!({"value": 1.5, "interval": [1.5, 1.5], "difference": null});
+        assert_eq!((&arms[0]["engagement_seconds"], &arms[0]["dwell_seconds"]), (&seconds, &json!(60.0)));
+        assert_eq!(arms[1]["taken_per_user"]["difference"]["verdict"], json!("undecided"));
+        assert_eq!(get(w.addr, "/v1/experiments/second").refusal(), (404, "unknown_experiment".to_string()));
     });
 }
 
@@ -180,7 +233,7 @@ fn what_is_held_of_a_user_can_be_read_together() {
         assert!(export["exported_at"].take().as_i64().is_some_and(|at| at > CLOCK));
         let items = get(w.addr, "/v1/feeds/home/u1?explain=true").json()["items"].clone();
         assert_eq!(items.as_array().map(Vec::len), Some(3));
-        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "variant": "", "items": items});
+        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items});
         let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
             "seen": seen});
         assert_eq!(export, whole, "over {}", w.name);

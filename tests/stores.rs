@@ -8,6 +8,7 @@ mod support {
 
 mod golden {
     use overdrive::model::changes::{Interests, Neighbour, Scope};
+    use overdrive::model::experiment::{self, Arm, Sums};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
     use overdrive::model::place::{LEVELS, Place, Standing};
@@ -59,7 +60,7 @@ mod golden {
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
         let categories = vec![(jazz, 0), (jazz, 3)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {
             counts,
@@ -82,8 +83,20 @@ mod golden {
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
+            Change::Experiments(Arc::new(vec![standing("first"), standing("second")])),
             near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
+    }
+
+    fn standing(name: &str) -> experiment::Standing {
+        let sums = [3, 60, 9, 9, 9_000, 1_400, 33, 210, 45, 41_000_000];
+        let arm = |name: &str, ranks: &str| Arm {
+            name: name.into(),
+            ranks: ranks.into(),
+            sums: Sums::from_numbers(sums).expect("small numbers"),
+        };
+        let arms = vec![arm("control", "blend"), arm("model", "lambdarank-1")];
+        experiment::Standing { name: name.into(), rollout: 0.1, began: 1_763_500_000_123, arms }
     }
 
     /// What lies in the cell of the first, the last of [`LEVELS`].
@@ -551,7 +564,8 @@ mod contract {
                 terms: [pick(4, 10_000) as u16; 5],
             };
             let items = self.items[..pick(5, 20)].iter().map(row).collect();
-            let slate = some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories: vec![] }));
+            let slate = some
+                .then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories: vec![] }));
             let signals = Signals {
                 counts: vec![],
                 decayed: number as f64,
@@ -682,8 +696,9 @@ mod contract {
         let told = Arc::new(AtomicU64::new(0));
         let (tx, writer) = spawn(Box::new(memory.clone()), &stream.names, dir.path(), 1 << 20, told);
         let slate = |user, some: bool, entered| {
-            let slate =
-                some.then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, items: vec![], categories: vec![] }));
+            let slate = some.then(|| {
+                Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items: vec![], categories: vec![] })
+            });
             Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
         };
         let (gone, back, item) = (stream.users[0], stream.users[1], stream.items[0]);

@@ -203,6 +203,7 @@ impl Layers {
             Some((Value::Integer(_), _)) => text.trim().parse().map(Value::Integer).ok(),
             Some((Value::Float(_), _)) => text.trim().parse().map(Value::Float).ok(),
             Some((Value::Boolean(_), _)) => text.trim().parse().map(Value::Boolean).ok(),
+            Some((Value::Array(_), _)) => format!("list = {text}").parse().ok().and_then(|mut of: toml::Table| of.remove("list")),
             _ => None,
         };
         self.lay(key, value.unwrap_or_else(|| Value::String(text.to_string())), origin, problems);
@@ -324,6 +325,7 @@ fn type_name(default: &Value) -> &'static str {
         Value::Integer(_) => "a whole number",
         Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list",
         _ => "text in quotes",
     }
 }

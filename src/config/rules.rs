@@ -1,11 +1,13 @@
 //! What each value may be. One line a rule, in the order of `overdrive.toml`; a value without a rule may be anything of its type.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, Layers};
+use crate::scoring::experiments::{Experiment, Ranks};
 use crate::state::Address;
 
 /// A rule that does not hold: the settings it is about, and what is allowed.
@@ -29,6 +31,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     stages(&mut check, config);
     slates(&mut check, config);
     learn(&mut check, config);
+    experiments(&mut check, config);
     factors(&mut check, config);
     service(&mut check, config);
     check.0
@@ -195,6 +198,9 @@ fn stores(check: &mut Check, config: &Config) {
     check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
     let again = Duration::from_secs(12 * 3_600);
     check.rule(&["store.near_ttl"], config.store.near_ttl >= again, "must be 12h or more: what does not change is told every 6h");
+    let told = config.recommend.experiments.list.is_empty() || config.store.trending_ttl >= again;
+    let allowed = "with experiments it must be 12h or more: sums that do not change are told every 6h";
+    check.rule(&["store.trending_ttl", "experiments.list"], told, allowed);
     let kept = config.store.tombstone_ttl >= Duration::from_secs(60);
     check.rule(&["store.tombstone_ttl"], kept, "must be 1m or more: a deletion must outlive the replay after a crash");
     check.at_least("store.max_dirty_keys", config.store.max_dirty_keys, 1);
@@ -298,6 +304,47 @@ fn learn(check: &mut Check, config: &Config) {
     check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");
     let one = ranker.model.is_empty() || ranker.registry.is_empty();
     check.rule(&["ranker.model", "ranker.registry"], one, "name a model or a folder of versions, not both");
+}
+
+fn experiments(check: &mut Check, config: &Config) {
+    const KEY: &str = "experiments.list";
+    let list = &config.recommend.experiments.list;
+    check.rule(&[KEY], list.len() <= 64, "must be 64 experiments at most");
+    check.rule(&[KEY], distinct(list.iter().map(|of| of.name.as_str())), "experiments must have different names");
+    for Experiment { name, rollout, arms } in list {
+        let mut rule = |holds, allowed: &str| check.rule(&[KEY], holds, format!("the experiment `{name}`: {allowed}"));
+        rule(is_plain(name), "its name must be 1 to 64 small letters, digits, dashes and underscores");
+        rule((0.0..=1.0).contains(rollout), "its rollout must be a number from 0 to 1");
+        rule((2..=16).contains(&arms.len()), "it must have 2 to 16 arms");
+        rule(distinct(arms.iter().map(|arm| arm.name.as_str())), "its arms must have different names");
+        let named = arms.iter().all(|arm| is_plain(&arm.name));
+        rule(named, "names of its arms must be 1 to 64 small letters, digits, dashes and underscores");
+        let weighed = arms.iter().all(|arm| arm.weight > 0.0 && arm.weight <= 1_000_000.0);
+        rule(weighed, "weights of its arms must be numbers above 0, at most 1000000");
+    }
+    let ranker = &config.recommend.ranker;
+    let (registry, model) = (!ranker.registry.is_empty(), !ranker.model.is_empty());
+    let ranks = |asked: fn(&Ranks) -> bool| list.iter().flat_map(|of| &of.arms).any(|arm| asked(&arm.ranks));
+    let versions = ranks(|ranks| matches!(ranks, Ranks::Version(_)));
+    let allowed = "arms rank by fixed, blend, model, or a version in the registry: name its folder";
+    check.rule(&[KEY, "ranker.registry"], registry || !versions, allowed);
+    let served = registry || model || !ranks(|ranks| *ranks == Ranks::Model);
+    check.rule(&[KEY, "ranker.model", "ranker.registry"], served, "an arm that ranks by model needs a model or a registry");
+    let learned = config.recommend.learn.enabled || !ranks(|ranks| *ranks == Ranks::Fixed);
+    let allowed = "without learn.enabled = true the blend has fixed weights; say blend instead of fixed";
+    check.rule(&[KEY, "learn.enabled"], learned, allowed);
+}
+
+/// No two are the same.
+fn distinct<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    let mut met = BTreeSet::new();
+    names.all(|name| met.insert(name))
+}
+
+/// A name that may stand in fields, keys and answers.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    (1..=64).contains(&name.len()) && name.chars().all(plain)
 }
 
 fn factors(check: &mut Check, config: &Config) {

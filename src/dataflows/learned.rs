@@ -2,6 +2,7 @@
 //!
 //! The fact that must stay true: what is learned from an event, and what it is ranked by, is what was known before its epoch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::SlatesParams;
@@ -20,6 +21,7 @@ use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
 use crate::scoring::columns;
+use crate::scoring::experiments::{self, Ranks};
 use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
 use crate::scoring::ranker::{self, Tally};
 use crate::scoring::shadow::Shadow;
@@ -29,13 +31,50 @@ pub struct Learned {
     params: Params,
     sampler: Sampler,
     scores: Scores,
-    /// The model that orders in place of the blend, and what it is called.
-    ranker: Option<(ranker::Ranker, Arc<ModelName>)>,
+    /// The models that order in place of the blend.
+    rankers: Rankers,
     ranking: ranker::Params,
+    experiments: experiments::Params,
     /// What only compares itself with what serves.
     shadow: Option<Shadow>,
     table: Vec<columns::Row>,
     tally: Tally,
+}
+
+/// A model, and what it is called.
+type Named = (ranker::Ranker, Arc<ModelName>);
+
+/// The model that serves, and the versions that arms of experiments name.
+#[derive(Default)]
+struct Rankers {
+    served: Option<Named>,
+    versions: BTreeMap<Arc<str>, Named>,
+}
+
+impl Rankers {
+    fn open(model: &ranker::Model) -> Named {
+        (ranker::Ranker::new(model), Arc::new(ModelName { number: model.number(), name: model.name.clone() }))
+    }
+
+    fn of(&mut self, ranks: &Ranks) -> Option<&mut Named> {
+        match ranks {
+            Ranks::Model => self.served.as_mut(),
+            Ranks::Version(name) => self.versions.get_mut(name),
+            Ranks::Fixed | Ranks::Blend => None,
+        }
+    }
+
+    fn has(&self, ranks: &Ranks) -> bool {
+        match ranks {
+            Ranks::Model => self.served.is_some(),
+            Ranks::Version(name) => self.versions.contains_key(name),
+            Ranks::Fixed | Ranks::Blend => false,
+        }
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Named> {
+        self.served.iter_mut().chain(self.versions.values_mut())
+    }
 }
 
 /// What was asked for and learned of a user's steps.
@@ -57,33 +96,52 @@ pub struct User<'a> {
 
 impl Learned {
     /// Of the settings.
-    pub fn new(params: Params, ranking: &ranker::Params) -> Self {
+    pub fn new(params: Params, ranking: &ranker::Params, experiments: &experiments::Params) -> Self {
         let (sampler, scores, table) = (Sampler::default(), Scores::default(), Vec::new());
         let mut learned = Self {
             params,
             sampler,
             scores,
-            ranker: None,
+            rankers: Rankers::default(),
             ranking: ranking.clone(),
+            experiments: experiments.clone(),
             shadow: None,
             table,
             tally: Tally::default(),
         };
         learned.shadow = ranking.shadowing.as_ref().map(|model| Shadow::new(model, ranking.shadow_share));
+        learned.rankers.versions =
+            experiments.versions.iter().map(|(name, model)| (name.clone(), Rankers::open(model))).collect();
         learned.rank_by(ranking);
         learned
     }
 
     /// Ranks by what is loaded from now on.
     pub fn rank_by(&mut self, ranking: &ranker::Params) {
-        let named = |model: &ranker::Model| Arc::new(ModelName { number: model.number(), name: model.name.clone() });
-        self.ranker = ranking.loaded.as_ref().map(|model| (ranker::Ranker::new(model), named(model)));
+        self.rankers.served = ranking.loaded.as_ref().map(Rankers::open);
         self.ranking = ranking.clone();
+    }
+
+    /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves.
+    fn ranks(&self, user: UserId) -> Ranks {
+        match self.experiments.place(user) {
+            Some(place) => self.experiments.arm(place).ranks.clone(),
+            None if self.ranking.ranks_for(user) => Ranks::Model,
+            None => Ranks::Blend,
+        }
+    }
+
+    /// Where there is any model: whether one orders for this user.
+    pub fn models_for(&self, user: UserId) -> Option<bool> {
+        let any = self.rankers.served.is_some() || !self.rankers.versions.is_empty();
+        any.then(|| self.rankers.has(&self.ranks(user)))
     }
 
     /// Whether this user's slates are scored by the learned weights, or by a model.
     pub fn serves(&self, user: UserId, weights: &Weights) -> bool {
-        self.params.enabled && (self.ranking.ranks_for(user) || weights.model.groups >= self.params.serve_after)
+        let ranks = self.ranks(user);
+        let learned = weights.model.groups >= self.params.serve_after || self.rankers.has(&ranks);
+        self.params.enabled && ranks != Ranks::Fixed && learned
     }
 
     /// What the model was asked for since this was last read.
@@ -98,7 +156,7 @@ impl Learned {
 
     /// Why the model failed, if it did since this was last asked.
     pub fn failed(&mut self) -> Option<String> {
-        self.ranker.as_mut().and_then(|(ranker, _)| ranker.failed())
+        self.rankers.all().find_map(|(ranker, _)| ranker.failed())
     }
 
     /// Ranks, if that is asked for, and adds what the user's steps teach.
@@ -171,11 +229,10 @@ impl Learned {
             return;
         }
         self.tabulate(request);
+        let ranks = self.ranks(user);
         let blend = &self.scores.scores;
         let mut served = blend.clone();
-        if self.ranking.ranks_for(user)
-            && let Some((ranker, _)) = &mut self.ranker
-        {
+        if let Some((ranker, _)) = self.rankers.of(&ranks) {
             ranker.rescore(&self.table, &mut served);
         }
         self.shadow.iter_mut().for_each(|shadow| shadow.compare_taken(&self.table, blend, &served, taken));
@@ -194,11 +251,12 @@ impl Learned {
 
     /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
     fn rerank(&mut self, user: UserId, request: &Request) -> Option<Arc<ModelName>> {
-        if !self.ranking.ranks_for(user) {
+        let ranks = self.ranks(user);
+        if !self.rankers.has(&ranks) {
             return None;
         }
         self.tabulate(request);
-        let (ranker, name) = self.ranker.as_mut()?;
+        let (ranker, name) = self.rankers.of(&ranks)?;
         let tally = ranker.rescore(&self.table, &mut self.scores.scores);
         self.tally.add(tally);
         (tally.scored > 0).then(|| name.clone())

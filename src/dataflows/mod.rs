@@ -3,6 +3,7 @@
 pub mod board;
 pub mod candidates;
 pub mod catalogue;
+pub mod experiments;
 pub mod factors;
 pub mod feature_store;
 pub mod features;
@@ -11,6 +12,7 @@ pub mod learned;
 pub mod learner;
 pub mod ledger;
 pub mod links;
+pub mod members;
 pub mod neighbours;
 pub mod places;
 pub mod profiles;
@@ -47,6 +49,7 @@ pub struct Params {
     pub blend: crate::scoring::blend::Params,
     pub learn: crate::scoring::learned::Params,
     pub ranker: crate::scoring::ranker::Params,
+    pub experiments: crate::scoring::experiments::Params,
     pub factors: FactorsParams,
 }
 
@@ -182,6 +185,8 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
         trending::Heat::UID,
         trending::Lists::UID,
         slates::State::UID,
+        members::Members::UID,
+        experiments::Totals::UID,
     ];
     let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
     let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];

@@ -8,7 +8,8 @@
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
 //!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
 //!                                  ├▶ factors ─▶ liked ────────────────────────┤
-//!                                  └▶ interests ───────────────────────────────┘
+//!                                  ├▶ interests ───────────────────────────────┘
+//!                                  └▶ experiments
 //! ```
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
 use super::catalogue::{Said, catalogue};
+use super::experiments::experiments;
 use super::factors::factors;
 use super::feature_store::Fact;
 use super::interests::interests;
@@ -88,6 +90,7 @@ pub fn recommend<'scope>(
     let lists = lists.probe_with(&probes.trending);
     let near = params.near.enabled.then(|| places(own_items.clone(), clock.clone(), &params.near, vault));
 
+    let standings = experiments(deltas.clone(), clock.clone(), params, vault);
     let remembered = params.learn.enabled.then(|| remembered(deltas.clone(), clock.clone(), params, vault));
     let board = scope.concatenate([
         warmth.map(|(item, warmth)| Post::Warmth(item, warmth)),
@@ -117,6 +120,7 @@ pub fn recommend<'scope>(
         neighbours.map(|(item, _, nearest)| Change::Neighbours(item, nearest.to_vec())),
         lists.flat_map(move |told| published(&told, kept)),
         own_items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
+        standings,
         dead.map(Change::Dead),
         scope.concatenate([judged, refreshed, unusable]).map(Change::Account),
     ];

@@ -33,7 +33,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId};
+use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId, Variant};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Damping, Race};
@@ -148,6 +148,8 @@ pub struct State {
     store: FeatureStore,
     shared: Shared,
     learned: Learned,
+    /// What the arms of experiments are called.
+    variants: Vec<Vec<Arc<Variant>>>,
     /// The version that ranks, by its id; every epoch says it.
     serving: Option<u64>,
     /// Shared with a snapshot that is being written; then copied before it changes.
@@ -183,7 +185,8 @@ impl State {
             board: Board::default(),
             store: FeatureStore::default(),
             shared,
-            learned: Learned::new(params.learn.clone(), &params.ranker),
+            learned: Learned::new(params.learn.clone(), &params.ranker, &params.experiments),
+            variants: params.experiments.variants(),
             serving: None,
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
@@ -321,8 +324,7 @@ impl State {
     fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
         let of = Arc::make_mut(self.users.entry(delta.user).or_default());
         let seen = of.profile.take(delta);
-        if self.params.ranker.loaded.is_some() {
-            let ranked = self.params.ranker.ranks_for(delta.user);
+        if let Some(ranked) = self.learned.models_for(delta.user) {
             let arm = if ranked { &mut self.arms.by_model } else { &mut self.arms.by_blend };
             delta.updates.iter().filter(|update| update.diff > 0).for_each(|update| count(update.kind, arm));
         }
@@ -418,14 +420,17 @@ impl State {
         } else {
             self.liked.remove(&user); // until they act again
         }
-        let digest = digest(&items, &categories, model.as_deref());
+        let place = self.params.experiments.place(user);
+        let variant = place.map(|of| self.variants[usize::from(of.experiment)][usize::from(of.arm)].clone());
+        let digest = digest(&items, &categories, model.as_deref(), variant.as_deref());
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;
         }
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
         let (entered, left) = differences(&of.shown, &before, &mut self.gone);
-        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, items, categories }));
+        let slate =
+            (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, variant, items, categories }));
         out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
     }
 }
@@ -545,13 +550,14 @@ impl Scored<'_> {
     }
 }
 
-/// Of items, order, reasons, categories and what ordered them; the empty slate is 0. Scores move with time and are left out.
-fn digest(items: &[SlateItem], categories: &[(TokenId, u16)], model: Option<&ModelName>) -> u64 {
+/// Of items, order, reasons, categories, what ordered them and under which arm; the empty slate is 0. Scores move with time and are left out.
+fn digest(items: &[SlateItem], categories: &[(TokenId, u16)], model: Option<&ModelName>, variant: Option<&Variant>) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
     categories.hash(&mut hasher);
     model.iter().for_each(|model| model.number.hash(&mut hasher));
+    variant.iter().for_each(|variant| variant.hash(&mut hasher));
     if items.is_empty() { 0 } else { hasher.finish() | 1 }
 }
 

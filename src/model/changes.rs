@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::example::Example;
+use super::experiment::Standing;
 use super::ids::{ItemId, TokenId, UserId};
 use super::interaction::Dead;
 use super::place::Cell;
@@ -224,4 +225,6 @@ pub enum Change {
     AllSeen(UserId, Vec<(ItemId, Millis)>),
     /// All items that are withdrawn, with the time: whatever else the store holds of that goes.
     AllGone(Vec<(ItemId, Millis)>),
+    /// How every experiment stands, in the order of the settings.
+    Experiments(Arc<Vec<Standing>>),
 }

@@ -2,7 +2,7 @@
 //! coordinated; `Names` remembers the spelling and refuses a second name with the same hash.
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// How many groups of keys the state is cut into. Part of the state format: caps and budgets are per group, never per worker.
 pub const KEY_GROUPS: u64 = 1024;
@@ -90,6 +90,11 @@ impl TokenKind {
 /// A number from 0 to 1 that is the same for a key wherever it is asked: who belongs to a share.
 pub fn lot(key: u64) -> f64 {
     (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The same of a user, drawn anew under every name.
+pub fn lot_of(user: UserId, name: &str) -> f64 {
+    lot(xxh3_64_with_seed(name.as_bytes(), user.0))
 }
 
 /// The key group of a hashed key: its low ten bits.

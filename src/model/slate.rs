@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use super::experiment::Variant;
 use super::ids::{ItemId, TokenId, UserId};
 use super::kind::Kind;
 
@@ -97,6 +98,8 @@ pub struct Slate {
     pub surface: Surface,
     /// `None`: the blend.
     pub model: Option<Arc<ModelName>>,
+    /// The arm of an experiment it was made under, if any.
+    pub variant: Option<Arc<Variant>>,
     pub items: Vec<SlateItem>,
     /// The categories of the items, each with the place of its item, from 0; by place.
     pub categories: Vec<(TokenId, u16)>,

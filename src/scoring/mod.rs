@@ -3,8 +3,10 @@
 pub mod blend;
 pub mod columns;
 pub mod diversity;
+pub mod experiments;
 pub mod factors;
 pub mod first;
+pub mod intervals;
 pub mod learned;
 pub mod ln;
 pub mod ranker;

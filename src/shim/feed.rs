@@ -87,6 +87,7 @@ pub struct Page<'a> {
     pub as_of: i64,
     pub epoch: u64,
     pub model: &'a str,
+    pub experiment: &'a str,
     pub variant: &'a str,
     pub fallback: bool,
     pub items: Vec<Shown<'a>>,
@@ -110,7 +111,7 @@ pub struct Shown<'a> {
 
 /// The page when there is no list at all.
 const NOTHING: Page<'static> =
-    Page { as_of: 0, epoch: 0, model: "", variant: "", fallback: true, items: Vec::new(), cursor: None };
+    Page { as_of: 0, epoch: 0, model: "", experiment: "", variant: "", fallback: true, items: Vec::new(), cursor: None };
 
 /// A list a page is taken from.
 #[derive(Clone, Copy)]
@@ -280,6 +281,7 @@ impl<'a> List<'a, '_> {
                 as_of: slate.as_of_ms,
                 epoch: *epoch,
                 model: &slate.model,
+                experiment: &slate.experiment,
                 variant: &slate.variant,
                 fallback: false,
                 ..NOTHING
@@ -289,6 +291,7 @@ impl<'a> List<'a, '_> {
                 as_of: shelf.as_of,
                 epoch: shelf.epoch,
                 model: shelf.source.name(),
+                experiment: "",
                 variant: "",
                 fallback: kind != Kind::Trending || shelf.source != Source::Trending,
                 ..NOTHING

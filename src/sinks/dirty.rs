@@ -26,6 +26,7 @@ enum Key {
     Neighbours(ItemId),
     Trending(Scope),
     Near(Cell),
+    Experiments,
 }
 
 fn key_of(change: &Change) -> Option<Key> {
@@ -37,6 +38,7 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Neighbours(item, _) => Key::Neighbours(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
         Change::Near(cell, _) => Key::Near(*cell),
+        Change::Experiments(_) => Key::Experiments,
         Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
         Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => return None,
     })
@@ -45,7 +47,7 @@ fn key_of(change: &Change) -> Option<Key> {
 impl Key {
     /// Whether ticks, not epochs, bring it up to date.
     fn settles(&self) -> bool {
-        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_))
+        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_) | Self::Experiments)
     }
 }
 
@@ -351,6 +353,7 @@ mod tests {
             Change::Neighbours(ItemId(1), Vec::new()),
             Change::Trending(Scope::Global, Vec::new()),
             Change::Near(Cell(1), Vec::new()),
+            Change::Experiments(Default::default()),
             Change::Catalogue(ItemId(1), false),
         ];
         let mut dirty = Dirty::default();

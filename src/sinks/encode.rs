@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use super::{Fence, Params, Sort, Write};
 use crate::model::changes::{Interests, Neighbour, Scope};
+use crate::model::experiment::Standing;
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
 
@@ -157,6 +158,7 @@ impl Encoder {
             Change::AllGone(items) => Some(self.ranked(self.keys.gone(), items, self.slate_ttl, when)),
             Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
+            Change::Experiments(standings) => Some(self.experiments(standings, when)),
             Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
@@ -196,9 +198,10 @@ impl Encoder {
             }
         }
         let (number, name) = slate.model.as_deref().map_or(layout::BLEND, |model| (model.number, model.name.as_str()));
-        value.ordered_by(name, "");
+        let (experiment, variant) = slate.variant.as_deref().map_or(("", ""), |of| (of.experiment.as_str(), of.arm.as_str()));
+        value.ordered_by(name, variant);
         self.categories(slate, &places, &mut value);
-        let value = value.finish(Stamp { model: number, ..when.stamp });
+        let value = value.finish(experiment, Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
@@ -319,6 +322,15 @@ impl Encoder {
             return self.delete(key, Sort::Ranked, when);
         }
         Write::Ranked { key, members, ttl, fence: when.fence() }
+    }
+
+    fn experiments(&self, standings: &[Standing], when: When) -> Write {
+        let key = self.keys.experiments();
+        if standings.is_empty() {
+            return self.delete(key, Sort::Fields, when);
+        }
+        let fields = layout::encode_experiments(standings, when.as_of, when.fence());
+        Write::Fields { key, fields, ttl: self.trending_ttl, fence: when.fence() }
     }
 
     /// A withdrawn item stays listed at least as long as a slate that may still hold it.
@@ -467,7 +479,8 @@ mod tests {
             terms: [1, 2, 3, 4, i as u16],
         };
         let items = reasons.iter().enumerate().map(item).collect();
-        let slate = Slate { user, surface: Surface::Home, model: None, items, categories: vec![(jazz, 0), (jazz, 2)] };
+        let categories = vec![(jazz, 0), (jazz, 2)];
+        let slate = Slate { user, surface: Surface::Home, model: None, variant: None, items, categories };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -580,7 +593,7 @@ mod tests {
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
         let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
         let categories = vec![(jazz, 0), (jazz, 1), (jazz, 2), (TokenId(1), 2)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, items, categories }));
+        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
         let read = layout::decode_slate(&value).expect("written").slate;

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use super::proto;
 use super::{Applied, Fence, Sort};
+use crate::model::experiment::{Arm, Standing, Sums};
 use crate::model::place::{Cell, REGION};
 use crate::model::serving::{self, Serving, Version};
 use crate::model::slate::{Source, TERMS};
@@ -203,6 +204,11 @@ impl Keys {
         format!("{}gone", self.prefix)
     }
 
+    /// How every experiment stands: a hash.
+    pub fn experiments(&self) -> String {
+        format!("{}experiments", self.prefix)
+    }
+
     /// How far the answers have come: a hash.
     pub fn meta(&self) -> String {
         format!("{}meta", self.prefix)
@@ -223,7 +229,7 @@ impl Keys {
     pub fn sort_of(&self, key: &str) -> Option<Sort> {
         match self.family_of(key) {
             "slate" | "neighbours" => Some(Sort::Value),
-            "user" | "interests" | "item" | "category" | "author" => Some(Sort::Fields),
+            "user" | "interests" | "item" | "category" | "author" | "experiments" => Some(Sort::Fields),
             "seen" | "trending" | "near" | "gone" => Some(Sort::Ranked),
             _ => None,
         }
@@ -457,8 +463,9 @@ impl SlateValue {
         }
     }
 
-    /// The whole value, header and all.
-    pub fn finish(mut self, stamp: Stamp) -> Vec<u8> {
+    /// The whole value, header and all. `experiment` is empty where there is none.
+    pub fn finish(mut self, experiment: &str, stamp: Stamp) -> Vec<u8> {
+        put_text(&mut self.value, 8, experiment);
         seal(&mut self.value, stamp);
         self.value
     }
@@ -729,6 +736,66 @@ pub fn decode_interests(fields: &BTreeMap<String, String>) -> Result<StoredInter
     Ok(interests)
 }
 
+/// How every experiment stands, as it lies in the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoredExperiments {
+    pub as_of: Millis,
+    pub epoch: u64,
+    /// In the order of the settings.
+    pub standings: Vec<Standing>,
+}
+
+const EXPERIMENTS: &str = "experiments";
+
+/// The hash `experiments`. Names of experiments, arms and versions have neither commas nor colons in them.
+pub fn encode_experiments(standings: &[Standing], as_of: Millis, fence: Fence) -> Fields {
+    let list = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(",");
+    let mut fields = vec![(EXPERIMENTS.into(), list(&mut standings.iter().map(|of| of.name.as_str())))];
+    for Standing { name, rollout, began, arms } in standings {
+        let about = [
+            ("rollout", decimal(*rollout)),
+            ("began", began.to_string()),
+            ("arms", list(&mut arms.iter().map(|arm| arm.name.as_str()))),
+            ("ranks", list(&mut arms.iter().map(|arm| arm.ranks.as_str()))),
+        ];
+        fields.extend(about.map(|(what, text)| (format!("{what}:{name}").into(), text)));
+        let sums = |arm: &Arm| arm.sums.numbers().map(|sum| sum.to_string()).join(",");
+        fields.extend(arms.iter().map(|arm| (format!("arm:{name}:{}", arm.name).into(), sums(arm))));
+    }
+    push_when(&mut fields, as_of, fence);
+    fields
+}
+
+/// Reads the hash `experiments`.
+pub fn decode_experiments(fields: &BTreeMap<String, String>) -> Result<StoredExperiments, LayoutError> {
+    let names = fields.get(EXPERIMENTS).ok_or(LayoutError::Missing(EXPERIMENTS))?;
+    let standings = names.split(',').map(|name| standing(fields, name)).collect::<Result<_, _>>()?;
+    Ok(StoredExperiments { as_of: number(fields, "as_of")?, epoch: number(fields, "epoch")?, standings })
+}
+
+fn standing(fields: &BTreeMap<String, String>, name: &str) -> Result<Standing, LayoutError> {
+    let about = |what: &'static str| {
+        let field = format!("{what}:{name}");
+        let text = fields.get(&field).ok_or(LayoutError::Missing(what))?;
+        Ok::<_, LayoutError>((field, text))
+    };
+    let ((rollout, share), (began, at)) = (about("rollout")?, about("began")?);
+    let arms = about("arms")?.1.split(',').zip(about("ranks")?.1.split(','));
+    let arm = |(arm, ranks): (&str, &str)| {
+        let field = format!("arm:{name}:{arm}");
+        let text = fields.get(&field).ok_or(LayoutError::Missing("arm"))?;
+        let too_large = || LayoutError::Number { field: field.clone(), value: text.clone() };
+        let sums = Sums::from_numbers(split(&field, text)?).ok_or_else(too_large)?;
+        Ok(Arm { name: arm.to_string(), ranks: ranks.to_string(), sums })
+    };
+    Ok(Standing {
+        name: name.to_string(),
+        rollout: parse(&rollout, share)?,
+        began: parse(&began, at)?,
+        arms: arms.map(arm).collect::<Result<_, LayoutError>>()?,
+    })
+}
+
 const OFFSET: &str = "offset:";
 const REBUILDING: &str = "rebuilding";
 const TICK_OFFSET: &str = "tick_offset:";
@@ -909,7 +976,8 @@ mod tests {
             as_of_ms: 1_763_600_000_000,
             items: ids.iter().zip(scores).enumerate().map(item).collect(),
             model: "blend".into(),
-            variant: String::new(),
+            variant: ids[0].clone(),
+            experiment: ids[ids.len() - 1].clone(),
             categories: vec![proto::Category { name: ids[0].clone(), places: (0..ids.len() as u32).collect() }],
         }
     }
@@ -929,7 +997,7 @@ mod tests {
             category.places.iter().for_each(|place| put_place(&mut places, *place as u16));
             value.categorise(&category.name, &places);
         }
-        value.finish(stamp)
+        value.finish(&slate.experiment, stamp)
     }
 
     proptest! {
@@ -988,6 +1056,7 @@ mod tests {
         }
         assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");
         assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
+        assert_eq!((keys.experiments(), keys.sort_of("od:experiments")), ("od:experiments".into(), Some(Sort::Fields)));
         assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");
         assert_eq!((keys.family_of("od:meta"), keys.family_of("other:x")), ("meta", ""));
     }
@@ -1098,6 +1167,30 @@ mod tests {
         assert_eq!(decode_applied(&fields), Err(LayoutError::Partition("offset:stars:1".into())));
         fields.insert("schema".into(), "2".into());
         assert_eq!(decode_applied(&fields), Err(LayoutError::Schema("2".into())));
+    }
+
+    #[test]
+    fn experiments_round_trip_and_what_is_wrong_is_named() {
+        let arm = |name: &str, of: i128| {
+            let sums = Sums::from_numbers(std::array::from_fn(|n| of + n as i128)).expect("small");
+            Arm { name: name.into(), ranks: "lr-1".into(), sums }
+        };
+        let one = |name: &str| Standing { name: name.into(), rollout: 0.1, began: -5, arms: vec![arm("a", 1), arm("b", 20)] };
+        let standings = vec![one("z"), one("y")];
+        let fields = map(encode_experiments(&standings, 7, Fence { epoch: 9, generation: 3 }));
+        assert_eq!(fields["arm:y:b"], "20,21,22,23,24,25,26,27,28,29");
+        assert_eq!(decode_experiments(&fields), Ok(StoredExperiments { as_of: 7, epoch: 9, standings }));
+        let broken = |field: &str, value: Option<&str>| {
+            let mut fields = fields.clone();
+            fields.remove(field);
+            fields.extend(value.map(|value| (field.to_string(), value.to_string())));
+            decode_experiments(&fields).expect_err("it must be refused").to_string()
+        };
+        assert!(broken("arm:y:b", None).contains("no field `arm`"));
+        assert!(broken("rollout:z", Some("all")).contains("`rollout:z` is `all`"));
+        assert!(broken("arm:y:b", Some("1,2")).contains("not 10 numbers"));
+        let large = format!("{},1,1,1,1,1,1,1,1,1", u64::MAX);
+        assert!(broken("arm:y:b", Some(&large)).contains("`arm:y:b` is"));
     }
 
     #[test]

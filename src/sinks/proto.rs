@@ -21,6 +21,9 @@ pub struct Slate {
     /// Of the items, as far as the catalogue names any.
     #[prost(message, repeated, tag = "7")]
     pub categories: Vec<Category>,
+    /// The experiment that `variant` is an arm of; empty: none.
+    #[prost(string, tag = "8")]
+    pub experiment: String,
 }
 
 /// A category and which items of a slate are of it.
@@ -142,6 +145,7 @@ mod tests {
             model: "m".into(),
             variant: "v".into(),
             categories: vec![Category { name: "jazz".into(), places: vec![0, 300] }],
+            experiment: "e".into(),
         }
     }
 
@@ -169,6 +173,7 @@ mod tests {
         assert_eq!(field(&slate, "as_of_ms"), Value::I64(1 << 40));
         assert_eq!(field(&slate, "model"), Value::String("m".into()));
         assert_eq!(field(&slate, "variant"), Value::String("v".into()));
+        assert_eq!(field(&slate, "experiment"), Value::String("e".into()));
         let categories = field(&slate, "categories");
         let category = categories.as_list().expect("repeated")[0].as_message().expect("a message").clone();
         let category = read_by_schema("Category", &category.encode_to_vec());

@@ -149,6 +149,7 @@ fn what_is_read_by_another_name_is_the_same() {
             ("/api/v1/features/user/u1", "/v1/users/u1/features"),
             ("/api/v1/features/post/i1", "/v1/items/i1/features"),
             ("/api/v1/health", "/health"),
+            ("/ab/status", "/v1/experiments"),
         ] {
             let (given, expected) = (get(w.addr, alias), get(w.addr, own));
             assert_eq!((given.status, given.json()), (200, expected.json()), "{alias} over {}", w.name);

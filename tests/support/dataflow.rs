@@ -48,6 +48,7 @@ pub fn params() -> Params {
         "blend",
         "learn",
         "ranker",
+        "experiments",
         "factors",
     ];
     let of = |room: &str| (room.to_string(), all[room].clone());
@@ -305,6 +306,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
             Change::Neighbours(item, list) => (format!("neighbours {item:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Trending(scope, list) => (format!("trending {scope:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Near(cell, list) => (format!("near {cell}"), (!list.is_empty()).then(|| format!("{list:?}"))),
+            Change::Experiments(all) => ("experiments".to_string(), (!all.is_empty()).then(|| format!("{all:?}"))),
             Change::Seen(user, seen) => {
                 for (item, at) in seen {
                     set(&mut all, format!("seen {user:?} {item:?}"), at.map(|at| at.to_string()));

@@ -21,10 +21,12 @@ struct Kept {
 
 type Counts = BTreeMap<SignalKey, BTreeMap<Kind, [u32; 5]>>;
 
-/// Compares accounts, the counts of every key and the neighbours of every item with a plain recount, epoch by epoch.
+/// Compares accounts, the counts of every key, the neighbours of every item and the sums of experiments with a plain recount, epoch
+/// by epoch.
 pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCaseError> {
     let (mut kept, mut ids, mut items) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     let (mut told, mut neighbours, mut linked) = (Counts::new(), BTreeMap::new(), BTreeMap::new());
+    let mut standings = Vec::new();
     for (epoch, rows) in &log.epochs {
         let mut rows: Vec<_> = rows.iter().map(|r| (r.origin, r.input.as_ref().expect("usable"))).collect();
         rows.sort_by_key(|(origin, _)| *origin);
@@ -46,6 +48,7 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
                 Change::Signals(key, Some(s)) => drop(told.insert(*key, s.counts.iter().copied().collect())),
                 Change::Signals(key, None) => drop(told.remove(key)),
                 Change::Neighbours(item, list) => drop(neighbours.insert(*item, list.clone())),
+                Change::Experiments(all) => standings = all.to_vec(),
                 Change::Account(a) => said = Account { refreshed: 0, coalesced: 0, ..*a },
                 _ => {}
             }
@@ -54,6 +57,10 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
         prop_assert!(said.balances());
         told.retain(|_, kinds| !kinds.is_empty());
         prop_assert_eq!(&told, &recount(&kept, epoch.clock_ms), "counts at epoch {}", epoch.number);
+        if epoch.tick() {
+            let arms = standings.iter().flat_map(|of| &of.arms).map(|arm| arm.sums.numbers());
+            prop_assert_eq!(arms.collect::<Vec<_>>(), arms_of(&kept, params), "experiments at epoch {}", epoch.number);
+        }
         let plain = relink(&kept, params);
         let has_turn = |item: &ItemId| (epoch.turn.from..epoch.turn.to).contains(&key_group(item.0));
         linked.retain(|item, _| !has_turn(item));
@@ -131,6 +138,34 @@ fn recount(kept: &[Kept], clock: Millis) -> Counts {
         }
     }
     counts
+}
+
+/// The ten sums of every arm.
+fn arms_of(kept: &[Kept], params: &Params) -> Vec<[i128; 10]> {
+    let users: BTreeSet<UserId> = kept.iter().map(|k| k.event.user).collect();
+    let mut all = Vec::new();
+    for (at, experiment) in params.experiments.list.iter().enumerate() {
+        for arm in 0..experiment.arms.len() {
+            let mut sums = [0; 10];
+            for user in &users {
+                let place = params.experiments.place(*user);
+                if place.is_none_or(|place| (usize::from(place.experiment), usize::from(place.arm)) != (at, arm)) {
+                    continue;
+                }
+                let of: Vec<&Event> = kept.iter().map(|k| &k.event).filter(|event| event.user == *user).collect();
+                let count = |is: &dyn Fn(Kind) -> bool| of.iter().filter(|event| is(event.kind)).count() as i128;
+                let (i, c) = (count(&|kind| kind == Kind::Impression), count(&|kind| kind == Kind::Click));
+                let t = count(&|kind| kind != Kind::Click && kind.is_positive());
+                let timed = of.iter().filter(|event| matches!(event.kind, Kind::View | Kind::Dwell));
+                let d: i128 =
+                    timed.filter_map(|event| event.value_milli).map(|milli| i128::from(milli.clamp(0, 3_600_000))).sum();
+                let own = [1, i, c, t, d, i * i, c * c, c * i, t * t, d * d];
+                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+            }
+            all.push(sums);
+        }
+    }
+    all
 }
 
 /// How many users have both items within reach in their history.

@@ -171,6 +171,50 @@ async function pollTrending() {
   }
 }
 
+/* Experiments: each arm's rate, its interval, and how far it is from the first arm. */
+
+const percent = (part) => `${(part * 100).toFixed(2)} %`;
+const signed = (part) => (part < 0 ? "−" : "+") + (Math.abs(part) * 100).toFixed(2);
+
+function between(estimate, show) {
+  return estimate.interval ? `${show(estimate.interval[0])} to ${show(estimate.interval[1])}` : "too few users to say";
+}
+
+function trial(experiment) {
+  const box = make("div", "trial");
+  box.append(make("h3", "", `${experiment.name} · ${(experiment.rollout * 100).toFixed(0)} % of users`));
+  const rows = experiment.arms.map((arm) => {
+    const row = make("li");
+    const head = make("p");
+    head.append(make("span", "", `${arm.name} (${arm.ranks})`), make("b", "", arm.ctr ? percent(arm.ctr.value) : "no impressions"));
+    row.append(head);
+    const users = `${arm.users.toLocaleString("en")} users`;
+    const seconds = arm.engagement_seconds ? ` · ${arm.engagement_seconds.value.toFixed(1)} s each` : "";
+    row.append(make("p", "note", `${arm.ctr ? between(arm.ctr, percent) + " · " : ""}${users}${seconds}`));
+    if (arm.verdict) {
+      const far = arm.ctr && arm.ctr.difference ? `: ${between(arm.ctr.difference, signed)} points` : "";
+      const verdict = make("p", "note", `${arm.verdict}${far}`);
+      verdict.dataset.verdict = arm.verdict;
+      row.append(verdict);
+    }
+    return row;
+  });
+  const list = make("ul");
+  list.append(...rows);
+  box.append(list);
+  return box;
+}
+
+async function pollExperiments() {
+  try {
+    const { experiments } = await ask("/v1/experiments");
+    at("experiments-panel").hidden = experiments.length === 0;
+    at("experiments").replaceChildren(...experiments.map(trial));
+  } catch {
+    // The state line says so already; what was shown stays.
+  }
+}
+
 /* One user's slate. */
 
 let user = "";
@@ -255,7 +299,7 @@ function showSlate(feed, cause) {
 /** Says what is shown and how old it is. */
 function describe(feed) {
   const age = new Date(feed.as_of).toISOString().replace("T", " ").slice(0, 19);
-  const kind = feed.fallback ? `No slate of their own yet: what is ${feed.model === "fresh" ? "new" : feed.model}.` : `Ordered by ${feed.model}${feed.variant ? " " + feed.variant : ""}.`;
+  const kind = feed.fallback ? `No slate of their own yet: what is ${feed.model === "fresh" ? "new" : feed.model}.` : `Ordered by ${feed.model}${feed.variant ? ` (${feed.experiment}: ${feed.variant})` : ""}.`;
   note(`${kind} As of ${age} UTC, epoch ${feed.epoch.toLocaleString("en")}.${feed.stale ? " Stale: your write is not in it yet." : ""}`, feed.stale ? "warn" : "");
   at("more").hidden = !feed.cursor || depth >= 100;
   at("key").hidden = !feed.items.some((item) => item.terms && Object.keys(item.terms).length);
@@ -432,6 +476,7 @@ if (location.hash.length > 1) {
 }
 every(POLL_MS, pollEngine);
 every(POLL_MS * 2, pollTrending);
+every(POLL_MS * 5, pollExperiments);
 every(SLATE_MS, async () => {
   const resting = !acting && user && !at("items").matches(":hover") && !at("items").contains(document.activeElement);
   if (resting) await loadSlate(null);

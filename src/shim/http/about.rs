@@ -77,6 +77,7 @@ struct SlateView<'a> {
     as_of: i64,
     epoch: u64,
     model: &'a str,
+    experiment: &'a str,
     variant: &'a str,
     items: Vec<Shown<'a>>,
 }
@@ -138,6 +139,7 @@ impl<'a> SlateView<'a> {
             as_of: slate.as_of_ms,
             epoch: *epoch,
             model: &slate.model,
+            experiment: &slate.experiment,
             variant: &slate.variant,
             items: feed::shown(stored, true),
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::feeds::{self, Feed};
 use super::guard::RequestId;
 use super::views::Body;
-use super::{Route, about, body, ingest, open, read, status, views, write};
+use super::{Route, about, body, experiments, ingest, open, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::{Refusal, Scope, State as Shim};
@@ -26,6 +26,7 @@ pub fn routes() -> Vec<Route> {
         read("/analytics/user/{user}", about::activity),
         read("/analytics/user/{user}/realtime", about::insights),
         read("/performance/system", status::stats),
+        read("/ab/status", experiments::experiments),
         read("/api/v1/features/user/{user}", views::user_features),
         read("/api/v1/features/post/{item}", views::item_features),
         open("/api/v1/health", status::health),

@@ -14,6 +14,7 @@ mod about;
 mod aliases;
 mod body;
 mod etag;
+mod experiments;
 mod feeds;
 mod guard;
 mod ingest;
@@ -61,6 +62,8 @@ fn own_routes() -> Vec<Route> {
         read("/v1/items/{item}/features", views::item_features),
         read("/v1/items/{item}/neighbours", views::neighbours),
         read("/v1/trending/{scope}", views::trending),
+        read("/v1/experiments", experiments::experiments),
+        read("/v1/experiments/{name}", experiments::experiment),
         read("/v1/stats", status::stats),
         open("/health", status::health),
         open("/livez", status::livez),

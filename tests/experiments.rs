@@ -1,0 +1,223 @@
+//! Experiments in a real process, from the settings to the shim: users are ranked for as their arm says and told so, what they do is
+//! counted, taken back and forgotten, and a process that is killed goes on from there.
+//!
+//! What it cannot catch: sums that are wrong in an order of events that it does not send; `tests/laws.rs` holds them against a recount.
+
+#![cfg(feature = "onnx")]
+
+#[path = "shim/client.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod client;
+#[path = "support/onnx.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod onnx;
+mod support;
+
+use client::{get, post, send};
+use overdrive::config::Config;
+use overdrive::model::UserId;
+use overdrive::registry::Registry;
+use overdrive::scoring::experiments::Params;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on any machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const USERS: usize = 160;
+
+/// Two thirds of the users are in an experiment: half of them ranked for by the blend, half by a version that likes what is young.
+const SETTINGS: &str = "
+[learn]
+enabled = true
+[recovery]
+snapshot_every = '1s'
+[[experiments.list]]
+name = 'youth'
+rollout = 0.66
+arms = [{ name = 'control', weight = 1, ranks = 'blend' }, { name = 'young', weight = 1, ranks = 'young-1' }]
+";
+
+/// `overdrive run`, killed when dropped.
+struct Run {
+    child: Child,
+    shim: SocketAddr,
+}
+
+impl Run {
+    fn start(dir: &Path) -> Self {
+        let port = support::free_port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+        command.arg("run").arg("--config").arg(dir.join("settings.toml")).current_dir(dir);
+        command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
+        command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry"));
+        let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
+        wait("it listens", || std::net::TcpStream::connect(run.shim).is_ok().then_some(()));
+        wait("it is ready", || (get(run.shim, "/readyz").status == 200).then_some(()));
+        run
+    }
+
+    /// `kill -9`; yields when the state is nobody's. (The engine ends with its supervisor.)
+    fn kill(mut self, dir: &Path) {
+        self.end();
+        let free = || std::fs::File::open(dir.join("state/state/lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        wait("the engine is gone", || free().then_some(()));
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn send(&self, path: &str, records: &[Value]) {
+        for batch in records.chunks(500) {
+            let answer = post(self.shim, path, &Value::from(batch).to_string());
+            assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
+        }
+    }
+
+    /// The experiment, once its arms have so many (users, impressions, clicks, seconds).
+    fn stands(&self, expected: &BTreeMap<String, [u64; 4]>) -> Value {
+        let mut last = Value::Null;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let answer = get(self.shim, "/v1/experiments/youth");
+            if answer.status == 200 {
+                last = answer.json();
+                if arms(&last) == *expected {
+                    return last;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("expected {expected:?}, found {last:#}");
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn wait<T>(what: &str, mut until: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(there) = until() {
+            return there;
+        }
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn arms(experiment: &Value) -> BTreeMap<String, [u64; 4]> {
+    let arm = |arm: &Value| {
+        let number = |field: &str| arm[field].as_f64().expect("a number") as u64;
+        let name = arm["name"].as_str().expect("a name").to_string();
+        (name, ["users", "impressions", "clicks", "dwell_seconds"].map(number))
+    };
+    experiment["arms"].as_array().expect("a list").iter().map(arm).collect()
+}
+
+/// The settings, and the version they name.
+fn prepared(dir: &Path) -> Params {
+    std::fs::write(dir.join("settings.toml"), SETTINGS).expect("there is room");
+    let model = onnx::write(dir, "young", &onnx::linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
+    let version = Registry::new(dir.join("registry")).publish(&model, None, 1, "").expect("it is good");
+    assert_eq!(version, "young-1");
+    let registry = ("OVERDRIVE_RANKER__REGISTRY".to_string(), "registry".to_string());
+    let config = Config::load(Some(&dir.join("settings.toml")), [registry].into_iter()).expect("the settings are allowed");
+    config.recommend.experiments
+}
+
+/// The arm of each user: what the process must come to by itself.
+fn arm_of(experiments: &Params, user: &str) -> Option<String> {
+    experiments.place(UserId::of(user)).map(|place| experiments.arm(place).name.clone())
+}
+
+/// What a user does: sees ten items, clicks on a few, more of them in the arm `young`, and spends three seconds on each of these.
+fn acts(user: &str, n: usize, arm: Option<&str>) -> Vec<Value> {
+    let clicks = if arm == Some("young") { 4 } else { 1 } + n % 2;
+    let event = |kind: &str, item: usize| json!({"type": kind, "user_id": user, "item_id": format!("i{item}")});
+    let seen = (0..10).map(|item| event("impression", item));
+    let taken = (0..clicks).flat_map(|item| {
+        let mut dwell = event("dwell", item);
+        dwell["value"] = json!(3);
+        [event("click", item), dwell]
+    });
+    seen.chain(taken).collect()
+}
+
+/// Sums over users of what [`acts`] sends.
+fn expected<'a>(experiments: &Params, users: impl Iterator<Item = (usize, &'a String)>) -> BTreeMap<String, [u64; 4]> {
+    let mut sums: BTreeMap<String, [u64; 4]> = [("control".into(), [0; 4]), ("young".into(), [0; 4])].into();
+    for (n, user) in users {
+        let Some(arm) = arm_of(experiments, user) else { continue };
+        let of = acts(user, n, Some(&arm));
+        let count = |kind: &str| of.iter().filter(|event| event["type"] == kind).count() as u64;
+        let own = [1, count("impression"), count("click"), 3 * count("dwell")];
+        sums.entry(arm).or_default().iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+    }
+    sums
+}
+
+#[test]
+fn an_experiment_ranks_counts_forgets_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let experiments = prepared(dir.path());
+    let users: Vec<String> = (0..USERS).map(|n| format!("u{n}")).collect();
+    let run = Run::start(dir.path());
+    let items: Vec<Value> = (0..30).map(|n| json!({"item_id": format!("i{n}"), "categories": [format!("c{}", n % 3)]})).collect();
+    run.send("/v1/items", &items);
+    let all = |(n, user): (usize, &String)| acts(user, n, arm_of(&experiments, user).as_deref());
+    run.send("/v1/events", &users.iter().enumerate().flat_map(all).collect::<Vec<_>>());
+
+    let sums = expected(&experiments, users.iter().enumerate());
+    assert!(sums.values().all(|arm| arm[0] > 30) && sums.values().map(|arm| arm[0]).sum::<u64>() < 130, "{sums:?}");
+    let told = run.stands(&sums);
+    let (control, young) = (&told["arms"][0], &told["arms"][1]);
+    assert_eq!((&control["ranks"], &young["ranks"]), (&json!("blend"), &json!("young-1")));
+    assert_eq!((&control["verdict"], &young["verdict"]), (&Value::Null, &json!("ahead")), "{told:#}");
+    assert_eq!(young["ctr"]["value"].as_f64(), Some(sums["young"][2] as f64 / sums["young"][1] as f64));
+    let [low, high] = [0, 1].map(|end| young["ctr"]["difference"]["interval"][end].as_f64().expect("a number"));
+    assert!(low > 0.2 && high < 0.4 && low < high, "three clicks more of ten: {low} {high}");
+    assert_eq!(told["rollout"], json!(0.66));
+
+    // whoever acted was refreshed under their arm
+    for user in &users {
+        // the first slates were empty: nothing was known of any item
+        let feed = wait("a slate of their own", || {
+            let feed = get(run.shim, &format!("/v1/feeds/home/{user}")).json();
+            (feed["fallback"] == json!(false)).then_some(feed)
+        });
+        let arm = arm_of(&experiments, user);
+        let named = arm.as_deref().map_or(("", ""), |arm| ("youth", arm));
+        assert_eq!((feed["experiment"].as_str(), feed["variant"].as_str()), (Some(named.0), Some(named.1)), "{user}: {feed}");
+        let model = if arm.as_deref() == Some("young") { "young-1" } else { "blend" };
+        assert_eq!(feed["model"], json!(model), "{user}");
+    }
+
+    // what is taken back is not counted: a click of one user, everything of another
+    let member = |n: &usize| arm_of(&experiments, &users[*n]).as_deref() == Some("young");
+    let mut members = (0..USERS).filter(member);
+    let (undoes, leaves) = (members.next().expect("some"), members.next().expect("some"));
+    let undo = json!({"type": "click", "user_id": users[undoes], "item_id": "i0", "op": "undo"});
+    run.send("/v1/events", &[undo]);
+    assert_eq!(send(run.shim, "DELETE", &format!("/v1/users/{}", users[leaves]), &[], b"").status, 202);
+    let mut sums = expected(&experiments, users.iter().enumerate().filter(|(n, _)| *n != leaves));
+    sums.get_mut("young").expect("an arm")[2] -= 1;
+    let told = run.stands(&sums);
+
+    // a process that is killed counts on
+    run.kill(dir.path());
+    let run = Run::start(dir.path());
+    let late = json!({"type": "click", "user_id": users[undoes], "item_id": "i9"});
+    run.send("/v1/events", &[late]);
+    sums.get_mut("young").expect("an arm")[2] += 1;
+    let again = run.stands(&sums);
+    assert_eq!(again["began"], told["began"]);
+}
