@@ -89,7 +89,7 @@ mod golden {
     }
 
     fn standing(name: &str) -> experiment::Standing {
-        let sums = [3, 60, 9, 9, 9_000, 1_400, 33, 210, 45, 41_000_000];
+        let sums = [3, 60, 9, 9, 9_000, 1_400, 33, 210, 45, 41_000_000, 3];
         let arm = |name: &str, ranks: &str| Arm {
             name: name.into(),
             ranks: ranks.into(),

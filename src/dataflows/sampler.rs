@@ -598,7 +598,7 @@ fn hits<'a>(to: &[Slot], places: &[u16], into: &'a mut Vec<(u32, u16)>) -> &'a [
 }
 
 /// How often each item linked with this one would follow it if who takes both took them in any order: by its share of all steps,
-/// raised by how much oftener than chance the two go together at any distance. Of few links that is not sure, hence [`DOUBT`].
+/// times how much oftener than chance the two go together at any distance. Of few links that is not sure, hence [`DOUBT`].
 fn expected_next(from: Slot, store: &FeatureStore) -> FxHashMap<Slot, f32> {
     let row = || store.item(from).links.head(usize::MAX);
     let together = |slot: Slot| store.item(slot).links.head(usize::MAX).map(|(_, strength)| strength.s as f32).sum::<f32>();
@@ -612,7 +612,7 @@ fn expected_next(from: Slot, store: &FeatureStore) -> FxHashMap<Slot, f32> {
     row().zip(&others).map(expected).collect()
 }
 
-/// As many times together as by chance are added to what was seen.
+/// Added to both counts: few are no proof.
 const DOUBT: f32 = 2.0;
 
 /// By how much `seen` is more than `expected`, as the log-likelihood ratio of a Poisson count; nothing where it is not more.

@@ -317,7 +317,7 @@ impl State {
             self.queues[key_group(user.0) as usize].pending.remove(&(Reverse(weight), user));
         }
         let seen = of.profile.seen();
-        out.extend((!seen.is_empty()).then_some(Change::AllSeen(user, seen)));
+        out.push(Change::AllSeen(user, seen));
         self.refresh(epoch, user, out);
     }
 
@@ -352,6 +352,7 @@ impl State {
     /// A user of whom nothing is left has no slate.
     fn leave(&mut self, user: UserId, out: &mut Vec<Change>) {
         let of = self.users.remove(&user).map(Arc::unwrap_or_clone).unwrap_or_default();
+        out.push(Change::AllSeen(user, Vec::new()));
         self.liked.remove(&user);
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));

@@ -62,6 +62,8 @@ pub struct Sums {
     pub clicks_by_impressions: i128,
     pub taken_squared: i128,
     pub dwell_squared: i128,
+    /// Those with an impression that counts.
+    pub shown: i64,
 }
 
 impl Sums {
@@ -80,6 +82,7 @@ impl Sums {
             clicks_by_impressions: c * i,
             taken_squared: t * t,
             dwell_squared: i128::from(dwell_ms).pow(2),
+            shown: i64::from(impressions != 0),
         }
     }
 
@@ -90,6 +93,7 @@ impl Sums {
         self.clicks += other.clicks * times;
         self.taken += other.taken * times;
         self.dwell_ms += other.dwell_ms * times;
+        self.shown += other.shown * times;
         let times = i128::from(times);
         self.impressions_squared += other.impressions_squared * times;
         self.clicks_squared += other.clicks_squared * times;
@@ -99,7 +103,7 @@ impl Sums {
     }
 
     /// All of them, in the stored order.
-    pub fn numbers(&self) -> [i128; 10] {
+    pub fn numbers(&self) -> [i128; 11] {
         [
             self.users.into(),
             self.impressions.into(),
@@ -111,13 +115,14 @@ impl Sums {
             self.clicks_by_impressions,
             self.taken_squared,
             self.dwell_squared,
+            self.shown.into(),
         ]
     }
 
     /// Of [`Sums::numbers`]; `None` where one is too large to be one of ours.
-    pub fn from_numbers(numbers: [i128; 10]) -> Option<Self> {
+    pub fn from_numbers(numbers: [i128; 11]) -> Option<Self> {
         let [users, impressions, clicks, taken, dwell_ms, squares @ ..] = numbers;
-        let [impressions_squared, clicks_squared, clicks_by_impressions, taken_squared, dwell_squared] = squares;
+        let [impressions_squared, clicks_squared, clicks_by_impressions, taken_squared, dwell_squared, shown] = squares;
         Some(Self {
             users: users.try_into().ok()?,
             impressions: impressions.try_into().ok()?,
@@ -129,6 +134,7 @@ impl Sums {
             clicks_by_impressions,
             taken_squared,
             dwell_squared,
+            shown: shown.try_into().ok()?,
         })
     }
 }
@@ -148,7 +154,7 @@ pub struct Standing {
     pub name: String,
     /// The share of the users who take part.
     pub rollout: f64,
-    /// The clock when it began to count.
+    /// The clock when it began with these arms.
     pub began: Millis,
     /// In the order of the settings; the others are held against the first.
     pub arms: Vec<Arm>,
@@ -175,10 +181,10 @@ mod tests {
         let dwell_ms = 2_500 + LONGEST;
         assert_eq!(counts, Counts { records: 8, impressions: 2, clicks: 1, taken: 4, dwell_ms });
         let sums = Sums::of(&counts);
-        let squares = [4, 1, 2, 16, i128::from(dwell_ms).pow(2)];
+        let squares = [4, 1, 2, 16, i128::from(dwell_ms).pow(2), 1];
         assert_eq!(sums.numbers(), [&[1, 2, 1, 4, i128::from(dwell_ms)][..], &squares].concat()[..]);
         assert_eq!(Sums::from_numbers(sums.numbers()), Some(sums));
-        assert_eq!(Sums::from_numbers([i128::MAX; 10]), None);
+        assert_eq!(Sums::from_numbers([i128::MAX; 11]), None);
         let mut all = Sums::default();
         all.add(&sums, 1);
         all.add(&sums, -1);

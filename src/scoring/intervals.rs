@@ -1,7 +1,8 @@
 //! What sums over users say of an arm and of its difference to another, and how surely. Pure.
 //!
 //! Users are independent of each other, the acts of one user are not: so a mean over users has the variance of users, and the ratio of
-//! two sums, such as clicks and impressions, that of the delta method. With c and i the two counts of a user, n users and R = Σc/Σi,
+//! two sums, such as clicks and impressions, that of the delta method. With c and i the two counts of a user, n users who were shown
+//! something and R = Σc/Σi,
 //!
 //! ```text
 //! var R ≈ n/(n-1) · Σ(c - R·i)² / (Σi)²  =  n/(n-1) · (Σc² - 2R·Σci + R²·Σi²) / (Σi)²
@@ -64,8 +65,8 @@ pub fn ctr(sums: &Sums) -> Option<Measured> {
     let [squared, products, impressions_squared] =
         [sums.clicks_squared, sums.clicks_by_impressions, sums.impressions_squared].map(|sum| sum as f64);
     let left = (squared - 2.0 * ratio * products + ratio * ratio * impressions_squared).max(0.0);
-    let variance = bessel(sums.users).map(|factor| factor * left / (impressions * impressions));
-    Some(Measured { value: ratio, variance, users: sums.users })
+    let variance = bessel(sums.shown).map(|factor| factor * left / (impressions * impressions));
+    Some(Measured { value: ratio, variance, users: sums.shown })
 }
 
 /// Seconds of a user; `None` without users.

@@ -157,7 +157,9 @@ impl Path {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
+            let vnni =
+                [is_x86_feature_detected!("avx512f"), is_x86_feature_detected!("avx512vnni"), is_x86_feature_detected!("popcnt")];
+            let vnni = vnni.iter().all(|has| *has);
             all.extend(vnni.then_some(Self::Vnni));
             all.extend(is_x86_feature_detected!("avx2").then_some(Self::Avx2));
         }

@@ -1178,7 +1178,7 @@ mod tests {
         let one = |name: &str| Standing { name: name.into(), rollout: 0.1, began: -5, arms: vec![arm("a", 1), arm("b", 20)] };
         let standings = vec![one("z"), one("y")];
         let fields = map(encode_experiments(&standings, 7, Fence { epoch: 9, generation: 3 }));
-        assert_eq!(fields["arm:y:b"], "20,21,22,23,24,25,26,27,28,29");
+        assert_eq!(fields["arm:y:b"], "20,21,22,23,24,25,26,27,28,29,30");
         assert_eq!(decode_experiments(&fields), Ok(StoredExperiments { as_of: 7, epoch: 9, standings }));
         let broken = |field: &str, value: Option<&str>| {
             let mut fields = fields.clone();
@@ -1188,8 +1188,8 @@ mod tests {
         };
         assert!(broken("arm:y:b", None).contains("no field `arm`"));
         assert!(broken("rollout:z", Some("all")).contains("`rollout:z` is `all`"));
-        assert!(broken("arm:y:b", Some("1,2")).contains("not 10 numbers"));
-        let large = format!("{},1,1,1,1,1,1,1,1,1", u64::MAX);
+        assert!(broken("arm:y:b", Some("1,2")).contains("not 11 numbers"));
+        let large = format!("{},1,1,1,1,1,1,1,1,1,1", u64::MAX);
         assert!(broken("arm:y:b", Some(&large)).contains("`arm:y:b` is"));
     }
 

@@ -210,7 +210,9 @@ impl Store for Memory {
         let (mark, now) = (self.0.keys.meta(), Instant::now());
         for shard in &self.0.shards {
             let mut shard = shard.write().expect("no panic under the lock");
-            for (_, old) in shard.iter_mut().filter(|(key, old)| **key != mark && old.fence.epoch < before) {
+            for (_, old) in
+                shard.iter_mut().filter(|(key, old)| **key != mark && old.fence.epoch < before && !old.content.is_nothing())
+            {
                 let fence = Fence { epoch: before, generation: 0 };
                 *old = Entry { content: Content::Nothing, fence, expires: Some(now + ttl) };
             }

@@ -197,7 +197,8 @@ pub trait Store: Send {
     /// rebuilding when it shows less than what is `known`. On an error nothing is promised; the caller writes the same keys again.
     fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError>;
 
-    /// Deletes a few of the keys whose fence is of an epoch before this one, but for the mark, and leaves tombstones for `ttl`.
+    /// Deletes a few of the keys whose fence is of an epoch before this one, but for the mark and what is between writers, and leaves
+    /// tombstones for `ttl`. What has no fence is somebody else's.
     /// Called over and over until it says that that was all; on an error it may begin anew.
     fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError>;
 }

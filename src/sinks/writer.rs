@@ -223,7 +223,7 @@ enum Class {
 impl Loop {
     fn run(mut self) -> Stats {
         let mut open = self.take_epochs();
-        while open || self.writing.behind() {
+        while open || self.writing.owes() {
             match self.writing.write_some() {
                 Ok(()) => {
                     self.writing.is_back();
@@ -331,9 +331,14 @@ impl WriteBehind {
         self.dirty.len() < self.params.max_dirty_keys
     }
 
-    /// Whether there is something to write, or to show.
+    /// Whether there is something to write, to show, or to sweep.
     pub fn behind(&self) -> bool {
-        self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty() || self.rebuild.is_due()
+        self.owes() || self.rebuild.is_due()
+    }
+
+    /// Whether there is something to write, or to show. What is to be swept the next start sweeps, which finds `rebuilding`.
+    pub fn owes(&self) -> bool {
+        self.dirty.len() > 0 || self.shown != self.next || !self.farewells.is_empty()
     }
 
     /// Takes an epoch newer than all before; what it changed replaces what was not yet written.
@@ -593,7 +598,7 @@ impl WriteBehind {
     /// Gives up what is not written.
     pub fn finish(mut self) -> Stats {
         self.stats.unwritten = self.dirty.len();
-        if self.behind() {
+        if self.owes() {
             let (dirty_keys, epoch) = (self.dirty.len(), self.next.epoch);
             tracing::error!(dirty_keys, epoch, "the store did not come back: these answers were not written");
         }
@@ -617,8 +622,8 @@ fn news_of(change: &Change) -> Option<UserId> {
     match change {
         Change::Slate { user, slate: Some(_), .. }
         | Change::Signals(SignalKey::User(user), Some(_))
-        | Change::Interests(user, Some(_))
-        | Change::AllSeen(user, _) => Some(*user),
+        | Change::Interests(user, Some(_)) => Some(*user),
+        Change::AllSeen(user, items) if !items.is_empty() => Some(*user),
         Change::Seen(user, items) if items.iter().any(|(_, at)| at.is_some()) => Some(*user),
         _ => None,
     }

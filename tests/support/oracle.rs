@@ -140,13 +140,13 @@ fn recount(kept: &[Kept], clock: Millis) -> Counts {
     counts
 }
 
-/// The ten sums of every arm.
-fn arms_of(kept: &[Kept], params: &Params) -> Vec<[i128; 10]> {
+/// The sums of every arm.
+fn arms_of(kept: &[Kept], params: &Params) -> Vec<[i128; 11]> {
     let users: BTreeSet<UserId> = kept.iter().map(|k| k.event.user).collect();
     let mut all = Vec::new();
     for (at, experiment) in params.experiments.list.iter().enumerate() {
         for arm in 0..experiment.arms.len() {
-            let mut sums = [0; 10];
+            let mut sums = [0; 11];
             for user in &users {
                 let place = params.experiments.place(*user);
                 if place.is_none_or(|place| (usize::from(place.experiment), usize::from(place.arm)) != (at, arm)) {
@@ -159,7 +159,7 @@ fn arms_of(kept: &[Kept], params: &Params) -> Vec<[i128; 10]> {
                 let timed = of.iter().filter(|event| matches!(event.kind, Kind::View | Kind::Dwell));
                 let d: i128 =
                     timed.filter_map(|event| event.value_milli).map(|milli| i128::from(milli.clamp(0, 3_600_000))).sum();
-                let own = [1, i, c, t, d, i * i, c * c, c * i, t * t, d * d];
+                let own = [1, i, c, t, d, i * i, c * c, c * i, t * t, d * d, i128::from(i > 0)];
                 sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
             }
             all.push(sums);

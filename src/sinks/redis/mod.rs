@@ -35,8 +35,8 @@ pub struct Redis {
     silent: bool,
     looked: Instant,
     keys: Keys,
-    /// Where the sweep under way goes on; 0: at the beginning.
-    cursor: u64,
+    /// Which sweep is under way, and where it goes on; 0: at the beginning.
+    sweep: (u64, u64),
     /// Room for what is sent, kept from batch to batch.
     wire: Vec<u8>,
     pipeline: usize,
@@ -58,7 +58,7 @@ impl Redis {
             silent: false,
             looked: Instant::now(),
             keys: Keys::new(prefix),
-            cursor: 0,
+            sweep: (0, 0),
             wire: Vec::new(),
             pipeline: params.pipeline,
             // A timeout of zero means "for ever" to the operating system.
@@ -89,7 +89,7 @@ impl Redis {
             Some(connection) => self.look(connection),
             None => {
                 let connection = self.connect()?;
-                (self.leased, self.barred, self.cursor) = (false, false, 0);
+                (self.leased, self.barred, self.sweep) = (false, false, (0, 0));
                 self.look(connection)
             }
         }
@@ -97,9 +97,20 @@ impl Redis {
 
     fn sweep_some(&mut self, before: u64, ttl: Duration) -> Result<Swept, RedisError> {
         let mut connection = self.connected()?;
-        self.cursor = sweep::sweep(&self.keys, self.cursor, before, ttl, &mut connection)?;
+        let from = if self.sweep.0 == before { self.sweep.1 } else { 0 };
+        let next = match sweep::sweep(&self.keys, from, before, ttl, &mut connection) {
+            Err(error) if is_refusal(&error) => {
+                tracing::warn!(
+                    error = text_of(&error),
+                    "redis lets nobody look through its keys: what an older copy brought back stays until its lifetime ends; permit SCAN"
+                );
+                0
+            }
+            next => next?,
+        };
+        self.sweep = (before, next);
         self.connection = Some(connection);
-        Ok(if self.cursor == 0 { Swept::All } else { Swept::Some })
+        Ok(if next == 0 { Swept::All } else { Swept::Some })
     }
 
     /// The way of whoever holds the lease. `None`: the script has to do it.

@@ -30,13 +30,16 @@ pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| Script::new(include
 /// Shows how far the answers have come.
 pub(super) static MARK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("mark.lua")));
 
+/// Deletes what is older than an epoch.
+pub(super) static SWEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sweep.lua")));
+
 /// Who may write without them.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
 
 /// Gives the server the scripts.
 pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {
     let mut pipe = redis::pipe();
-    for script in [&*WRITE, &*MARK, &*LEASE] {
+    for script in [&*WRITE, &*MARK, &*SWEEP, &*LEASE] {
         pipe.cmd("SCRIPT").arg("LOAD").arg(&script.code);
     }
     pipe.exec(connection)

@@ -1,13 +1,12 @@
-//! Looks through all keys for what is older than an epoch, a page at a time, and deletes it. The fence decides, as it does with any
-//! other write: a deletion as of that epoch takes effect where nothing newer is.
+//! Looks through all keys for what is older than an epoch, a page at a time, and deletes it: a script looks at the fence of each.
 
-use redis::{Connection, RedisError};
+use redis::{Connection, Pipeline, RedisError};
 use std::time::Duration;
 
-use super::script;
-use super::writer::Pipelines;
-use crate::sinks::layout::Keys;
-use crate::sinks::{Fence, Write};
+use super::script::{self, SWEEP};
+use super::writer::millis;
+use crate::sinks::layout::{self, Keys};
+use crate::sinks::{Fence, Sort};
 
 /// Keys looked at in one page, about: Redis serves nobody else for half a millisecond.
 const PAGE: usize = 256;
@@ -24,14 +23,27 @@ pub(super) fn sweep(
     scan.arg(cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(PAGE);
     let answer = script::exchange(&scan.get_packed_command(), 1, connection)?.pop().unwrap_or(redis::Value::Nil);
     let (next, page): (u64, Vec<Vec<u8>>) = redis::from_redis_value(answer)?;
-    let fence = Fence { epoch: before, generation: 0 };
     let ours = page.into_iter().filter_map(|key| String::from_utf8(key).ok());
-    let deletions: Vec<Write> =
-        ours.filter_map(|key| Some(Write::Delete { sort: keys.sort_of(&key)?, key, ttl, fence })).collect();
-    let mut pipelines = Pipelines::new(PAGE);
-    for deletion in &deletions {
-        pipelines.add(deletion, connection)?;
+    let ours: Vec<(String, Sort)> =
+        ours.filter_map(|key| Some((keys.sort_of(&key)?, key))).map(|(sort, key)| (key, sort)).collect();
+    if !ours.is_empty() {
+        let fence = Fence { epoch: before, generation: 0 };
+        let mut call = SWEEP.call(ours.len());
+        ours.iter().for_each(|(key, _)| _ = call.arg(key));
+        call.arg(before).arg(millis(ttl)).arg(layout::deleted_value(fence)).arg(layout::fence_member(fence));
+        ours.iter().for_each(|(_, sort)| _ = call.arg(letter(*sort)));
+        let mut calls = Pipeline::new();
+        calls.add_command(call);
+        script::send::<Vec<redis::Value>>(&calls, connection)?;
     }
-    pipelines.send(connection)?;
     Ok(next)
+}
+
+/// A sort, as the scripts call it.
+fn letter(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Value => "v",
+        Sort::Fields => "h",
+        Sort::Ranked => "z",
+    }
 }

@@ -62,12 +62,8 @@ impl<'w> Pipelines<'w> {
         Ok(Found { epoch, tick_epoch, rebuilding, refused: self.refused, dropped: false })
     }
 
-    /// Sends what has gathered.
-    pub(super) fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
+    fn send(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
         self.close();
-        if self.calls.is_empty() {
-            return Ok(());
-        }
         let answers = script::send(&self.calls, connection)?;
         self.count(answers)?;
         self.calls.clear();
