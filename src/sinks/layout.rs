@@ -1056,6 +1056,8 @@ mod tests {
         }
         assert_eq!(keys.near("881fb46625fffff"), "od:near:881fb46625fffff");
         assert_eq!((keys.gone(), keys.meta()), ("od:gone".into(), "od:meta".into()));
+        assert_eq!([keys.sort_of("od:meta"), keys.sort_of("od:lease"), keys.sort_of("user:{u1}")], [None; 3]);
+        assert_eq!((keys.pattern(), Keys::new("a*[b]:").pattern()), ("od:*".into(), r"a\*\[b\]:*".into()));
         assert_eq!((keys.experiments(), keys.sort_of("od:experiments")), ("od:experiments".into(), Some(Sort::Fields)));
         assert_eq!(keys.family_of("od:slate:home:{u1}"), "slate");
         assert_eq!((keys.family_of("od:meta"), keys.family_of("other:x")), ("meta", ""));

@@ -1,4 +1,4 @@
--- What both scripts begin with: the (epoch, generation) that a key holds, by its sort.
+-- What all scripts begin with: the (epoch, generation) that a key holds, by its sort.
 --
 --   v   in the header of a binary value
 --   h   in the fields `epoch` and `generation` of a hash

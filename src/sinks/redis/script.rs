@@ -4,6 +4,8 @@
 use redis::{Cmd, Connection, FromRedisValue, Pipeline, RedisError, Value, cmd};
 use std::sync::LazyLock;
 
+use crate::sinks::Sort;
+
 /// A script and its hash.
 pub(super) struct Script {
     code: String,
@@ -35,6 +37,15 @@ pub(super) static SWEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include
 
 /// Who may write without them.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lease.lua")));
+
+/// A sort of value, as the scripts call it.
+pub(super) fn letter(sort: Sort) -> &'static str {
+    match sort {
+        Sort::Value => "v",
+        Sort::Fields => "h",
+        Sort::Ranked => "z",
+    }
+}
 
 /// Gives the server the scripts.
 pub(super) fn load(connection: &mut Connection) -> Result<(), RedisError> {

@@ -31,19 +31,10 @@ pub(super) fn sweep(
         let mut call = SWEEP.call(ours.len());
         ours.iter().for_each(|(key, _)| _ = call.arg(key));
         call.arg(before).arg(millis(ttl)).arg(layout::deleted_value(fence)).arg(layout::fence_member(fence));
-        ours.iter().for_each(|(_, sort)| _ = call.arg(letter(*sort)));
+        ours.iter().for_each(|(_, sort)| _ = call.arg(script::letter(*sort)));
         let mut calls = Pipeline::new();
         calls.add_command(call);
         script::send::<Vec<redis::Value>>(&calls, connection)?;
     }
     Ok(next)
-}
-
-/// A sort, as the scripts call it.
-fn letter(sort: Sort) -> &'static str {
-    match sort {
-        Sort::Value => "v",
-        Sort::Fields => "h",
-        Sort::Ranked => "z",
-    }
 }

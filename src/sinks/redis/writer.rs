@@ -169,9 +169,10 @@ pub(super) fn show(key: &str, last: &[&Write], applied: &Applied, known: Known) 
 /// The sort of a write, as the scripts call it.
 fn sort(write: &Write) -> &'static str {
     match write {
-        Write::Value { .. } | Write::Delete { sort: Sort::Value, .. } => "v",
-        Write::Fields { .. } | Write::Delete { sort: Sort::Fields, .. } => "h",
-        Write::Ranked { .. } | Write::Delete { sort: Sort::Ranked, .. } => "z",
+        Write::Value { .. } => script::letter(Sort::Value),
+        Write::Fields { .. } => script::letter(Sort::Fields),
+        Write::Ranked { .. } => script::letter(Sort::Ranked),
+        Write::Delete { sort, .. } => script::letter(*sort),
         Write::Members { .. } => "m",
     }
 }
