@@ -91,6 +91,8 @@ pub fn heat(trending_milli: i64) -> f64 {
 #[derive(Default)]
 pub struct Board {
     items: FxHashMap<ItemId, Card>,
+    /// `users` of the cards, where it is not 0: asked of many items of which only a few become candidates.
+    crowds: FxHashMap<ItemId, u32>,
     lists: FxHashMap<List, Arc<Vec<(ItemId, i64)>>>,
     blank: Card,
 }
@@ -104,10 +106,13 @@ impl Board {
                 card.heat = heat(warmth.map_or(0, |w| w.trending_milli));
                 card.warmth = warmth;
             }),
-            Post::Neighbours(item, users, nearest) => self.card(item, |card| {
-                card.users = users;
-                card.nearest = (!nearest.is_empty()).then_some(nearest);
-            }),
+            Post::Neighbours(item, users, nearest) => {
+                self.count(item, users);
+                self.card(item, |card| {
+                    card.users = users;
+                    card.nearest = (!nearest.is_empty()).then_some(nearest);
+                });
+            }
             Post::List((list, best)) if best.is_empty() => drop(self.lists.remove(&list)),
             Post::List((list, best)) => drop(self.lists.insert(list, best)),
         }
@@ -128,6 +133,7 @@ impl Board {
         let (item, mut card): (ItemId, Card) = postcard::from_bytes(body)?;
         let facts = card.facts.take();
         card.describe(facts);
+        self.count(item, card.users);
         self.items.insert(item, card);
         Ok(())
     }
@@ -145,6 +151,18 @@ impl Board {
         if card.is_empty() {
             self.items.remove(&item);
         }
+    }
+
+    fn count(&mut self, item: ItemId, users: u32) {
+        match users {
+            0 => drop(self.crowds.remove(&item)),
+            users => drop(self.crowds.insert(item, users)),
+        }
+    }
+
+    /// How many users have an item in their history.
+    pub fn users(&self, item: ItemId) -> u32 {
+        self.crowds.get(&item).copied().unwrap_or(0)
     }
 
     /// The card of an item; a blank one where nothing is known of it.

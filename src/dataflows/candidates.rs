@@ -13,7 +13,6 @@ use crate::model::changes::Scope;
 use crate::model::kind::Weights;
 use crate::model::place::{Place, REGION};
 use crate::model::{ItemId, Kind};
-use crate::scoring::first::first;
 
 /// An item to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +34,34 @@ pub struct Candidates {
     weights: Weights,
     damping: f64,
     voices: FxHashMap<ItemId, Voices>,
+    heard: Vec<Heard>,
     known: FxHashSet<ItemId>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What the history says of an item.
+#[derive(Clone, Copy, Debug, Default)]
 struct Voices {
     sum: f64,
     loudest: f64,
-    because: (Kind, ItemId),
+    /// Which item of the history speaks loudest.
+    back: usize,
 }
+
+/// The same, and what that makes of the item.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    item: ItemId,
+    affinity: f64,
+    back: usize,
+}
+
+/// So many more than are wanted are put in order, for some of them may not be shown.
+const SPARE: usize = 32;
 
 impl Candidates {
     /// `damping` as in `[neighbours]`.
     pub fn new(params: SlatesParams, weights: Weights, damping: f64) -> Self {
-        Self { params, weights, damping, voices: FxHashMap::default(), known: FxHashSet::default() }
+        Self { params, weights, damping, voices: FxHashMap::default(), heard: Vec::new(), known: FxHashSet::default() }
     }
 
     /// All candidates of a user, in a fixed order.
@@ -92,6 +105,31 @@ impl Candidates {
 
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
     fn neighbours<'a>(&mut self, recent: &[Recent], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
+        self.listen(recent, board);
+        let mut left = std::mem::take(&mut self.heard);
+        while found.len() < self.params.neighbours && !left.is_empty() {
+            // a few of them may not be shown, which is asked of those alone whose turn it is
+            let best = (self.params.neighbours - found.len() + SPARE).min(left.len());
+            let order = |a: &Heard, b: &Heard| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item));
+            if best < left.len() {
+                left.select_nth_unstable_by(best - 1, order);
+            }
+            left[..best].sort_unstable_by(order);
+            for Heard { item, affinity, back } in left.drain(..best) {
+                let card = board.item(item);
+                let because = Some((recent[back].kind, recent[back].item));
+                if found.len() < self.params.neighbours && !card.is_empty() && filter.passes(item, card.gate.as_ref()) {
+                    found.push(Candidate { item, card, affinity, because });
+                }
+            }
+        }
+        left.clear();
+        self.heard = left;
+        self.known.extend(found.iter().map(|candidate| candidate.item));
+    }
+
+    /// What the history says of each item near it.
+    fn listen(&mut self, recent: &[Recent], board: &Board) {
         self.voices.clear();
         let heaviest = self.weights.milli(Kind::Follow).max(1) as f64;
         for (back, from) in recent.iter().enumerate() {
@@ -101,25 +139,18 @@ impl Candidates {
             let loudness = weight / (f64::from(card.users) + self.damping).sqrt();
             for neighbour in nearest.iter() {
                 let voice = loudness * f64::from(neighbour.users);
-                let because = (from.kind, from.item);
-                let voices = self.voices.entry(neighbour.item).or_insert(Voices { sum: 0.0, loudest: 0.0, because });
+                let voices = self.voices.entry(neighbour.item).or_default();
                 voices.sum += voice;
                 if voice > voices.loudest {
-                    (voices.loudest, voices.because) = (voice, because);
+                    (voices.loudest, voices.back) = (voice, back);
                 }
             }
         }
-        let candidate = |(item, voices): (&ItemId, &Voices)| {
-            let card = board.item(*item);
-            let affinity = voices.sum / (f64::from(card.users) + self.damping).sqrt();
-            Candidate { item: *item, card, affinity, because: Some(voices.because) }
+        let heard = |(item, voices): (&ItemId, &Voices)| {
+            let affinity = voices.sum / (f64::from(board.users(*item)) + self.damping).sqrt();
+            Heard { item: *item, affinity, back: voices.back }
         };
-        found.extend(
-            self.voices.iter().map(candidate).filter(|c| !c.card.is_empty() && filter.passes(c.item, c.card.gate.as_ref())),
-        );
-        let order = |a: &Candidate, b: &Candidate| b.affinity.total_cmp(&a.affinity).then(a.item.cmp(&b.item));
-        *found = first(std::mem::take(found), self.params.neighbours, order);
-        self.known.extend(found.iter().map(|candidate| candidate.item));
+        self.heard.extend(self.voices.iter().map(heard));
     }
 
     /// What the factors say the user likes.

@@ -118,7 +118,9 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
 log.retention.check.interval.ms=100
-log.segment.delete.delay.ms=0
+num.network.threads=1
+num.io.threads=2
+background.threads=2
 ",
         data.display()
     );
