@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
+use support::engines::until;
 
 /// Longer than anything here takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -55,8 +56,8 @@ impl Run {
         command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
         command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry"));
         let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
-        wait("it listens", || std::net::TcpStream::connect(run.shim).is_ok().then_some(()));
-        wait("it is ready", || (get(run.shim, "/readyz").status == 200).then_some(()));
+        until("it listens", || std::net::TcpStream::connect(run.shim).is_ok().then_some(()));
+        until("it is ready", || (get(run.shim, "/readyz").status == 200).then_some(()));
         run
     }
 
@@ -64,7 +65,7 @@ impl Run {
     fn kill(mut self, dir: &Path) {
         self.end();
         let free = || std::fs::File::open(dir.join("state/state/lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        wait("the engine is gone", || free().then_some(()));
+        until("the engine is gone", || free().then_some(()));
     }
 
     fn end(&mut self) {
@@ -100,17 +101,6 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn wait<T>(what: &str, mut until: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(there) = until() {
-            return there;
-        }
-        assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -190,7 +180,7 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
     // whoever acted was refreshed under their arm
     for user in &users {
         // the first slates were empty: nothing was known of any item
-        let feed = wait("a slate of their own", || {
+        let feed = until("a slate of their own", || {
             let feed = get(run.shim, &format!("/v1/feeds/home/{user}")).json();
             (feed["fallback"] == json!(false)).then_some(feed)
         });
