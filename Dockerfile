@@ -29,7 +29,7 @@ ENV OVERDRIVE_STATE_DIR=/var/lib/overdrive \
 VOLUME /var/lib/overdrive
 WORKDIR /var/lib/overdrive
 USER 10001:10001
-EXPOSE 8088
+EXPOSE 8088 50051
 # Whoever runs a command without the service (`run` beside a `serve`) overrides this, as docker-compose.yml does.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["overdrive", "doctor", "--ask", "127.0.0.1:8088/livez"]
 ENTRYPOINT ["overdrive"]

@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 102] = [
+const OUT_OF_RANGE: [(&str, &str); 104] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -262,6 +262,8 @@ const OUT_OF_RANGE: [(&str, &str); 102] = [
     ("service.max_id_bytes = 257", "must be 1 to 256"),
     ("metrics.bind = ''", "IP address"),
     ("metrics.port = 8088", "different ports"),
+    ("metrics.port = 50051", "different ports"),
+    ("service.grpc_port = 8088", "different ports"),
     ("logging.filter = 'a=b=c'", "must be a level"),
     ("access.token_burst = 0", "must be 1 or more"),
     ("access.address_burst = 0", "must be 1 or more"),

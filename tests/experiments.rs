@@ -54,7 +54,7 @@ impl Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
         command.arg("run").arg("--config").arg(dir.join("settings.toml")).current_dir(dir);
         command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
-        command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry"));
+        command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry")).env("OVERDRIVE_SERVICE__GRPC_PORT", "0");
         let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
         until("it listens", || std::net::TcpStream::connect(run.shim).is_ok().then_some(()));
         until("it is ready", || (get(run.shim, "/readyz").status == 200).then_some(()));

@@ -52,6 +52,7 @@ impl Run {
             ("OVERDRIVE_STATE_DIR", dir.display().to_string()),
             ("OVERDRIVE_REDIS_URL", redis.url()),
             ("OVERDRIVE_SERVICE_PORT", ports[0].to_string()),
+            ("OVERDRIVE_SERVICE__GRPC_PORT", "0".into()),
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_LEARN__LOGGED", "1".into()),

@@ -118,7 +118,9 @@ fn our_services_are_configured_with_what_the_code_knows() {
         let asked = test.last().expect("an address");
         let (port, path) = if name == "engine" { (config.metrics.port, "metrics") } else { (config.service.port, "livez") };
         assert_eq!(*asked, format!("127.0.0.1:{port}/{path}"), "{name}");
-        assert_eq!(texts(&service["ports"]), [format!("127.0.0.1:{port}:{port}")], "{name}");
+        let grpc = (name == "shim" && config.service.grpc).then_some(config.service.grpc_port);
+        let published = std::iter::once(port).chain(grpc).map(|port| format!("127.0.0.1:{port}:{port}"));
+        assert_eq!(texts(&service["ports"]), published.collect::<Vec<_>>(), "{name}");
     }
 }
 
@@ -184,7 +186,7 @@ fn the_image_is_built_in_stages_and_runs_as_nobody_special() {
     let env = env.map(|(name, value)| (name.to_string(), value.to_string()));
     let config = Config::load(Some(Path::new("overdrive.toml")), env).expect("the image's environment is accepted");
     assert!(config.engine.state_dir.is_absolute() && all("VOLUME").contains(&config.engine.state_dir.to_str().expect("plain")));
-    assert_eq!(last("EXPOSE"), config.service.port.to_string());
+    assert_eq!(last("EXPOSE"), format!("{} {}", config.service.port, config.service.grpc_port));
 }
 
 fn copied_exist(rest: &str) {

@@ -18,6 +18,10 @@ mod access;
 mod aliases;
 #[path = "shim/client.rs"]
 mod client;
+#[path = "shim/grpc.rs"]
+mod grpc;
+#[path = "shim/stub.rs"]
+mod stub;
 #[cfg(feature = "redis")]
 mod support;
 #[path = "shim/tls.rs"]

@@ -70,7 +70,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// The embedded defaults in a folder of the demo's own, made anew, and the lock on it; another port where the configured one is taken.
+/// The embedded defaults in a folder of the demo's own, made anew, and the lock on it; other ports where the configured ones are taken.
 fn demo_config(config: &Config) -> Result<(Config, File), String> {
     let mut config = config.clone();
     config.source.kind = sources::Kind::Log;
@@ -82,10 +82,12 @@ fn demo_config(config: &Config) -> Result<(Config, File), String> {
     config.recovery.enabled = false; // every demo begins anew
     let (dir, lock) = own_folder(&config.engine.state_dir)?;
     config.engine.state_dir = dir;
-    let (bind, port) = (config.service.bind.as_str(), config.service.port);
-    if std::net::TcpListener::bind((bind, port)).is_err() {
-        eprintln!("port {port} is taken; the demo uses a free one");
-        config.service.port = 0;
+    let bind = config.service.bind.as_str();
+    for port in [&mut config.service.port, &mut config.service.grpc_port] {
+        if std::net::TcpListener::bind((bind, *port)).is_err() {
+            eprintln!("port {port} is taken; the demo uses a free one");
+            *port = 0;
+        }
     }
     Ok((config, lock))
 }

@@ -374,6 +374,9 @@ fn service(check: &mut Check, config: &Config) {
     check.within("service.max_id_bytes", service.max_id_bytes, 1..=256);
     let apart = config.metrics.port == 0 || config.metrics.port != service.port;
     check.rule(&["metrics.port", "service.port"], apart, "must be different ports");
+    let grpc = |port: u16| service.grpc && port != 0 && port == service.grpc_port;
+    check.rule(&["service.grpc_port", "service.port"], !grpc(service.port), "must be different ports");
+    check.rule(&["metrics.port", "service.grpc_port"], !grpc(config.metrics.port), "must be different ports");
 
     check.at_least("access.token_burst", config.access.token_burst as usize, 1);
     check.at_least("access.address_burst", config.access.address_burst as usize, 1);

@@ -4,7 +4,6 @@
 //! `client_ca`, whoever has a certificate) may do everything; where one is, nobody without.
 
 use axum::http::{HeaderMap, StatusCode, header};
-use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -135,7 +134,7 @@ pub struct Entries {
 }
 
 /// How the shim proves who it is, as its files say by now.
-pub type Tls = Arc<Watched<ServerConfig>>;
+pub type Tls = Arc<Watched<tls::Proof>>;
 
 /// Tokens, keys and rates.
 pub struct Access {

@@ -1,4 +1,4 @@
-//! The read side: what a query means, over any store, and the way in for events over HTTP.
+//! The read side: what a query means, over any store, and the way in for events; over HTTP and over gRPC.
 //!
 //! A read never computes: it decodes what the engine wrote, leaves out what must not be shown, and says how old it is. A read
 //! that carries the token of a write sees that write or says `stale`.
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::Metrics;
@@ -21,6 +23,7 @@ use crate::sinks::layout::Keys;
 use crate::sources::Appender;
 use crate::telemetry;
 use access::Tls;
+use guard::Protocol;
 
 mod access;
 mod aging;
@@ -28,14 +31,18 @@ mod commons;
 mod cursor;
 mod error;
 mod feed;
+mod grpc;
+mod guard;
 mod http;
 mod jwt;
 mod last_good;
 mod near;
+mod queries;
 mod rate;
 mod read;
 mod recent;
 mod server;
+mod streams;
 mod tls;
 mod token;
 mod trail;
@@ -57,6 +64,8 @@ pub use token::Token;
 pub struct Params {
     pub bind: String,
     pub port: u16,
+    pub grpc: bool,
+    pub grpc_port: u16,
     pub threads: usize,
     pub body_limit: usize,
     pub batch_limit: usize,
@@ -169,6 +178,8 @@ impl State {
 pub struct Handle {
     /// Where it answers: the port that was chosen when 0 was asked for.
     pub addr: SocketAddr,
+    /// Where it answers gRPC, if it does.
+    pub grpc: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
@@ -183,44 +194,87 @@ impl Handle {
     }
 }
 
-/// Serves from threads of its own until [`Handle::stop`]. Fails when the address cannot be had.
+/// What answers on a port.
+struct Door {
+    protocol: Protocol,
+    port: u16,
+    router: axum::Router,
+}
+
+/// Serves from threads of its own until [`Handle::stop`]. Fails when an address cannot be had.
 pub fn spawn(params: &Params, state: Arc<State>) -> Result<Handle, String> {
+    let runtime = threads(params)?;
     let (open_to, tls) = (state.access.left_open_to(), state.access.tls());
-    let handle = spawn_router(params, http::router(state), tls)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut doors = vec![Door { protocol: Protocol::Http, port: params.port, router: http::router(state.clone()) }];
+    if params.grpc {
+        let (reporter, health) = runtime.block_on(grpc::report());
+        let router = grpc::router(state.clone(), health);
+        doors.push(Door { protocol: Protocol::Grpc, port: params.grpc_port, router });
+        runtime.spawn(grpc::follow(state, reporter, stopped.clone()));
+    }
+    let handle = open(params, runtime, doors, tls, (stop, stopped))?;
     if let Some(whoever) = open_to
         && !handle.addr.ip().is_loopback()
     {
         tracing::warn!(addr = %handle.addr, "{whoever} may read and write everything; set [access] tokens, or keep a gateway in front");
     }
     tracing::info!(addr = %handle.addr, "the shim answers");
+    if let Some(addr) = handle.grpc {
+        tracing::info!(%addr, "the shim answers gRPC");
+    }
     Ok(handle)
 }
 
 /// Serves `/metrics` and `/livez` alone, for an engine without a shim, with the limits of `[service]`.
 pub fn spawn_metrics(params: &Params, metrics: &Metrics) -> Result<Handle, String> {
-    let params = Params { bind: metrics.bind.clone(), port: metrics.port, threads: 1, ..params.clone() };
-    let handle = spawn_router(&params, http::metrics_router(telemetry::recorder()?), None)?;
+    let params = Params { bind: metrics.bind.clone(), threads: 1, ..params.clone() };
+    let router = http::metrics_router(telemetry::recorder()?);
+    let doors = vec![Door { protocol: Protocol::Http, port: metrics.port, router }];
+    let handle = open(&params, threads(&params)?, doors, None, watch::channel(false))?;
     tracing::info!(addr = %handle.addr, "metrics answer");
     Ok(handle)
 }
 
-fn spawn_router(params: &Params, router: axum::Router, tls: Option<Tls>) -> Result<Handle, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+fn threads(params: &Params) -> Result<Runtime, String> {
+    let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(params.threads.max(1))
         .thread_name("shim")
         .enable_all()
-        .build()
-        .map_err(|e| format!("the shim's threads cannot start: {e}"))?;
-    let listener = runtime.block_on(listen(params))?;
-    let addr = listener.local_addr().map_err(|e| format!("the shim's address cannot be read: {e}"))?;
-    let (stop, stopped) = watch::channel(false);
-    let params = params.clone();
-    let run = move || runtime.block_on(async move { server::serve(&params, router, listener, tls, stopped).await });
+        .build();
+    threads.map_err(|e| format!("the shim's threads cannot start: {e}"))
+}
+
+/// The first door is that of HTTP.
+fn open(
+    params: &Params,
+    runtime: Runtime,
+    doors: Vec<Door>,
+    tls: Option<Tls>,
+    (stop, stopped): (watch::Sender<bool>, watch::Receiver<bool>),
+) -> Result<Handle, String> {
+    let mut open = Vec::new();
+    for door in doors {
+        let listener = runtime.block_on(listen(&params.bind, &door))?;
+        let addr = listener.local_addr().map_err(|e| format!("the shim's address cannot be read: {e}"))?;
+        open.push((addr, listener, door));
+    }
+    let at = |protocol| open.iter().find(|(_, _, door)| door.protocol == protocol).map(|(addr, ..)| *addr);
+    let (addr, grpc) = (at(Protocol::Http).expect("the first door"), at(Protocol::Grpc));
+    let (params, room) = (Arc::new(params.clone()), Arc::new(Semaphore::new(params.connections)));
+    let serve = async move {
+        let mut serving = JoinSet::new();
+        for (_, listener, Door { protocol, router, .. }) in open {
+            let house = server::House { params: params.clone(), room: room.clone(), tls: tls.clone() };
+            serving.spawn(server::serve(house, protocol, router, listener, stopped.clone()));
+        }
+        serving.join_all().await
+    };
     let thread = std::thread::Builder::new()
         .name("shim-main".to_string())
-        .spawn(run)
+        .spawn(move || drop(runtime.block_on(serve)))
         .map_err(|e| format!("the shim's thread cannot start: {e}"))?;
-    Ok(Handle { addr, stop, thread })
+    Ok(Handle { addr, grpc, stop, thread })
 }
 
 /// The time of day, milliseconds since 1970.
@@ -228,10 +282,8 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
-/// The listener of `[service]`.
-pub async fn listen(params: &Params) -> Result<TcpListener, String> {
-    TcpListener::bind((params.bind.as_str(), params.port)).await.map_err(|e| {
-        let (bind, port) = (&params.bind, params.port);
-        format!("the shim cannot listen on {bind}:{port}: {e}; choose another service.port or stop what uses it")
-    })
+async fn listen(bind: &str, door: &Door) -> Result<TcpListener, String> {
+    let (port, setting) = (door.port, door.protocol.setting());
+    let listener = TcpListener::bind((bind, port)).await;
+    listener.map_err(|e| format!("the shim cannot listen on {bind}:{port}: {e}; choose another {setting} or stop what uses it"))
 }

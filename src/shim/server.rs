@@ -18,6 +18,8 @@ use tower::ServiceExt;
 
 use super::Params;
 use super::access::Tls;
+use super::guard::Protocol;
+use super::streams;
 use super::wire::{Busy, Wire};
 use crate::telemetry;
 
@@ -33,24 +35,30 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nr
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
+/// What the doors of a shim share.
+pub struct House {
+    pub params: Arc<Params>,
+    /// A place for each connection.
+    pub room: Arc<Semaphore>,
+    pub tls: Option<Tls>,
+}
+
 /// Answers on `listener`, over TLS if it is given, until `shutdown` turns true (or its sender is gone); then takes no more connections
 /// and returns when the requests under way are answered, or after five seconds.
 pub async fn serve(
-    params: &Params,
+    House { params, room, tls }: House,
+    protocol: Protocol,
     router: Router,
     listener: TcpListener,
-    tls: Option<Tls>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let params = Arc::new(params.clone());
-    let room = Arc::new(Semaphore::new(params.connections));
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match room.clone().try_acquire_owned() {
                     Ok(place) => {
-                        let talk = talk(params.clone(), router.clone(), stream, tls.clone(), peer, shutdown.clone());
+                        let talk = talk(params.clone(), protocol, router.clone(), stream, tls.clone(), peer, shutdown.clone());
                         open.spawn(async move {
                             metrics::gauge!(telemetry::CONNECTIONS).increment(1);
                             talk.await;
@@ -59,8 +67,8 @@ pub async fn serve(
                         });
                     }
                     // The answer fits the socket's buffer or is lost: a full house does not wait for anybody.
-                    Err(_) if tls.is_none() => drop(stream.try_write(FULL)),
-                    // Before a handshake there is nothing to say to who expects TLS.
+                    Err(_) if tls.is_none() && protocol == Protocol::Http => drop(stream.try_write(FULL)),
+                    // Before a handshake there is nothing to say to who expects TLS, or HTTP/2.
                     Err(_) => drop(stream),
                 },
                 Err(error) => {
@@ -79,13 +87,15 @@ pub async fn serve(
     }
 }
 
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+/// Returns when it is time to end.
+pub async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it whoever could have kept us running.
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 async fn talk(
     params: Arc<Params>,
+    protocol: Protocol,
     router: Router,
     stream: TcpStream,
     tls: Option<Tls>,
@@ -97,10 +107,10 @@ async fn talk(
         tracing::debug!(%error, %peer, "connection gone");
         return;
     }
-    let Some(tls) = tls else { return converse(&params, router, stream, peer, shutdown).await };
+    let Some(tls) = tls else { return converse(&params, protocol, router, stream, peer, shutdown).await };
     // Who says nothing, or goes on saying hello, has the time of a head.
-    match tokio::time::timeout(params.header_timeout, TlsAcceptor::from(tls.get()).accept(stream)).await {
-        Ok(Ok(stream)) => converse(&params, router, stream, peer, shutdown).await,
+    match tokio::time::timeout(params.header_timeout, TlsAcceptor::from(tls.get().of(protocol)).accept(stream)).await {
+        Ok(Ok(stream)) => converse(&params, protocol, router, stream, peer, shutdown).await,
         Ok(Err(error)) => tracing::debug!(%error, %peer, "no TLS with this client"),
         Err(_) => tracing::debug!(%peer, "the handshake took too long"),
     }
@@ -108,11 +118,15 @@ async fn talk(
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     params: &Params,
+    protocol: Protocol,
     router: Router,
     stream: S,
     peer: SocketAddr,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    if protocol == Protocol::Grpc {
+        return streams::converse(params, router, stream, peer, shutdown).await;
+    }
     let busy = Busy::default();
     let wire = Wire::new(stream, busy.clone(), params.header_timeout, params.idle_timeout);
     let service = service_fn(move |mut request: Request<Incoming>| {

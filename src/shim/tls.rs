@@ -11,10 +11,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::access::Params;
+use super::guard::Protocol;
 use super::jwt::is_open;
 
+/// One proof of who the shim is, for each protocol it speaks.
+pub struct Proof {
+    http: Arc<ServerConfig>,
+    grpc: Arc<ServerConfig>,
+}
+
+impl Proof {
+    /// For connections of one.
+    pub fn of(&self, protocol: Protocol) -> Arc<ServerConfig> {
+        match protocol {
+            Protocol::Http => self.http.clone(),
+            Protocol::Grpc => self.grpc.clone(),
+        }
+    }
+}
+
 /// What `[access]` says of TLS. The error names the file and what is wrong in it.
-pub fn config(params: &Params) -> Result<ServerConfig, String> {
+pub fn config(params: &Params) -> Result<Proof, String> {
     let Params { tls_cert, tls_key, client_ca, .. } = params;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let chain = certificates("tls_cert", tls_cert)?;
@@ -24,9 +41,13 @@ pub fn config(params: &Params) -> Result<ServerConfig, String> {
         true => builder.with_no_client_auth(),
         false => builder.with_client_cert_verifier(verifier(client_ca, provider)?),
     };
-    let mut config = builder.with_single_cert(chain, key(tls_key)?).map_err(|e| wrong("tls_key", tls_key, e))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    let config = builder.with_single_cert(chain, key(tls_key)?).map_err(|e| wrong("tls_key", tls_key, e))?;
+    let speaks = |protocol: &[u8]| {
+        let mut config = config.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(config)
+    };
+    Ok(Proof { http: speaks(b"http/1.1"), grpc: speaks(b"h2") })
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {

@@ -225,6 +225,35 @@ fn a_full_house_says_nothing_in_plain_where_tls_is_spoken() {
     assert_eq!(bytes, b"");
 }
 
+/// A client of gRPC over TLS; `None` when the two do not come together.
+fn feed_by(addr: SocketAddr, client: &Arc<ClientConfig>) -> Option<tonic::Code> {
+    let mut client = ClientConfig::clone(client);
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let runtime = super::stub::runtime();
+    let stream = runtime.block_on(async {
+        let name = ServerName::try_from("shim.test").expect("a name");
+        let stream = tokio::net::TcpStream::connect(addr).await.expect("the shim listens");
+        tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await.ok()
+    })?;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    // With TLS 1.3 the server looks at our certificate only now.
+    super::stub::Stub::over(runtime, stream)?.try_call("GetFeed", serde_json::json!({"user_id": "u1"}))
+}
+
+#[test]
+fn grpc_is_spoken_over_the_same_tls() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let files = Files::new(&ours.issue("shim.test"), Some(&ours));
+    let mut w = files.world_with(|params| params.grpc = true);
+    super::fill(&mut w);
+    let addr = w.grpc.expect("asked for");
+    let (known, stranger) = (ours.issue("client"), theirs.issue("client"));
+    assert_eq!(feed_by(addr, &client(&ours, Some(&known))), Some(tonic::Code::Ok));
+    assert_eq!(feed_by(addr, &client(&ours, None)), None);
+    assert_eq!(feed_by(addr, &client(&ours, Some(&stranger))), None);
+    assert_eq!(feed_by(addr, &client(&theirs, Some(&known))), None);
+}
+
 #[test]
 fn a_renewed_certificate_is_taken_without_a_restart() {
     let (before, after) = (Authority::new(), Authority::new());

@@ -27,6 +27,7 @@ pub fn config() -> Config {
 pub struct World {
     pub name: &'static str,
     pub addr: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub store: Box<dyn Store>,
     pub applied: Applied,
     pub keys: Keys,
@@ -61,20 +62,19 @@ impl World {
 
     /// Over the memory of this process, for whom the file of tokens lets in.
     pub fn guarded(tokens: &str, change: impl Fn(&mut AccessParams)) -> World {
+        World::guarded_with(tokens, |_| {}, change)
+    }
+
+    /// The same, with these settings of the service.
+    pub fn guarded_with(tokens: &str, service: impl Fn(&mut Params), change: impl Fn(&mut AccessParams)) -> World {
         let file = tempfile::NamedTempFile::new().expect("a file for the tokens");
         std::fs::write(file.path(), tokens).expect("the tokens are written");
         let memory = Memory::new(PREFIX);
         let reader = Arc::new(MemoryReader::new(memory.clone()));
-        World::build(
-            "memory",
-            reader,
-            Box::new(memory),
-            |_| {},
-            |access| {
-                access.tokens = file.path().to_path_buf();
-                change(access);
-            },
-        )
+        World::build("memory", reader, Box::new(memory), service, |access| {
+            access.tokens = file.path().to_path_buf();
+            change(access);
+        })
     }
 
     /// Over the memory of this process, for whom the keys of `testdata/jwt` let in.
@@ -106,7 +106,7 @@ impl World {
         let mut config = config();
         guard(&mut config.access);
         let mut params = config.service.clone();
-        (params.port, params.token_wait) = (0, Duration::from_secs(20));
+        (params.port, params.grpc, params.grpc_port, params.token_wait) = (0, false, 0, Duration::from_secs(20));
         change(&mut params);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
@@ -115,6 +115,7 @@ impl World {
         World {
             name,
             addr: handle.addr,
+            grpc: handle.grpc,
             store,
             applied: Applied::default(),
             keys: Keys::new(PREFIX),

@@ -21,6 +21,9 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         state_dir(&config.engine.state_dir),
         port("service port", &config.service.bind, config.service.port),
     ];
+    if config.service.grpc {
+        findings.push(grpc_port(&config.service.bind, config.service.grpc_port));
+    }
     if config.metrics.port != 0 {
         findings.push(port("metrics port", &config.metrics.bind, config.metrics.port));
     }
@@ -124,6 +127,19 @@ fn port(what: &'static str, bind: &str, port: u16) -> Finding {
         Err(e) => {
             Finding::bad(what, format!("cannot listen on {address}: {e}"), "choose an address of this machine, a port above 1023")
         }
+    }
+}
+
+/// Free, or held by somebody: what does not speak HTTP/1 cannot be asked here.
+fn grpc_port(bind: &str, port: u16) -> Finding {
+    let address = SocketAddr::new(bind.parse().expect("a checked setting"), port);
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::good("grpc port", format!("{address} is free")),
+        Err(e) => Finding::note(
+            "grpc port",
+            format!("cannot listen on {address}: {e}"),
+            "if it is not a shim of yours that answers there, set service.grpc_port (OVERDRIVE_SERVICE__GRPC_PORT)",
+        ),
     }
 }
 

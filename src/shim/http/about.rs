@@ -7,9 +7,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::params::{Caller, Sent, User, Wanted, bad_path};
-use super::views::{Body, FeaturesView, InterestsView, Of, stale, unknown, unreadable};
+use super::params::{Sent, User, bad_path};
+use super::views::Body;
 use crate::shim::feed::{self, Kind, Shown};
+use crate::shim::guard::Caller;
+use crate::shim::queries::asked::Wanted;
+use crate::shim::queries::views::{FeaturesView, InterestsView, Of, stale, unknown, unreadable};
 use crate::shim::{Cadence, Refusal, State as Shim, Token, now_ms};
 use crate::sinks::layout::{self, StoredSlate};
 

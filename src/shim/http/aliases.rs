@@ -9,12 +9,13 @@ use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::feeds::{self, Feed};
-use super::guard::RequestId;
 use super::views::Body;
-use super::{Route, about, body, experiments, ingest, open, read, status, views, write};
+use super::{Route, about, body, experiments, feeds, ingest, open, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
+use crate::shim::guard::RequestId;
+use crate::shim::queries::asked::Unchecked;
+use crate::shim::queries::feeds::Feed;
 use crate::shim::{Refusal, Scope, State as Shim};
 
 /// All aliases.
@@ -120,7 +121,7 @@ async fn feed(
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
     let Asked { user_id, num_recommendations } = asked;
-    who.about(&user_id)?;
     let kind = if category.is_some() { Kind::Category } else { Kind::Home };
-    feeds::first_page(shim, id, kind, user_id, num_recommendations, category, show).await
+    let unchecked = Unchecked { k: num_recommendations, category, ..Unchecked::default() };
+    feeds::first_page(shim, id, who, kind, user_id, unchecked, show).await
 }

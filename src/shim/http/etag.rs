@@ -6,8 +6,8 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::guard::RequestId;
 use super::views::Body;
+use crate::shim::guard::RequestId;
 
 /// The answer under its tag, or 304 when the client names that tag. The id of the request stands first in `body`.
 pub fn answer(headers: &HeaderMap, epoch: u64, id: &RequestId, body: Body) -> Response {

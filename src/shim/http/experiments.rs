@@ -5,10 +5,11 @@ use serde::Serialize;
 use std::sync::Arc;
 
 use super::params::Id;
-use super::views::{Body, unreadable};
+use super::views::Body;
 use crate::model::experiment::{Arm, Standing};
 use crate::scoring::intervals::{self, Difference, Estimate, Measured, Verdict};
 use crate::shim::access::Who;
+use crate::shim::queries::views::unreadable;
 use crate::shim::{Refusal, State as Shim};
 use crate::sinks::layout::{self, StoredExperiments};
 

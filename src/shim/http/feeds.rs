@@ -1,42 +1,21 @@
-//! `GET /v1/feeds/{surface}/{user}` and, for many users at once, `POST /v1/feeds/{surface}`: one round trip to the store, or what is
-//! remembered when it is away.
+//! `GET /v1/feeds/{surface}/{user}` and, for many users at once, `POST /v1/feeds/{surface}`.
 
 use axum::body::Body as Stream;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use tokio::time::Instant;
 
-use super::guard::RequestId;
-use super::params::{
-    Exclude, Sent, Surface, SurfaceAndUser, Wanted, check_id, check_k, parse_category, parse_language, parse_spot,
-};
+use super::params::{Sent, Surface, SurfaceAndUser};
 use super::views::Body;
 use super::{body, etag};
-use crate::model::place::REGION;
 use crate::shim::access::Who;
-use crate::shim::commons::{Common, trending};
-use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
-use crate::shim::near::{self, Near};
-use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{self, Segment, StoredSlate};
-use crate::telemetry::STORE_ERRORS;
-
-/// A feed as it is answered.
-#[derive(Serialize)]
-pub struct Feed<'a> {
-    /// First: the entity tag is made of what comes after it.
-    pub request_id: &'a str,
-    user_id: &'a str,
-    surface: &'static str,
-    /// Whether it may lack the write whose token was sent, or is what was remembered of a store that is away.
-    stale: bool,
-    #[serde(flatten)]
-    pub page: Page<'a>,
-}
+use crate::shim::feed::Kind;
+use crate::shim::guard::RequestId;
+use crate::shim::queries::asked::{Unchecked, Wanted};
+use crate::shim::queries::feeds::{self, Asked, Feed};
+use crate::shim::{Refusal, State as Shim};
 
 /// Several feeds, in the order of their users.
 #[derive(Serialize)]
@@ -61,29 +40,6 @@ pub struct Many {
     exclude: Vec<String>,
 }
 
-/// What is asked of each feed.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    kind: Kind,
-    narrow: Narrow<'a>,
-    wanted: &'a Wanted,
-    id: &'a RequestId,
-}
-
-/// What was read for feeds; lists in the order of the users.
-struct Found {
-    own: Vec<Arc<Own>>,
-    slates: Vec<Option<StoredSlate>>,
-    /// What is trending in the segments that were asked about; nothing while the store is away.
-    segments: Vec<Shelf>,
-    /// What is near the point that was asked about.
-    near: BTreeMap<String, Near>,
-    /// The clock and the epoch of the mark the last two were read under.
-    mark: (i64, u64),
-    common: Arc<Common>,
-    stale: bool,
-}
-
 pub async fn feed(
     State(shim): State<Arc<Shim>>,
     SurfaceAndUser(kind, user): SurfaceAndUser,
@@ -92,8 +48,8 @@ pub async fn feed(
     id: RequestId,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
-    let found = find(&shim, asked, std::slice::from_ref(&user), token.as_ref()).await?;
+    let asked = Asked::new(kind, &wanted, &id)?;
+    let found = feeds::find(&shim, asked, std::slice::from_ref(&user), token.as_ref()).await?;
     let feed = found.feed(0, &user, &asked);
     Ok(etag::answer(&headers, feed.page.epoch, &id, Body::of(&feed)))
 }
@@ -107,17 +63,14 @@ pub async fn feeds(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
-    let many: Many = body::json(&headers, body, shim.params.body_limit).await?;
-    let users = checked(&shim, many.user_ids)?;
-    users.iter().try_for_each(|user| who.about(user))?;
-    let k = checked_k(&shim, many.k)?;
-    let exclude = Exclude::checked(many.exclude, &shim.params)?;
-    let category = many.category.map(|category| parse_category(category, &shim.params)).transpose()?;
-    let language = many.language.map(|language| parse_language(language, &shim.params)).transpose()?;
-    let spot = parse_spot(many.lat, many.lon, many.local_preference)?;
-    let wanted = Wanted { k, category, language, spot, explain: many.explain, exclude, ..Wanted::default() };
-    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id: &id };
-    let found = find(&shim, asked, &users, token.as_ref()).await?;
+    let Many { user_ids, k, category, language, lat, lon, local_preference, explain, exclude } =
+        body::json(&headers, body, shim.params.body_limit).await?;
+    let users = feeds::users(&shim, &who, user_ids)?;
+    let cursor = None;
+    let unchecked = Unchecked { k, cursor, category, language, lat, lon, local_preference, explain, exclude };
+    let wanted = unchecked.checked(&shim.params)?;
+    let asked = Asked::new(kind, &wanted, &id)?;
+    let found = feeds::find(&shim, asked, &users, token.as_ref()).await?;
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
 }
 
@@ -125,164 +78,15 @@ pub async fn feeds(
 pub async fn first_page(
     shim: &Shim,
     id: &RequestId,
+    who: &Who,
     kind: Kind,
     user: String,
-    k: Option<usize>,
-    category: Option<String>,
+    unchecked: Unchecked,
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
-    let users = checked(shim, vec![user])?;
-    let k = checked_k(shim, k)?;
-    let category = category.map(|category| parse_category(category, &shim.params)).transpose()?;
-    let wanted = Wanted { k, category, ..Wanted::default() };
-    let asked = Asked { kind, narrow: wanted.narrow(kind)?, wanted: &wanted, id };
-    let found = find(shim, asked, &users, None).await?;
+    let users = feeds::users(shim, who, vec![user])?;
+    let wanted = unchecked.checked(&shim.params)?;
+    let asked = Asked::new(kind, &wanted, id)?;
+    let found = feeds::find(shim, asked, &users, None).await?;
     Ok(show(&found.feed(0, &users[0], &asked)))
-}
-
-fn checked_k(shim: &Shim, k: Option<usize>) -> Result<usize, Refusal> {
-    k.map_or(Ok(shim.params.default_k), |k| check_k(k, shim.params.max_k))
-}
-
-fn checked(shim: &Shim, users: Vec<String>) -> Result<Vec<String>, Refusal> {
-    let (count, most) = (users.len(), shim.params.feeds_limit);
-    if count > most {
-        let message = format!("user_ids has {count} users, at most {most} are taken at once; ask in pieces");
-        return Err(Refusal::bad("too_many_users", message));
-    }
-    users.iter().try_for_each(|user| check_id(user, shim.params.max_id_bytes))?;
-    Ok(users)
-}
-
-impl Found {
-    fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
-        let slates = own.iter().map(|own| own.slate()).collect();
-        Self { own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
-    }
-
-    fn seen(&self, at: usize) -> HashSet<&str> {
-        self.own[at].seen.iter().map(|(item, _)| item.as_str()).collect()
-    }
-
-    fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
-        let Asked { kind, wanted, id, .. } = *asked;
-        let seen = self.seen(at);
-        let Common { gone, shelves } = &*self.common;
-        let slate = self.slates[at].as_ref();
-        let cold = kind == Kind::Home && slate.is_none() && !self.segments.is_empty();
-        let mixed = match asked.narrow {
-            Narrow::Not => cold.then(|| feed::strung(self.segments.iter().chain(&shelves[..1]))),
-            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segments.first())),
-            Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
-        };
-        let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
-        let lists = Lists { own, shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
-        let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
-        Feed { request_id: &id.0, user_id: user, surface: kind.name(), stale: self.stale, page }
-    }
-}
-
-impl Own {
-    /// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
-    fn slate(&self) -> Option<StoredSlate> {
-        match self.slate.as_deref().map(layout::decode_slate)? {
-            Ok(slate) => Some(slate),
-            Err(error) => {
-                metrics::counter!(STORE_ERRORS).increment(1);
-                tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
-                None
-            }
-        }
-    }
-}
-
-async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
-    let Some(_turn) = shim.last_good.ask() else {
-        let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
-        return remembered(shim, users).ok_or_else(|| being_asked().into());
-    };
-    let found = read(shim, asked, users, token).await;
-    shim.last_good.answered(found.is_ok());
-    match found {
-        Ok(found) => {
-            users.iter().zip(&found.own).for_each(|(user, own)| shim.last_good.keep(user, own));
-            Ok(found)
-        }
-        Err(away) => remembered(shim, users).ok_or_else(|| away.into()),
-    }
-}
-
-async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
-    let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
-    // What trends and what is near is written at ticks.
-    let cadence = if asked.kind == Kind::Home { Cadence::Epoch } else { Cadence::Tick };
-    let mut parts = shim.reader.feeds(&keys).await?;
-    let mut stale = false;
-    let common = match token {
-        None => shim.commons.get(&*shim.reader, &shim.keys).await?,
-        Some(token) => {
-            if !token.covered_by(cadence.of(&parts.applied)) {
-                stale = !shim.visible(token, cadence).await?;
-                parts = shim.reader.feeds(&keys).await?;
-            }
-            shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?
-        }
-    };
-    let Parts { own, applied } = parts;
-    let mut found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
-    found.mark = (applied.clock_ms, applied.tick_epoch);
-    let (reader, keys) = (&*shim.reader, &shim.keys);
-    match asked.narrow {
-        Narrow::Not if asked.kind == Kind::Home && found.slates.iter().any(Option::is_none) => {
-            let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
-            for segment in segments(asked.wanted, region.as_deref()) {
-                found.segments.push(trending(segment, reader, keys, &applied).await?);
-            }
-        }
-        Narrow::Not => {}
-        Narrow::Category(category) => {
-            found.segments = vec![trending(Segment::Category(category), reader, keys, &applied).await?];
-        }
-        Narrow::Near(spot) => {
-            let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
-            let enough = |near: &BTreeMap<String, Near>, sure: f64| {
-                seen.iter().all(|seen| fills(near, sure, seen, &found.common, asked.wanted))
-            };
-            let Wanted { k, cursor, exclude, .. } = asked.wanted;
-            let hidden = seen.iter().map(HashSet::len).max().unwrap_or(0) + exclude.0.len() + cursor.given();
-            found.near = near::around(spot.here, k + hidden + 1, reader, keys, enough).await?;
-        }
-    }
-    Ok(found)
-}
-
-/// What the request says of a user whom nobody knows, the narrowest first.
-fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>) -> impl Iterator<Item = Segment<'a>> {
-    let category = wanted.category.as_deref().map(Segment::Category);
-    let language = wanted.language.as_deref().map(Segment::Language);
-    category.into_iter().chain(region.map(Segment::Cell)).chain(language)
-}
-
-/// Whether there is a page of it that may be shown within `sure` kilometres, and one item more, so that the page knows of the next.
-fn fills(near: &BTreeMap<String, Near>, sure: f64, seen: &HashSet<&str>, common: &Common, wanted: &Wanted) -> bool {
-    let hidden = |item: &str| common.gone.contains(item) || seen.contains(item) || wanted.exclude.0.contains(item);
-    let within = near.values().filter(|near| near.km <= sure).map(|near| &near.item_id);
-    within.filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
-}
-
-fn keys(shim: &Shim, user: &str) -> OwnKeys {
-    OwnKeys { slate: shim.keys.slate(Kind::Home.name(), None, user), seen: shim.keys.seen(user) }
-}
-
-/// While the store is away: what each user's feed was last made of, and the last shelves read for whom there is none. `None` when that
-/// would leave somebody without anything.
-fn remembered(shim: &Shim, users: &[String]) -> Option<Found> {
-    let common = shim.commons.stored()?;
-    let own: Vec<_> = users.iter().map(|user| shim.last_good.get(user).unwrap_or_default()).collect();
-    let shelved = common.shelves.iter().any(|shelf| !shelf.items.is_empty());
-    if !shelved && own.iter().any(|own| own.slate.is_none()) {
-        return None;
-    }
-    metrics::counter!(STORE_ERRORS).increment(1);
-    Some(Found::new(own, common, true))
 }

@@ -2,21 +2,22 @@
 
 use axum::Router;
 use axum::handler::Handler;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
+use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 
+use super::guard::{self, Protocol};
 use super::{Refusal, Scope, State};
 
 mod about;
 mod aliases;
-mod body;
+pub mod body;
 mod etag;
 mod experiments;
 mod feeds;
-mod guard;
 mod ingest;
 mod pages;
 mod params;
@@ -89,7 +90,10 @@ pub fn served() -> Vec<(&'static str, &'static str)> {
 /// All routes over one state, each request guarded.
 pub fn router(state: Arc<State>) -> Router {
     let guarded = |route: Route| match route.scope {
-        Some(scope) => route.handler.route_layer(middleware::from_fn_with_state((state.clone(), scope), guard::admit)),
+        Some(scope) => {
+            let admit = middleware::from_fn_with_state((state.clone(), Protocol::Http, scope), guard::admit);
+            route.handler.route_layer(admit)
+        }
         None => route.handler,
     };
     let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, guarded(route)));
@@ -99,8 +103,17 @@ pub fn router(state: Arc<State>) -> Router {
             let message = "this path does not take this method; /docs lists what it takes";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
         })
-        .layer(middleware::from_fn_with_state(state.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state((state.clone(), Protocol::Http), guard::guard))
+        .layer(middleware::map_response(of_the_moment))
         .with_state(state)
+}
+
+/// Answers are of the moment, and what they are is said.
+async fn of_the_moment(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// What a scraper asks for, without a store or a log.

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::views::Body;
 use crate::shim::access::Who;
+use crate::shim::queries::{applied_once, ready};
 use crate::shim::{Refusal, Sizes, State as Shim, now_ms};
-use crate::sinks::Applied;
 
 const COUNTED_FOR: Duration = Duration::from_secs(10);
 
@@ -90,12 +90,8 @@ pub async fn livez() -> Body {
 
 /// Whether reads are worth sending here: the store answers and an epoch is applied.
 pub async fn readyz(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
-    let applied = shim.reader.applied().await?;
-    if !applied_once(&applied) {
-        let message = "no epoch is applied yet; start the engine, or wait for it";
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message));
-    }
-    Ok(Body::of(&serde_json::json!({"status": "ok", "epoch": applied.epoch})))
+    let epoch = ready(&shim).await?;
+    Ok(Body::of(&serde_json::json!({"status": "ok", "epoch": epoch})))
 }
 
 /// Prometheus text.
@@ -104,9 +100,4 @@ pub async fn metrics(State(shim): State<Arc<Shim>>, who: Who) -> Result<Response
     let failed = |why: &String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", why);
     let text = shim.metrics.as_ref().map_err(failed)?.render();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
-}
-
-/// An epoch has a clock; the mark of an empty store has none.
-fn applied_once(applied: &Applied) -> bool {
-    applied.clock_ms != 0 || applied.epoch != 0
 }

@@ -1,17 +1,15 @@
-//! What is known of one user, item or scope, as the engine last wrote it. With a token the answer also says `stale`.
+//! `GET /v1/users/…`, `/v1/items/…` and `/v1/trending/…`: what is known, as JSON.
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde::{Serialize, Serializer};
-use std::collections::BTreeMap;
+use serde::Serialize;
 use std::sync::Arc;
 
-use super::params::{Id, Sent, User, Wanted};
-use crate::model::time::Window;
-use crate::shim::commons::{TRENDING_SCALE, scaled};
-use crate::shim::{Cadence, Refusal, State as Shim, Token};
-use crate::sinks::layout::{self, Features, LayoutError, Segment, StoredInterests};
+use super::params::{Id, Sent, User};
+use crate::shim::queries::asked::Wanted;
+use crate::shim::queries::views;
+use crate::shim::{Refusal, State as Shim};
 
 /// A JSON answer.
 pub struct Body(Vec<u8>);
@@ -34,199 +32,22 @@ impl IntoResponse for Body {
     }
 }
 
-/// An answer and whose it is; `stale` only where a token was sent.
-#[derive(Serialize)]
-pub struct Of<'a, T> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    item_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stale: Option<bool>,
-    #[serde(flatten)]
-    rest: T,
-}
-
-impl<'a, T> Of<'a, T> {
-    /// Of a user.
-    pub fn user(id: &'a str, stale: Option<bool>, rest: T) -> Self {
-        Self { user_id: Some(id), item_id: None, stale, rest }
-    }
-}
-
-/// Windowed counts as they are answered.
-#[derive(Serialize)]
-pub struct FeaturesView {
-    as_of: i64,
-    epoch: u64,
-    windows: BTreeMap<&'static str, WindowView>,
-    velocity: f64,
-    decayed: f64,
-    rates: Rates,
-}
-
-#[derive(Serialize)]
-struct WindowView {
-    counts: BTreeMap<&'static str, u32>,
-    weighted: f64,
-}
-
-#[derive(Serialize)]
-struct Rates {
-    ctr: f64,
-    engagement: f64,
-}
-
-impl From<&Features> for FeaturesView {
-    fn from(features: &Features) -> Self {
-        let window = |window: Window| {
-            let found = features.window(window);
-            let counts = found.counts.iter().map(|(kind, n)| (kind.name(), *n)).collect();
-            (window.name(), WindowView { counts, weighted: found.weighted })
-        };
-        Self {
-            as_of: features.as_of,
-            epoch: features.epoch,
-            windows: Window::ALL.into_iter().map(window).collect(),
-            velocity: features.velocity,
-            decayed: features.decayed,
-            rates: Rates { ctr: features.ctr, engagement: features.engagement },
-        }
-    }
-}
-
-/// Interests as they are answered, strongest first.
-#[derive(Serialize)]
-pub struct InterestsView {
-    pub as_of: i64,
-    pub epoch: u64,
-    #[serde(serialize_with = "as_map")]
-    pub short: Vec<(String, f64)>,
-    #[serde(serialize_with = "as_map")]
-    pub long: Vec<(String, f64)>,
-    pub drift: f64,
-}
-
-impl From<StoredInterests> for InterestsView {
-    fn from(StoredInterests { as_of, epoch, short, long, drift }: StoredInterests) -> Self {
-        Self { as_of, epoch, short, long, drift }
-    }
-}
-
-/// As an object, in the order of the list.
-fn as_map<S: Serializer>(weights: &[(String, f64)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(weights.iter().map(|(token, weight)| (token, weight)))
-}
-
-#[derive(Serialize)]
-struct NeighboursView {
-    as_of: Option<i64>,
-    epoch: Option<u64>,
-    neighbours: Vec<NeighbourView>,
-}
-
-#[derive(Serialize)]
-struct NeighbourView {
-    item_id: String,
-    similarity: f64,
-    users: u32,
-}
-
-#[derive(Serialize)]
-struct TrendingView {
-    scope: String,
-    as_of: i64,
-    epoch: u64,
-    items: Vec<Scored>,
-}
-
-#[derive(Serialize)]
-struct Scored {
-    item_id: String,
-    score: f64,
-}
-
 pub async fn user_features(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
-    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
-    let features = features(&shim, &shim.keys.user(&user)).await?;
-    let features = features.ok_or_else(|| unknown("unknown_user", "user", stale))?;
-    Ok(Body::of(&Of::user(&user, stale, FeaturesView::from(&features))))
+    Ok(Body::of(&views::user_features(&shim, &user, token.as_ref()).await?))
 }
 
 pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
-    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
-    let features = features(&shim, &shim.keys.item(&item)).await?;
-    let features = features.ok_or_else(|| unknown("unknown_item", "item", stale))?;
-    Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest: FeaturesView::from(&features) }))
+    Ok(Body::of(&views::item_features(&shim, &item, token.as_ref()).await?))
 }
 
 pub async fn interests(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
-    let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
-    let fields = shim.reader.fields(&shim.keys.interests(&user)).await?;
-    let fields = fields.ok_or_else(|| unknown("unknown_user", "user", stale))?;
-    let found = layout::decode_interests(&fields).map_err(unreadable)?;
-    Ok(Body::of(&Of::user(&user, stale, InterestsView::from(found))))
+    Ok(Body::of(&views::interests(&shim, &user, token.as_ref()).await?))
 }
 
 pub async fn neighbours(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
-    let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
-    let rest = match shim.reader.value(&shim.keys.neighbours(&item)).await? {
-        Some(value) => {
-            let (stamp, _) = layout::open(&value).map_err(unreadable)?;
-            let found = layout::decode_neighbours(&value).map_err(unreadable)?;
-            let view = |n: layout::proto::Neighbour| NeighbourView {
-                item_id: n.item_id,
-                similarity: f64::from(n.similarity_micro) / 1e6,
-                users: n.users,
-            };
-            let neighbours = found.neighbours.into_iter().map(view).collect();
-            NeighboursView { as_of: Some(found.as_of_ms), epoch: Some(stamp.epoch), neighbours }
-        }
-        // An item nobody took together with another one is still an item.
-        None => match shim.reader.fields(&shim.keys.item(&item)).await? {
-            Some(_) => NeighboursView { as_of: None, epoch: None, neighbours: Vec::new() },
-            None => return Err(unknown("unknown_item", "item", stale)),
-        },
-    };
-    Ok(Body::of(&Of { user_id: None, item_id: Some(&item), stale, rest }))
+    Ok(Body::of(&views::neighbours(&shim, &item, token.as_ref()).await?))
 }
 
 pub async fn trending(State(shim): State<Arc<Shim>>, Id(scope): Id, wanted: Wanted, Sent(token): Sent) -> Result<Body, Refusal> {
-    let message =
-        || format!("there is no scope `{scope}`; use global, category:<name>, language:<name> or cell:<H3 cell of resolution 4>");
-    let segment = Segment::parse(&scope).ok_or_else(|| Refusal::unknown("unknown_scope", message()))?;
-    let stale = stale(&shim, token.as_ref(), Cadence::Tick).await?;
-    let applied = shim.reader.applied().await?;
-    let members = scaled(shim.reader.ranked(&shim.keys.trending(segment), wanted.k).await?, TRENDING_SCALE);
-    let items = members.into_iter().map(|(item_id, score)| Scored { item_id, score }).collect();
-    let rest = TrendingView { scope: segment.name(), as_of: applied.clock_ms, epoch: applied.tick_epoch, items };
-    Ok(Body::of(&Of { user_id: None, item_id: None, stale, rest }))
-}
-
-/// With a token: waits for its write, and says whether the answer may lack it.
-pub async fn stale(shim: &Shim, token: Option<&Token>, cadence: Cadence) -> Result<Option<bool>, Refusal> {
-    match token {
-        None => Ok(None),
-        Some(token) => Ok(Some(!shim.visible(token, cadence).await?)),
-    }
-}
-
-async fn features(shim: &Shim, key: &str) -> Result<Option<Features>, Refusal> {
-    let fields = shim.reader.fields(key).await?;
-    fields.map(|fields| layout::decode_features(&fields).map_err(unreadable)).transpose()
-}
-
-/// Something in the store that is not as it was written.
-pub fn unreadable(error: LayoutError) -> Refusal {
-    metrics::counter!(crate::telemetry::STORE_ERRORS).increment(1);
-    Refusal::store(error)
-}
-
-/// 404; says so when the write of a token may yet make it known.
-pub fn unknown(code: &'static str, what: &str, stale: Option<bool>) -> Refusal {
-    let mut message = format!("nothing is known of this {what}, or nothing lately");
-    if stale == Some(true) {
-        message.push_str("; the write of the token you sent was not visible yet");
-    }
-    Refusal::unknown(code, message)
+    Ok(Body::of(&views::trending(&shim, &scope, wanted.k, token.as_ref()).await?))
 }

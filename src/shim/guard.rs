@@ -2,20 +2,24 @@
 //! own; and what the request of a route for some goes through: who sends it.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::shim::server::Peer;
-use crate::shim::{Refusal, Scope, State as Shim};
+use super::access::Who;
+use super::server::Peer;
+use super::trail::Deed;
+use super::{Refusal, Scope, State as Shim, grpc};
+use crate::model::UserId;
 use crate::telemetry::{REQUEST_TIME, REQUESTS};
 
 /// Bytes of a URI at most.
@@ -28,52 +32,118 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
+/// How a request is spoken, and answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Grpc,
+}
+
+impl Protocol {
+    /// What its port is set by.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Http => "service.port",
+            Self::Grpc => "service.grpc_port",
+        }
+    }
+
+    /// A refusal in its words.
+    fn refuse(self, refusal: Refusal) -> Response {
+        match self {
+            Self::Http => refusal.into_response(),
+            Self::Grpc => grpc::refuse(refusal),
+        }
+    }
+
+    /// How long the client waits for an answer, where it says so.
+    fn patience(self, headers: &HeaderMap) -> Option<Duration> {
+        match self {
+            Self::Http => None,
+            Self::Grpc => grpc::patience(headers),
+        }
+    }
+}
+
+/// The status that is counted, where the one that is sent says less.
+#[derive(Clone, Copy)]
+pub struct Counted(pub StatusCode);
+
+/// Who sends a request, and which it is.
+pub struct Caller {
+    pub who: Who,
+    pub id: RequestId,
+    address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// As the guards left it with the request.
+    pub fn of(extensions: &Extensions) -> Result<Self, Refusal> {
+        let address = extensions.get::<Peer>().map(|peer| peer.0);
+        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, address })
+    }
+
+    /// What the audit trail says of this request.
+    pub fn deed(&self, event: &'static str, user: &str) -> Deed {
+        let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
+        Deed { event, user: UserId::of(user), by, address: self.address, request_id }
+    }
+}
+
+/// What the guards left with the request.
+pub fn extension<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Result<T, Refusal> {
+    let missing = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request did not come through its guards");
+    extensions.get::<T>().cloned().ok_or_else(missing)
+}
+
 /// Around every route.
-pub async fn guard(State(shim): State<Arc<Shim>>, mut request: Request, next: Next) -> Response {
+pub async fn guard(State((shim, protocol)): State<(Arc<Shim>, Protocol)>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(request.headers().get(&REQUEST_ID));
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = answer(&shim, request, next).await;
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, HeaderValue::from_str(&id).expect("an id is visible ascii"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Answers are of the moment.
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    record(route.as_ref().map_or("none", MatchedPath::as_str), response.status(), begun);
+    let mut response = answer(&shim, protocol, request, next).await.unwrap_or_else(|refusal| protocol.refuse(refusal));
+    response.headers_mut().insert(REQUEST_ID, HeaderValue::from_str(&id).expect("an id is visible ascii"));
+    let status = response.extensions().get::<Counted>().map_or(response.status(), |counted| counted.0);
+    record(route.as_ref().map_or("none", MatchedPath::as_str), status, begun);
     response
 }
 
 /// Around a route that needs a scope.
-pub async fn admit(State((shim, scope)): State<(Arc<Shim>, Scope)>, mut request: Request, next: Next) -> Response {
+pub async fn admit(
+    State((shim, protocol, scope)): State<(Arc<Shim>, Protocol, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     match shim.access.admit(request.headers(), scope) {
         Ok(who) => {
             request.extensions_mut().insert(who);
             next.run(request).await
         }
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => protocol.refuse(refusal),
     }
 }
 
-async fn answer(shim: &Shim, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>();
-    if let Some(Err(refusal)) = peer.map(|Peer(address)| shim.access.count(*address)) {
-        return refusal.into_response();
+async fn answer(shim: &Shim, protocol: Protocol, request: Request, next: Next) -> Result<Response, Refusal> {
+    if let Some(Peer(address)) = request.extensions().get() {
+        shim.access.count(*address)?;
     }
     let length = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     if length > MAX_URI {
         let message = format!("the uri has {length} bytes, at most {MAX_URI} are taken");
-        return Refusal::new(StatusCode::URI_TOO_LONG, "uri_too_long", message).into_response();
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "uri_too_long", message));
     }
-    match tokio::time::timeout(shim.params.request_timeout, contained(next.run(request))).await {
-        Ok(Some(response)) => response,
+    let most = shim.params.request_timeout;
+    let patience = protocol.patience(request.headers()).map_or(most, |patience| patience.min(most));
+    match tokio::time::timeout(patience, contained(next.run(request))).await {
+        Ok(Some(response)) => Ok(response),
         Ok(None) => {
             let message = "the request met a fault of ours, which is in the log under this x-request-id";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).into_response()
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message))
         }
         Err(_) => {
-            let message = format!("no answer within {:?}; try again", shim.params.request_timeout);
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message).into_response()
+            let message = format!("no answer within {patience:?}; try again");
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message))
         }
     }
 }

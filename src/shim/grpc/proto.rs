@@ -1,0 +1,244 @@
+//! The messages of `schemas/service.proto`, by hand: building needs no protoc. A test reads and writes them by the schema.
+
+use bytes::Bytes;
+use prost::Message;
+use std::collections::BTreeMap;
+
+#[derive(Clone, PartialEq, Message)]
+pub struct GetFeedRequest {
+    #[prost(string, tag = "1")]
+    pub surface: String,
+    #[prost(string, tag = "2")]
+    pub user_id: String,
+    #[prost(uint32, optional, tag = "3")]
+    pub k: Option<u32>,
+    #[prost(string, tag = "4")]
+    pub cursor: String,
+    #[prost(string, repeated, tag = "5")]
+    pub exclude: Vec<String>,
+    #[prost(bool, tag = "6")]
+    pub explain: bool,
+    #[prost(string, tag = "7")]
+    pub at_least: String,
+    #[prost(string, tag = "8")]
+    pub category: String,
+    #[prost(string, tag = "9")]
+    pub language: String,
+    #[prost(message, optional, tag = "10")]
+    pub position: Option<Position>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Position {
+    #[prost(double, tag = "1")]
+    pub lat: f64,
+    #[prost(double, tag = "2")]
+    pub lon: f64,
+    #[prost(double, optional, tag = "3")]
+    pub local_preference: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Feed {
+    #[prost(string, tag = "1")]
+    pub request_id: String,
+    #[prost(string, tag = "2")]
+    pub user_id: String,
+    #[prost(string, tag = "3")]
+    pub surface: String,
+    #[prost(bool, tag = "4")]
+    pub stale: bool,
+    #[prost(int64, tag = "5")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "6")]
+    pub epoch: u64,
+    #[prost(string, tag = "7")]
+    pub model: String,
+    #[prost(string, tag = "8")]
+    pub experiment: String,
+    #[prost(string, tag = "9")]
+    pub variant: String,
+    #[prost(bool, tag = "10")]
+    pub fallback: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub items: Vec<FeedItem>,
+    #[prost(string, optional, tag = "12")]
+    pub cursor: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct FeedItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(double, tag = "2")]
+    pub score: f64,
+    #[prost(string, tag = "3")]
+    pub source: String,
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    #[prost(double, optional, tag = "5")]
+    pub distance_km: Option<f64>,
+    #[prost(btree_map = "string, double", tag = "6")]
+    pub terms: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct BatchGetFeedsRequest {
+    #[prost(string, tag = "1")]
+    pub surface: String,
+    #[prost(string, repeated, tag = "2")]
+    pub user_ids: Vec<String>,
+    #[prost(uint32, optional, tag = "3")]
+    pub k: Option<u32>,
+    #[prost(string, repeated, tag = "4")]
+    pub exclude: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub explain: bool,
+    #[prost(string, tag = "6")]
+    pub at_least: String,
+    #[prost(string, tag = "7")]
+    pub category: String,
+    #[prost(string, tag = "8")]
+    pub language: String,
+    #[prost(message, optional, tag = "9")]
+    pub position: Option<Position>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Feeds {
+    #[prost(message, repeated, tag = "1")]
+    pub feeds: Vec<Feed>,
+}
+
+/// Any request for what is known of one user or item.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Of {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub at_least: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ItemNeighbours {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, optional, tag = "3")]
+    pub as_of: Option<i64>,
+    #[prost(uint64, optional, tag = "4")]
+    pub epoch: Option<u64>,
+    #[prost(message, repeated, tag = "5")]
+    pub neighbours: Vec<ItemNeighbour>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ItemNeighbour {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(double, tag = "2")]
+    pub similarity: f64,
+    #[prost(uint32, tag = "3")]
+    pub users: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GetTrendingRequest {
+    #[prost(string, tag = "1")]
+    pub scope: String,
+    #[prost(uint32, optional, tag = "2")]
+    pub k: Option<u32>,
+    #[prost(string, tag = "3")]
+    pub at_least: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Trending {
+    #[prost(string, tag = "1")]
+    pub scope: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "5")]
+    pub items: Vec<TrendingItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TrendingItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(double, tag = "2")]
+    pub score: f64,
+}
+
+/// `UserFeatures` and `ItemFeatures`, which differ in the name of `id`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Features {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub windows: BTreeMap<String, WindowCounts>,
+    #[prost(double, tag = "6")]
+    pub velocity: f64,
+    #[prost(double, tag = "7")]
+    pub decayed: f64,
+    #[prost(message, optional, tag = "8")]
+    pub rates: Option<Rates>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WindowCounts {
+    #[prost(btree_map = "string, uint32", tag = "1")]
+    pub counts: BTreeMap<String, u32>,
+    #[prost(double, tag = "2")]
+    pub weighted: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Rates {
+    #[prost(double, tag = "1")]
+    pub ctr: f64,
+    #[prost(double, tag = "2")]
+    pub engagement: f64,
+}
+
+/// `SendEventsRequest`, `SendItemsRequest` and `SendUsersRequest`: the messages as they were sent, for the log.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Records {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub records: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ForgetUserRequest {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Receipt {
+    #[prost(uint64, tag = "1")]
+    pub accepted: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub rejected: Vec<Rejected>,
+    #[prost(string, optional, tag = "3")]
+    pub token: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Rejected {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}

@@ -1,0 +1,427 @@
+//! gRPC: what it answers is what HTTP answers, and who may ask, how much and how long is the same.
+
+use overdrive::model::Role;
+use overdrive::shim::Params;
+use prost_reflect::prost::Message;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tonic::Code;
+
+use super::access::tokens;
+use super::client::{Answer, accepted, get, post, send};
+use super::stub::{Stub, frame, schema};
+use super::world::World;
+
+const FEED: &str = "overdrive.v1.Recommender/GetFeed";
+const CHECK: &str = "grpc.health.v1.Health/Check";
+const WATCH: &str = "grpc.health.v1.Health/Watch";
+const JSON: &str = "content-type: application/json";
+
+fn grpc(params: &mut Params) {
+    params.grpc = true;
+}
+
+fn stub(w: &World) -> Stub {
+    Stub::new(w.grpc.expect("asked for"))
+}
+
+/// Without what has its default value, as messages are.
+fn bare(value: Value) -> Value {
+    let empty = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) => false,
+    };
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().map(|(name, value)| (name, bare(value)));
+            Value::Object(fields.filter(|(_, value)| !empty(value)).collect())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(bare).collect()),
+        // Reading JSON may be wrong in the last bit.
+        Value::Number(n) if n.is_f64() => json!((n.as_f64().expect("it is") * 1e12).round() / 1e12),
+        other => other,
+    }
+}
+
+/// GET, or POST where there is a body, as the request `same`.
+fn http(w: &World, target: &str, body: Option<&Value>) -> Answer {
+    let headers = ["x-request-id: same".to_string(), JSON.to_string()];
+    match body {
+        None => send(w.addr, "GET", target, &headers, b""),
+        Some(body) => send(w.addr, "POST", target, &headers, body.to_string().as_bytes()),
+    }
+}
+
+fn call(stub: &Stub, method: &str, asked: Value) -> super::stub::Reply {
+    stub.call_with(&format!("overdrive.v1.Recommender/{method}"), asked, &[("x-request-id", "same")])
+}
+
+/// Every kind of answer, over a store.
+fn answers_as_http(mut w: World) {
+    super::fill(&mut w);
+    let near = w.near(&[("n1", 48.13, 11.57, 0.5), ("n2", 48.2, 11.6, 0.9)]);
+    w.write(&near);
+    let stub = stub(&w);
+    let munich = json!({"lat": 48.137, "lon": 11.575});
+    let cursor = get(w.addr, "/v1/feeds/home/u1?k=1").json()["cursor"].as_str().expect("there is more").to_string();
+    let cases = [
+        ("GetFeed", json!({"user_id": "u1"}), "/v1/feeds/home/u1".to_string()),
+        (
+            "GetFeed",
+            json!({"surface": "home", "user_id": "u1", "k": 2, "explain": true}),
+            "/v1/feeds/home/u1?k=2&explain=1".into(),
+        ),
+        ("GetFeed", json!({"user_id": "u1", "k": 1, "cursor": cursor}), format!("/v1/feeds/home/u1?k=1&cursor={cursor}")),
+        ("GetFeed", json!({"user_id": "u1", "exclude": ["i1", "i2"]}), "/v1/feeds/home/u1?exclude=i1,i2".into()),
+        ("GetFeed", json!({"user_id": "nobody"}), "/v1/feeds/home/nobody".into()),
+        ("GetFeed", json!({"user_id": "nobody", "category": "jazz"}), "/v1/feeds/home/nobody?category=jazz".into()),
+        (
+            "GetFeed",
+            json!({"surface": "category", "user_id": "u1", "category": "jazz"}),
+            "/v1/feeds/category/u1?category=jazz".into(),
+        ),
+        (
+            "GetFeed",
+            json!({"surface": "near", "user_id": "u1", "position": munich, "explain": true}),
+            "/v1/feeds/near/u1?lat=48.137&lon=11.575&explain=1".into(),
+        ),
+        (
+            "GetFeed",
+            json!({"surface": "near", "user_id": "u1", "position": {"lat": 48.137, "lon": 11.575, "local_preference": 0.25}}),
+            "/v1/feeds/near/u1?lat=48.137&lon=11.575&local_preference=0.25".into(),
+        ),
+        ("GetFeed", json!({"surface": "trending", "user_id": "u1"}), "/v1/feeds/trending/u1".into()),
+        ("GetItemNeighbours", json!({"item_id": "i1"}), "/v1/items/i1/neighbours".into()),
+        ("GetTrending", json!({}), "/v1/trending/global".into()),
+        ("GetTrending", json!({"scope": "category:jazz", "k": 5}), "/v1/trending/category%3Ajazz?k=5".into()),
+        ("GetUserFeatures", json!({"user_id": "u1"}), "/v1/users/u1/features".into()),
+        ("GetItemFeatures", json!({"item_id": "i1"}), "/v1/items/i1/features".into()),
+    ];
+    for (method, asked, target) in cases {
+        let (here, there) = (call(&stub, method, asked), http(&w, &target, None));
+        assert_eq!((here.said("x-request-id"), there.status), (Some("same"), 200), "{target}: {}", there.body);
+        assert_eq!(bare(here.json()), bare(there.json()), "{} {method} {target}", w.name);
+    }
+    let many = json!({"user_ids": ["u1", "nobody"], "k": 2, "exclude": ["i2"], "explain": true});
+    let (here, there) = (call(&stub, "BatchGetFeeds", many.clone()), http(&w, "/v1/feeds/home", Some(&many)));
+    assert_eq!(bare(here.json()), bare(there.json()));
+    assert_eq!(here.json()["feeds"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn every_answer_is_that_of_http() {
+    answers_as_http(World::memory(grpc));
+    #[cfg(feature = "redis")]
+    answers_as_http(super::over_redis(grpc));
+}
+
+#[test]
+fn a_user_whom_nobody_knows_gets_a_feed_that_says_so() {
+    let mut w = World::memory(grpc);
+    super::fill(&mut w);
+    let feed = stub(&w).call("GetFeed", json!({"user_id": "nobody"})).json();
+    assert_eq!((&feed["fallback"], feed["items"].as_array().map(Vec::len)), (&json!(true), Some(3)));
+}
+
+#[test]
+fn every_refusal_is_that_of_http() {
+    let mut w = World::memory(|params| {
+        grpc(params);
+        (params.feeds_limit, params.exclude_limit) = (2, 2);
+    });
+    super::fill(&mut w);
+    let (stub, long) = (stub(&w), "x".repeat(257));
+    let many = json!({"user_ids": ["a", "b", "c"]});
+    let cases = [
+        ("GetFeed", json!({"user_id": "u1", "k": 501}), "/v1/feeds/home/u1?k=501".to_string(), None, Code::InvalidArgument),
+        ("GetFeed", json!({"user_id": "u1", "k": 0}), "/v1/feeds/home/u1?k=0".into(), None, Code::InvalidArgument),
+        ("GetFeed", json!({"user_id": "u1", "cursor": "x"}), "/v1/feeds/home/u1?cursor=x".into(), None, Code::InvalidArgument),
+        ("GetFeed", json!({"user_id": long}), format!("/v1/feeds/home/{long}"), None, Code::InvalidArgument),
+        ("GetFeed", json!({"user_id": "a\nb"}), "/v1/feeds/home/a%0Ab".into(), None, Code::InvalidArgument),
+        ("GetFeed", json!({"surface": "x", "user_id": "u"}), "/v1/feeds/x/u".into(), None, Code::NotFound),
+        ("GetFeed", json!({"surface": "category", "user_id": "u"}), "/v1/feeds/category/u".into(), None, Code::InvalidArgument),
+        ("GetFeed", json!({"surface": "near", "user_id": "u"}), "/v1/feeds/near/u".into(), None, Code::InvalidArgument),
+        (
+            "GetFeed",
+            json!({"user_id": "u", "position": {"lat": 91}}),
+            "/v1/feeds/home/u?lat=91&lon=0".into(),
+            None,
+            Code::InvalidArgument,
+        ),
+        (
+            "GetFeed",
+            json!({"user_id": "u", "exclude": ["a", "b", "c"]}),
+            "/v1/feeds/home/u?exclude=a,b,c".into(),
+            None,
+            Code::InvalidArgument,
+        ),
+        ("BatchGetFeeds", many.clone(), "/v1/feeds/home".into(), Some(&many), Code::InvalidArgument),
+        ("GetItemNeighbours", json!({"item_id": "x"}), "/v1/items/x/neighbours".into(), None, Code::NotFound),
+        ("GetTrending", json!({"scope": "x"}), "/v1/trending/x".into(), None, Code::NotFound),
+        ("GetUserFeatures", json!({"user_id": "x"}), "/v1/users/x/features".into(), None, Code::NotFound),
+        ("GetItemFeatures", json!({"item_id": "x"}), "/v1/items/x/features".into(), None, Code::NotFound),
+    ];
+    for (method, asked, target, body, code) in cases {
+        let (here, there) = (call(&stub, method, asked), http(&w, &target, body));
+        let error = &there.json()["error"];
+        assert_eq!((here.http, here.code), (200, code), "{target}: {}", here.message);
+        assert_eq!(
+            (Some(here.message.as_str()), here.said("x-overdrive-code")),
+            (error["message"].as_str(), error["code"].as_str())
+        );
+    }
+    for (method, field) in [("GetFeed", "user_id"), ("GetUserFeatures", "user_id"), ("GetItemFeatures", "item_id")] {
+        let refused = stub.call(method, json!({}));
+        assert_eq!((refused.code, refused.said("x-overdrive-code")), (Code::InvalidArgument, Some("bad_id")), "{method}");
+        assert!(refused.message.contains(field), "{}", refused.message);
+    }
+    let metrics = get(w.addr, "/metrics").body;
+    let counted = |route: &str, status: u16| {
+        let line = |line: &&str| {
+            line.contains(&format!("route=\"/overdrive.v1.Recommender/{route}\"")) && line.contains(&format!("\"{status}\""))
+        };
+        metrics.lines().any(|found| line(&found))
+    };
+    assert!(counted("GetTrending", 404) && counted("GetFeed", 400) && !counted("GetTrending", 500), "{metrics}");
+}
+
+#[test]
+fn events_lie_in_the_log_as_they_were_sent_and_bad_ones_are_told_one_by_one() {
+    let w = World::memory(|params| {
+        grpc(params);
+        params.batch_limit = 3;
+    });
+    let stub = stub(&w);
+    let like = json!({"type": "like", "user_id": "u1", "item_id": "i1", "ts": 1_763_600_000_123_i64});
+    let bad = json!({"type": "like", "user_id": "u1"});
+    let here = stub.call("SendEvents", json!({"events": [like, bad, like]})).json();
+    let there = post(w.addr, "/v1/events", &json!([like, bad]).to_string()).json();
+    assert_eq!(here["accepted"], 2);
+    assert_eq!((&here["rejected"][0]["index"], &here["rejected"][0]["reason"]), (&json!(1), &there["rejected"][0]["reason"]));
+    let mut logged =
+        w.logged().into_iter().filter(|record| record.role == Role::Events).map(|record| record.payload.expect("sent"));
+    let method = stub.method("overdrive.v1.Recommender/SendEvents");
+    let event = method.input().get_field_by_name("events").expect("it has events").kind();
+    let event =
+        prost_reflect::DynamicMessage::deserialize(event.as_message().expect("messages").clone(), &like).expect("an event");
+    assert!(logged.any(|payload| payload == event.encode_to_vec()));
+    let none = stub.call("SendEvents", json!({"events": [bad]}));
+    assert_eq!(
+        (none.code, none.json().get("token"), none.json()["rejected"].as_array().map(Vec::len)),
+        (Code::Ok, None, Some(1))
+    );
+    let items = stub.call("SendItems", json!({"items": [{"item_id": "i1", "categories": ["jazz"]}]})).json();
+    let users = stub.call("SendUsers", json!({"users": [{"user_id": "u1"}, {}]})).json();
+    assert_eq!((&items["accepted"], &users["accepted"], &users["rejected"][0]["index"]), (&json!(1), &json!(1), &json!(1)));
+    let many = stub.call("SendEvents", json!({"events": [like, like, like, like]}));
+    assert_eq!((many.code, many.said("x-overdrive-code")), (Code::ResourceExhausted, Some("batch_too_large")));
+}
+
+#[test]
+fn a_read_waits_for_the_write_of_its_token_or_says_stale() {
+    let mut w = World::memory(|params| {
+        grpc(params);
+        params.token_wait = Duration::from_millis(50);
+    });
+    super::fill(&mut w);
+    let stub = stub(&w);
+    let like = json!({"type": "like", "user_id": "u1", "item_id": "i1"});
+    let sent = stub.call("SendEvents", json!({"events": [like]})).json();
+    let token = sent["token"].as_str().expect("something was written");
+    let feed = json!({"user_id": "u1", "at_least": token});
+    assert_eq!(stub.call("GetFeed", feed.clone()).json()["stale"], true);
+    assert_eq!(stub.call("GetUserFeatures", feed.clone()).json()["stale"], true);
+    w.caught_up(true);
+    w.write(&[]);
+    assert_eq!(stub.call("GetFeed", feed.clone()).json().get("stale"), None, "what is false is not sent");
+    assert_eq!(stub.call("GetUserFeatures", feed).json()["stale"], false, "what may be unknown is");
+    let refused = stub.call("GetFeed", json!({"user_id": "u1", "at_least": "x"}));
+    assert_eq!((refused.code, refused.said("x-overdrive-code")), (Code::InvalidArgument, Some("bad_token")));
+}
+
+#[test]
+fn who_gives_up_first_is_told_so() {
+    let mut w = World::memory(grpc);
+    super::fill(&mut w);
+    let token = accepted(w.addr, "/v1/events", r#"{"type":"like","user_id":"u1","item_id":"i1"}"#);
+    let asked = json!({"user_id": "u1", "at_least": token});
+    let late = stub(&w).call_with(FEED, asked, &[("grpc-timeout", "30m")]);
+    assert_eq!((late.code, late.said("x-overdrive-code")), (Code::DeadlineExceeded, Some("timeout")), "{}", late.message);
+}
+
+#[test]
+fn a_token_opens_what_its_scopes_and_its_user_say() {
+    let everybody = [("reader", "\"read\"", None), ("admin", "\"admin\"", None), ("own", "\"read\", \"write\"", Some("u1"))];
+    let memory = tokens(&everybody);
+    let mut w = World::guarded_with(&memory, grpc, |_| {});
+    super::fill(&mut w);
+    let stub = stub(&w);
+    let like = |user: &str| json!({"events": [{"type": "like", "user_id": user, "item_id": "i1"}]});
+    let (open, out, shut) = (Code::Ok, Code::Unauthenticated, Code::PermissionDenied);
+    let cases = [
+        ("GetFeed", json!({"user_id": "u1"}), [out, out, open, open, open]),
+        ("GetFeed", json!({"user_id": "u2"}), [out, out, open, open, shut]),
+        ("BatchGetFeeds", json!({"user_ids": ["u1", "u2"]}), [out, out, open, open, shut]),
+        ("GetUserFeatures", json!({"user_id": "u1"}), [out, out, open, open, open]),
+        ("GetItemFeatures", json!({"item_id": "i1"}), [out, out, open, open, open]),
+        ("SendEvents", like("u1"), [out, out, shut, open, open]),
+        ("SendEvents", like("u2"), [out, out, shut, open, shut]),
+        ("SendItems", json!({"items": [{"item_id": "i1"}]}), [out, out, shut, open, shut]),
+        ("ForgetUser", json!({"user_id": "u2"}), [out, out, shut, open, shut]),
+        ("ForgetUser", json!({"user_id": "u1"}), [out, out, shut, open, open]),
+    ];
+    for (method, asked, expected) in cases {
+        let found = ["", "stranger", "reader", "admin", "own"].map(|who| {
+            let bearer = format!("Bearer od_{who}");
+            let metadata: &[(&str, &str)] = if who.is_empty() { &[] } else { &[("authorization", &bearer)] };
+            stub.call_with(&format!("overdrive.v1.Recommender/{method}"), asked.clone(), metadata).code
+        });
+        assert_eq!(found, expected, "{method} {asked}");
+    }
+    assert_eq!(w.payloads(Role::Control).len(), 3, "each order to forget that was let through");
+    assert_eq!(stub.call_with(CHECK, json!({}), &[]).code, Code::Ok, "probes have no token");
+    let trail = std::fs::read_to_string(w.log_dir().join("access.jsonl")).expect("a trail");
+    let lines: Vec<Value> = trail.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let by: Vec<_> = lines.iter().map(|line| (line["event"].as_str(), line["by"].as_str(), line["address"].as_str())).collect();
+    let forgot = |by| (Some("forget"), Some(by), Some("127.0.0.1"));
+    assert_eq!(by, [forgot("admin"), forgot("admin"), forgot("own")]);
+}
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_back() {
+    let w = World::guarded_with(&tokens(&[("reader", "\"read\"", None)]), grpc, |access| {
+        (access.token_rate, access.token_burst) = (1, 2);
+        (access.address_rate, access.address_burst) = (1, 500);
+    });
+    let stub = stub(&w);
+    let metadata = [("authorization", "Bearer od_reader")];
+    let often = |path: &str| {
+        let asked = || stub.call_with(path, json!({"user_id": "u1"}), &metadata);
+        (0..100).map(|_| asked()).find(|reply| reply.code != Code::Ok).expect("a hundred at once are too many")
+    };
+    let refused = often(FEED);
+    assert_eq!((refused.code, refused.said("x-overdrive-code")), (Code::ResourceExhausted, Some("too_many_requests")));
+    assert!(refused.said("retry-after").is_some() && refused.message.contains("this token"), "{}", refused.message);
+    let probes = (0..1_000).map(|_| stub.call_with(CHECK, json!({}), &[])).find(|reply| reply.code != Code::Ok);
+    let refused = probes.expect("a thousand of one address are too many");
+    assert!(refused.code == Code::ResourceExhausted && refused.message.contains("this address"), "{}", refused.message);
+}
+
+#[test]
+fn what_is_no_proper_request_is_refused() {
+    let w = World::memory(|params| {
+        grpc(params);
+        params.body_limit = 1_000;
+    });
+    let stub = stub(&w);
+    let told = |body: Vec<u8>| stub.send(FEED, body, &[]);
+    let large = told(frame(&vec![0; 2_000]));
+    assert_eq!((large.code, large.said("x-overdrive-code")), (Code::ResourceExhausted, Some("body_too_large")));
+    let mut compressed = frame(b"");
+    compressed[0] = 1;
+    assert_eq!(told(compressed).code, Code::Unimplemented);
+    let not_text = [0x12, 2, 0xc3, 0x28];
+    for (what, body) in [
+        ("no text", frame(&not_text)),
+        ("no message", frame(&[0xff; 8])),
+        ("nothing", Vec::new()),
+        ("half a prefix", vec![0, 0]),
+        ("half a message", frame(&[0x12, 1, b'u'])[..7].to_vec()),
+        ("two messages", [frame(b""), frame(b"")].concat()),
+        ("four gigabytes, it says", vec![0, 0xff, 0xff, 0xff, 0xff, 1]),
+    ] {
+        let refused = told(body);
+        assert_eq!((refused.code, refused.said("x-overdrive-code")), (Code::InvalidArgument, Some("bad_message")), "{what}");
+    }
+    assert_eq!(stub.send("overdrive.v1.Recommender/Nothing", frame(b""), &[]).code, Code::Unimplemented);
+    let other = stub.send(FEED, b"{}".to_vec(), &[("content-type", "application/json")]);
+    assert_eq!((other.http, other.code), (415, Code::InvalidArgument));
+    assert_eq!(stub.call("GetFeed", json!({"user_id": "u1"})).code, Code::Ok, "the connection goes on");
+}
+
+#[test]
+fn health_is_what_readyz_says_and_a_watch_ends_with_the_shim() {
+    let mut w = World::memory(grpc);
+    let stub = stub(&w);
+    let check = |service: &str| stub.call_with(CHECK, json!({"service": service}), &[]);
+    let status = |service: &str| check(service).json()["status"].clone();
+    assert_eq!((status(""), get(w.addr, "/readyz").status), (json!("NOT_SERVING"), 503));
+    assert_eq!(check("overdrive.v1.Nothing").code, Code::NotFound);
+    let mut watch = stub.begin(WATCH, frame(b""), &[]).into_body();
+    let mut next = || {
+        let message = stub.next(WATCH, &mut watch)?;
+        Some(message.get_field_by_name("status").expect("it has one").as_enum_number().expect("an enum"))
+    };
+    let (serving, not_serving) = (Some(1), Some(2));
+    assert_eq!(next(), not_serving);
+    super::fill(&mut w);
+    assert_eq!((next(), status(""), status("overdrive.v1.Recommender")), (serving, json!("SERVING"), json!("SERVING")));
+    w.stop();
+    assert_eq!((next(), next()), (not_serving, None));
+}
+
+#[test]
+fn a_silent_connection_is_closed_and_a_watched_one_stays() {
+    let w = World::memory(|params| {
+        grpc(params);
+        (params.header_timeout, params.idle_timeout) = (Duration::from_secs(20), Duration::from_millis(200));
+    });
+    let (mut silent, watching) = (stub(&w), stub(&w));
+    let mut watch = watching.begin(WATCH, frame(b""), &[]).into_body();
+    assert!(watching.next(WATCH, &mut watch).is_some());
+    assert_eq!(silent.call_with(CHECK, json!({}), &[]).code, Code::Ok);
+    silent.closed();
+    assert_eq!(watching.call_with(CHECK, json!({}), &[]).code, Code::Ok);
+    let early = World::memory(|params| {
+        grpc(params);
+        params.header_timeout = Duration::from_millis(100);
+    });
+    stub(&early).closed();
+}
+
+#[test]
+fn reflection_tells_of_the_service_by_the_schema() {
+    let w = World::memory(grpc);
+    let stub = stub(&w);
+    for version in ["v1", "v1alpha"] {
+        let path = format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // Both versions have the same messages.
+        let known = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let ask = |asked: Value| {
+            let asked = prost_reflect::DynamicMessage::deserialize(stub.method(known).input(), asked).expect("by its schema");
+            let body = stub.begin(&path, frame(&asked.encode_to_vec()), &[]).into_body();
+            stub.next(known, &mut { body }).expect("an answer")
+        };
+        let list = ask(json!({"list_services": ""})).to_string();
+        for service in ["overdrive.v1.Recommender", "grpc.health.v1.Health"] {
+            assert!(list.contains(service), "{version}: {list}");
+        }
+        let file = ask(json!({"file_containing_symbol": "overdrive.v1.Recommender"})).encode_to_vec();
+        let name = b"service.proto";
+        assert!(file.windows(name.len()).any(|part| part == name), "{version}");
+    }
+}
+
+/// `OVERDRIVE_BLESS=1` writes it.
+#[test]
+fn the_compiled_schema_is_that_of_the_schema_and_every_method_of_it_is_served() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/service.binpb");
+    let compiled = schema().encode_to_vec();
+    if std::env::var_os("OVERDRIVE_BLESS").is_some() {
+        std::fs::write(path, &compiled).expect("written");
+    }
+    let same = std::fs::read(path).expect("it is there") == compiled;
+    assert!(same, "schemas/service.binpb is not what service.proto says; run this test with OVERDRIVE_BLESS=1 and build again");
+    let w = World::memory(grpc);
+    let stub = stub(&w);
+    let service = stub.method(FEED).parent_service().clone();
+    assert_eq!(service.methods().len(), 10);
+    for method in service.methods() {
+        let reply = stub.send(&format!("{}/{}", service.full_name(), method.name()), frame(b""), &[]);
+        assert_ne!(reply.code, Code::Unimplemented, "{}", method.name());
+    }
+}
