@@ -83,7 +83,8 @@ fn demo_config(config: &Config) -> Result<(Config, File), String> {
     let (dir, lock) = own_folder(&config.engine.state_dir)?;
     config.engine.state_dir = dir;
     let bind = config.service.bind.as_str();
-    for port in [&mut config.service.port, &mut config.service.grpc_port] {
+    let ports = [Some(&mut config.service.port), config.service.grpc.then_some(&mut config.service.grpc_port)];
+    for port in ports.into_iter().flatten() {
         if std::net::TcpListener::bind((bind, *port)).is_err() {
             eprintln!("port {port} is taken; the demo uses a free one");
             *port = 0;

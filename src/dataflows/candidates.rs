@@ -116,9 +116,12 @@ impl Candidates {
             }
             left[..best].sort_unstable_by(order);
             for Heard { item, affinity, back } in left.drain(..best) {
+                if found.len() == self.params.neighbours {
+                    break;
+                }
                 let card = board.item(item);
                 let because = Some((recent[back].kind, recent[back].item));
-                if found.len() < self.params.neighbours && !card.is_empty() && filter.passes(item, card.gate.as_ref()) {
+                if !card.is_empty() && filter.passes(item, card.gate.as_ref()) {
                     found.push(Candidate { item, card, affinity, because });
                 }
             }
@@ -235,14 +238,42 @@ mod tests {
     use crate::dataflows::board::Post;
     use crate::model::TokenId;
     use crate::model::catalogue::{Item, User};
+    use crate::model::changes::Neighbour;
     use crate::model::ids::TokenKind;
     use std::sync::Arc;
+
+    fn defaults() -> SlatesParams {
+        let defaults: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
+        defaults["slates"].clone().try_into().expect("the section of slates")
+    }
+
+    /// Of a hundred items near the history the first that may be shown, whether few or nearly all of the best may not.
+    #[test]
+    fn the_nearest_that_may_be_shown_are_found_however_many_may_not() {
+        let mut board = Board::default();
+        let near = |n: u64| Neighbour { item: ItemId(n), similarity_micro: 0, users: (200 - n) as u32 };
+        board.post(Post::Neighbours(ItemId(999), 9, Arc::new((1..=100).map(near).collect())));
+        for n in 1..=100 {
+            board.post(Post::Item(ItemId(n), Some(Arc::new(Item { available: true, ..Item::default() }))));
+        }
+        let recent = [Recent { item: ItemId(999), kind: Kind::Like, at: 0 }];
+        for blocked in [0, 2, SPARE as u64 + 9, 98, 100] {
+            let params = SlatesParams { neighbours: 3, ..defaults() };
+            let mut candidates = Candidates::new(params, Weights([1_000; Kind::ALL.len()]), 5.0);
+            let mut profile = Profile::default();
+            profile.said = Some(Arc::new(User { blocked_items: (1..=blocked).map(ItemId).collect(), ..User::default() }));
+            let mut found = Vec::new();
+            candidates.neighbours(&recent, &board, &profile.filter(), &mut found);
+            let found: Vec<u64> = found.iter().map(|candidate| candidate.item.0).collect();
+            let expected: Vec<u64> = (blocked + 1..=100).take(3).collect();
+            assert_eq!(found, expected, "{blocked} are blocked");
+        }
+    }
 
     /// What trends only in a language or a region is for those who said at sign-up that it is theirs, until they took something.
     #[test]
     fn who_took_nothing_yet_is_offered_what_trends_where_they_live_and_in_their_language() {
-        let defaults: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
-        let params: SlatesParams = defaults["slates"].clone().try_into().expect("the section of slates");
+        let params = defaults();
         let german = TokenId::typed(TokenKind::Language, "de");
         let place = Place::new(48.137, 11.575).expect("on the earth");
         let mut board = Board::default();

@@ -142,7 +142,9 @@ async fn answer(shim: &Shim, protocol: Protocol, request: Request, next: Next) -
             Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message))
         }
         Err(_) => {
-            let message = format!("no answer within {patience:?}; try again");
+            let message = format!(
+                "no answer within {patience:?}; try again, with the same event_id where something was sent: it may have been taken"
+            );
             Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message))
         }
     }

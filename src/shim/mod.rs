@@ -263,12 +263,14 @@ fn open(
     let (addr, grpc) = (at(Protocol::Http).expect("the first door"), at(Protocol::Grpc));
     let (params, room) = (Arc::new(params.clone()), Arc::new(Semaphore::new(params.connections)));
     let serve = async move {
-        let mut serving = JoinSet::new();
-        for (_, listener, Door { protocol, router, .. }) in open {
+        let mut doors = open.into_iter().map(|(_, listener, Door { protocol, router, .. })| {
             let house = server::House { params: params.clone(), room: room.clone(), tls: tls.clone() };
-            serving.spawn(server::serve(house, protocol, router, listener, stopped.clone()));
-        }
-        serving.join_all().await
+            server::serve(house, protocol, router, listener, stopped.clone())
+        });
+        let (http, mut others) = (doors.next().expect("the first door"), JoinSet::new());
+        doors.for_each(|door| drop(others.spawn(door)));
+        http.await; // on this thread, not on those that answer
+        others.join_all().await
     };
     let thread = std::thread::Builder::new()
         .name("shim-main".to_string())

@@ -1,8 +1,8 @@
 //! One connection of HTTP/2, as gRPC speaks it: many requests at once, limits on their number, their heads and on silence.
 //!
 //! What must stay true: a connection on which nothing begins or ends for `idle_timeout` is closed, unless a health watch is open on
-//! it and the client answers pings; one that does not ask within `header_timeout` is closed too. What is under way then has
-//! `request_timeout` to end.
+//! it and the client answers pings; so is one with any other request that is older than that, and one that does not ask within
+//! `header_timeout`. What is under way then has `request_timeout` to end.
 
 use axum::Router;
 use axum::body::Body;
@@ -11,6 +11,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::{Request, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -29,6 +30,8 @@ use super::wire::{Busy, Wire};
 
 /// Requests of one connection at once.
 const STREAMS: u32 = 100;
+/// Requests that were taken back before they were looked at; more are a flood, and end the connection.
+const RESETS: usize = 20;
 /// Bytes of a request's head at most.
 const MAX_HEAD: u32 = 16 * 1024;
 
@@ -57,6 +60,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     });
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(MAX_HEAD);
+    http.max_pending_accept_reset_streams(RESETS);
     http.keep_alive_interval(params.idle_timeout).keep_alive_timeout(params.header_timeout);
     let mut connection = pin!(http.serve_connection(TokioIo::new(wire), service));
     tokio::select! {
@@ -64,7 +68,7 @@ pub async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         () = stopped(&mut shutdown) => {}
         () = lately.quiet(params.header_timeout, params.idle_timeout) => {}
     }
-    if !lately.see().asked {
+    if lately.see().asked == 0 {
         return;
     }
     connection.as_mut().graceful_shutdown();
@@ -87,15 +91,17 @@ struct Lately(Arc<Mutex<Last>>);
 struct Last {
     /// When a request began or ended, or the connection opened.
     at: Instant,
-    /// Whether there was any request.
-    asked: bool,
+    /// How many requests there were.
+    asked: u64,
+    /// When those began that are under way, and must end.
+    open: BTreeMap<u64, Instant>,
     /// Answers that are under way and may last.
     lasting: usize,
 }
 
 impl Default for Lately {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Last { at: Instant::now(), asked: false, lasting: 0 })))
+        Self(Arc::new(Mutex::new(Last { at: Instant::now(), asked: 0, open: BTreeMap::new(), lasting: 0 })))
     }
 }
 
@@ -106,37 +112,50 @@ impl Lately {
 
     fn begin(&self) -> Turn {
         let mut last = self.see();
-        (last.at, last.asked) = (Instant::now(), true);
-        Turn { lately: self.clone(), lasting: false }
+        let now = Instant::now();
+        (last.at, last.asked) = (now, last.asked + 1);
+        let number = last.asked;
+        last.open.insert(number, now);
+        Turn { lately: self.clone(), number, lasting: false }
     }
 
-    /// Returns when nothing happened for so long: before the first request, and after it.
+    /// Returns when nothing happened for so long, before the first request and after it, or a request takes longer.
     async fn quiet(&self, first: Duration, then: Duration) {
         loop {
-            let (until, lasting) = {
-                let last = self.see();
-                (last.at + if last.asked { then } else { first }, last.lasting > 0)
-            };
             let now = Instant::now();
-            match (until <= now, lasting) {
-                (true, false) => return,
-                (true, true) => sleep_until(now + then).await,
-                (false, _) => sleep_until(until).await,
+            let until = self.see().until(first, then).unwrap_or(now + then);
+            if until <= now {
+                return;
             }
+            sleep_until(until.min(now + then)).await; // what is looked for may have become another by then
         }
+    }
+}
+
+impl Last {
+    /// When it has been quiet, or a request under way, for too long; `None`: answers that may last are all there is.
+    fn until(&self, first: Duration, then: Duration) -> Option<Instant> {
+        let quiet = (self.lasting == 0).then(|| self.at + if self.asked > 0 { then } else { first });
+        let oldest = self.open.values().next().map(|begun| *begun + then);
+        quiet.into_iter().chain(oldest).min()
     }
 }
 
 /// A request under way, until its answer is taken.
 struct Turn {
     lately: Lately,
+    number: u64,
     lasting: bool,
 }
 
 impl Turn {
     fn lasting(mut self, lasting: bool) -> Self {
         self.lasting = lasting;
-        self.lately.see().lasting += usize::from(lasting);
+        if lasting {
+            let mut last = self.lately.see();
+            last.lasting += 1;
+            last.open.remove(&self.number);
+        }
         self
     }
 }
@@ -146,6 +165,7 @@ impl Drop for Turn {
         let mut last = self.lately.see();
         last.at = Instant::now();
         last.lasting -= usize::from(self.lasting);
+        last.open.remove(&self.number);
     }
 }
 

@@ -209,6 +209,12 @@ fn events_lie_in_the_log_as_they_were_sent_and_bad_ones_are_told_one_by_one() {
     let event =
         prost_reflect::DynamicMessage::deserialize(event.as_message().expect("messages").clone(), &like).expect("an event");
     assert!(logged.any(|payload| payload == event.encode_to_vec()));
+    drop(logged);
+    let newer = [event.encode_to_vec(), vec![0xc2, 0x3e, 1, b'x']].concat(); // a field 1000 that this schema does not know
+    let place = method.input().get_field_by_name("events").expect("it has events").number() as u8;
+    let sent = [vec![place << 3 | 2, u8::try_from(newer.len()).expect("short")], newer.clone()].concat();
+    assert_eq!(stub.send("overdrive.v1.Recommender/SendEvents", frame(&sent), &[]).code, Code::Ok);
+    assert!(w.logged().into_iter().any(|record| record.payload.is_some_and(|payload| payload == newer)));
     let none = stub.call("SendEvents", json!({"events": [bad]}));
     assert_eq!(
         (none.code, none.json().get("token"), none.json()["rejected"].as_array().map(Vec::len)),
@@ -268,6 +274,10 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("BatchGetFeeds", json!({"user_ids": ["u1", "u2"]}), [out, out, open, open, shut]),
         ("GetUserFeatures", json!({"user_id": "u1"}), [out, out, open, open, open]),
         ("GetItemFeatures", json!({"item_id": "i1"}), [out, out, open, open, open]),
+        ("GetItemNeighbours", json!({"item_id": "i1"}), [out, out, open, open, open]),
+        ("GetTrending", json!({}), [out, out, open, open, open]),
+        ("SendUsers", json!({"users": [{"user_id": "u1"}]}), [out, out, shut, open, open]),
+        ("SendUsers", json!({"users": [{"user_id": "u2"}]}), [out, out, shut, open, shut]),
         ("SendEvents", like("u1"), [out, out, shut, open, open]),
         ("SendEvents", like("u2"), [out, out, shut, open, shut]),
         ("SendItems", json!({"items": [{"item_id": "i1"}]}), [out, out, shut, open, shut]),
@@ -381,6 +391,23 @@ fn a_silent_connection_is_closed_and_a_watched_one_stays() {
         params.header_timeout = Duration::from_millis(100);
     });
     stub(&early).closed();
+}
+
+#[test]
+fn a_watch_keeps_no_connection_whose_other_requests_do_not_end() {
+    let mut w = World::memory(|params| {
+        grpc(params);
+        (params.header_timeout, params.idle_timeout) = (Duration::from_secs(20), Duration::from_millis(200));
+        (params.token_wait, params.request_timeout) = (Duration::from_millis(600), Duration::from_secs(3));
+    });
+    super::fill(&mut w);
+    let token = accepted(w.addr, "/v1/events", r#"{"type":"like","user_id":"u1","item_id":"i1"}"#);
+    let mut watched = stub(&w);
+    let mut watch = watched.begin(WATCH, frame(b""), &[]).into_body();
+    assert!(watched.next(WATCH, &mut watch).is_some());
+    let slow = watched.call("GetFeed", json!({"user_id": "u1", "at_least": token}));
+    assert_eq!(slow.json()["stale"], true, "what is under way has time to end");
+    watched.closed();
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub type Server = HealthServer<HealthService>;
 const NAMES: [&str; 2] = ["", "overdrive.v1.Recommender"];
 /// How often the store is asked.
 const LOOK: Duration = Duration::from_millis(500);
+/// Bytes of a question to them at most: they are for everybody, and what is asked is said again in the answer.
+const QUESTION: usize = 4 * 1024;
 
 /// Marks an answer that may go on for as long as its connection.
 #[derive(Clone, Copy)]
@@ -34,7 +36,11 @@ pub struct Lasting;
 pub async fn follow(shim: Arc<Shim>, mut reporter: HealthReporter, mut shutdown: watch::Receiver<bool>) {
     let mut last = ServingStatus::Unknown;
     loop {
-        let ready = shim.reader.applied().await.is_ok_and(|applied| applied_once(&applied));
+        let applied = tokio::select! {
+            applied = shim.reader.applied() => applied,
+            () = stopped(&mut shutdown) => break,
+        };
+        let ready = applied.is_ok_and(|applied| applied_once(&applied));
         let now = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
         if std::mem::replace(&mut last, now) != now {
             tell(&reporter, now).await;
@@ -64,20 +70,21 @@ async fn tell(reporter: &HealthReporter, status: ServingStatus) {
 }
 
 /// The routes, and those of health and reflection.
-pub fn routes(routes: Router<Arc<Shim>>, health: Server, body_limit: usize) -> Router<Arc<Shim>> {
+pub fn routes(routes: Router<Arc<Shim>>, health: Server) -> Router<Arc<Shim>> {
     let schema = || {
         let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
         Builder::configure().register_encoded_file_descriptor_set(SCHEMA).register_encoded_file_descriptor_set(health)
     };
     let sound = "a test reads the schema";
-    let v1 = schema().build_v1().expect(sound).max_decoding_message_size(body_limit);
-    let v1alpha = schema().build_v1alpha().expect(sound).max_decoding_message_size(body_limit);
+    let v1 = schema().build_v1().expect(sound).max_decoding_message_size(QUESTION);
+    let v1alpha = schema().build_v1alpha().expect(sound).max_decoding_message_size(QUESTION);
     let lasting = async |mut answer: Response| {
         answer.extensions_mut().insert(Lasting);
         answer
     };
-    let health = post_service(health.max_decoding_message_size(body_limit)).layer(middleware::map_response(lasting));
+    let health = post_service(health.max_decoding_message_size(QUESTION));
     routes
+        .route("/grpc.health.v1.Health/Watch", health.clone().layer(middleware::map_response(lasting)))
         .route("/grpc.health.v1.Health/{method}", health)
         .route("/grpc.reflection.v1.ServerReflection/{method}", post_service(v1))
         .route("/grpc.reflection.v1alpha.ServerReflection/{method}", post_service(v1alpha))

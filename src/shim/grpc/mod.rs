@@ -64,7 +64,7 @@ pub fn router(state: Arc<Shim>, health: health::Server) -> Router {
         let message = "there is no such method here; reflection and schemas/service.proto say what there is";
         refuse(Refusal::new(StatusCode::NOT_IMPLEMENTED, "unimplemented", message))
     };
-    health::routes(routes, health, state.params.body_limit)
+    health::routes(routes, health)
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(middleware::from_fn_with_state((state.clone(), Protocol::Grpc), guard::guard))
@@ -133,6 +133,7 @@ async fn found(
 ) -> Result<Vec<proto::Feed>, Refusal> {
     let users = users.into_iter().map(|user| named("user_id", user)).collect::<Result<_, _>>()?;
     let users = feeds::users(shim, &caller.who, users)?;
+    asked::check_id(surface, shim.params.max_id_bytes)?;
     let kind = parse_surface(if surface.is_empty() { "home" } else { surface })?;
     let token = token(at_least)?;
     let wanted = unchecked.checked(&shim.params)?;

@@ -40,10 +40,14 @@ pub async fn forget(shim: &Shim, user: &str, caller: &Caller) -> Result<Receipt,
         return Err(Refusal::bad("bad_id", reason));
     }
     shim.access.note(caller.deed("forget", user)).await?;
-    let receipt = append(shim, Role::Control, vec![(Bytes::copy_from_slice(user.as_bytes()), Some(order))], Vec::new()).await?;
-    shim.recent.forget(user);
-    shim.last_good.forget(user);
-    Ok(receipt)
+    let gone = || {
+        shim.recent.forget(user);
+        shim.last_good.forget(user);
+    };
+    gone(); // whoever asked may not wait for the end
+    let receipt = append(shim, Role::Control, vec![(Bytes::copy_from_slice(user.as_bytes()), Some(order))], Vec::new()).await;
+    gone(); // what was read meanwhile
+    receipt
 }
 
 /// Takes a batch of records of one role, each as it is to lie in the log.
