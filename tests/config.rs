@@ -166,7 +166,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 104] = [
+const OUT_OF_RANGE: [(&str, &str); 106] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -228,6 +228,7 @@ const OUT_OF_RANGE: [(&str, &str); 104] = [
     ("trending.kept = 1001", "must be 1 to 1000"),
     ("near.kept = 0", "must be 1 to 1000"),
     ("store.near_ttl = '11h'", "must be 12h or more"),
+    ("store.card_ttl = '11h'", "must be 12h or more"),
     ("slates.kept = 501", "must be 1 to 500"),
     ("slates.candidates = 0", "must be 1 to"),
     ("slates.neighbours_from = 501", "must be 0 to 500"),
@@ -257,6 +258,7 @@ const OUT_OF_RANGE: [(&str, &str); 104] = [
     ("service.threads = 0", "must be 1 to 256"),
     ("service.feeds_limit = 0", "must be 1 to 1000"),
     ("service.exclude_limit = 0", "must be 1 to 10000"),
+    ("service.candidates_limit = 0", "must be 1 to 10000"),
     ("service.connections = 0", "must be 1 or more"),
     ("service.default_k = 501", "default_k must be 1 to max_k"),
     ("service.max_id_bytes = 257", "must be 1 to 256"),

@@ -55,6 +55,7 @@ fn config(dir: &Path) -> Config {
         &mut config.store.slate_ttl,
         &mut config.store.trending_ttl,
         &mut config.store.near_ttl,
+        &mut config.store.card_ttl,
     ] {
         *ttl = Duration::from_secs(7 * 86_400);
     }

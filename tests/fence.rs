@@ -89,7 +89,15 @@ impl Stream {
                 user,
                 surface: Surface::Home,
                 slate: some.then(|| {
-                    Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories: vec![] })
+                    Arc::new(Slate {
+                        user,
+                        surface: Surface::Home,
+                        model: None,
+                        variant: None,
+                        items,
+                        categories: vec![],
+                        history: vec![],
+                    })
                 }),
                 entered: vec![],
                 left: vec![],
@@ -98,7 +106,7 @@ impl Stream {
             Change::Interests(user, some.then(|| Arc::new(interests))),
             Change::Seen(user, seen.map(|i| (*i, (pick(9, 2) == 0).then_some(number as i64))).collect()),
             Change::Catalogue(item, pick(10, 2) == 0),
-            Change::Neighbours(item, neighbours),
+            Change::Neighbours(item, neighbours.len() as u32, neighbours),
             Change::Trending(scope, vec![(item, number as i64); usize::from(some)]),
         ]
     }
@@ -319,7 +327,15 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         user,
         surface: Surface::Home,
         slate: some.then(|| {
-            Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items: vec![], categories: vec![] })
+            Arc::new(Slate {
+                user,
+                surface: Surface::Home,
+                model: None,
+                variant: None,
+                items: vec![],
+                categories: vec![],
+                history: vec![],
+            })
         }),
         entered: vec![],
         left: vec![],
@@ -330,7 +346,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         Change::Signals(SignalKey::User(user), Some(Arc::new(signals(1)))),
         Change::Interests(user, Some(Arc::default())),
         Change::Seen(user, vec![(item, Some(1))]),
-        Change::Neighbours(item, vec![neighbour]),
+        Change::Neighbours(item, 1, vec![neighbour]),
         Change::Trending(Scope::Global, vec![(item, 1)]),
         Change::Catalogue(item, false),
     ];
@@ -339,7 +355,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         Change::Signals(SignalKey::User(user), None),
         Change::Interests(user, None),
         Change::Seen(user, vec![(item, None)]),
-        Change::Neighbours(item, vec![]),
+        Change::Neighbours(item, 0, vec![]),
         Change::Trending(Scope::Global, vec![]),
         Change::Catalogue(item, true),
     ];
@@ -449,7 +465,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
         Change::Interests(user, Some(Arc::default())),
         Change::Seen(user, vec![(items[0], Some(1)), (items[1], Some(1)), (items[2], Some(1))]),
         Change::Seen(stream.users[1], vec![(items[0], Some(1))]),
-        Change::Neighbours(items[0], vec![Neighbour { item: items[1], similarity_micro: 1, users: 1 }]),
+        Change::Neighbours(items[0], 1, vec![Neighbour { item: items[1], similarity_micro: 1, users: 1 }]),
         Change::Catalogue(items[3], false),
         Change::Catalogue(items[4], false),
         trending(&items[..2]),
@@ -459,7 +475,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
         Change::Interests(user, None),
         Change::Seen(user, vec![(items[1], None), (items[5], Some(2))]),
         Change::Seen(stream.users[1], vec![(items[0], None)]),
-        Change::Neighbours(items[0], vec![]),
+        Change::Neighbours(items[0], 0, vec![]),
         Change::Catalogue(items[3], true),
         Change::Catalogue(items[5], false),
         trending(&[]),

@@ -353,8 +353,9 @@ fn log_records() {
 /// Values of Redis, and the same bytes under a header that fits them.
 #[test]
 fn redis_values() {
-    let corpus: [&[u8]; 3] = [
+    let corpus: [&[u8]; 4] = [
         include_bytes!("../testdata/layout/slate.bin"),
+        include_bytes!("../testdata/layout/card.bin"),
         include_bytes!("../testdata/layout/neighbours.bin"),
         include_bytes!("../testdata/layout/deleted.bin"),
     ];
@@ -362,6 +363,7 @@ fn redis_values() {
         let decode = |value: &[u8]| {
             layout::is_deleted_value(value);
             let decoded = layout::decode_slate(value).is_ok() | layout::decode_neighbours(value).is_ok();
+            let decoded = decoded | layout::decode_card(value).is_ok();
             layout::open(value).is_ok() | decoded
         };
         decode(bytes) | decode(&under_a_fitting_header(bytes))

@@ -18,8 +18,13 @@ mod access;
 mod aliases;
 #[path = "shim/client.rs"]
 mod client;
+#[path = "support/dataflow.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod dataflow;
 #[path = "shim/grpc.rs"]
 mod grpc;
+#[path = "shim/rank.rs"]
+mod rank;
 #[path = "shim/stub.rs"]
 mod stub;
 #[cfg(feature = "redis")]

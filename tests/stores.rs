@@ -7,6 +7,7 @@ mod support {
 }
 
 mod golden {
+    use overdrive::model::catalogue::Item;
     use overdrive::model::changes::{Interests, Neighbour, Scope};
     use overdrive::model::experiment::{self, Arm, Sums};
     use overdrive::model::ids::TokenKind;
@@ -60,7 +61,8 @@ mod golden {
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
         let categories = vec![(jazz, 0), (jazz, 3)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories }));
+        let (surface, history) = (Surface::Home, vec![(Kind::Share, item("i1")), (Kind::View, item("käse"))]);
+        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {
             counts,
@@ -75,9 +77,24 @@ mod golden {
             Neighbour { item: item("i1"), similarity_micro: 707_107, users: 300 },
             Neighbour { item: item("i3"), similarity_micro: 1, users: 1 },
         ];
+        let facts = Item {
+            author: Some(names.token(TokenKind::Author, "ann").expect("no collision")),
+            categories: [jazz].into_iter().collect(),
+            tags: [names.token(TokenKind::Tag, "live").expect("no collision")].into_iter().collect(),
+            language: Some(names.token(TokenKind::Language, "de").expect("no collision")),
+            lat: Some(48.137),
+            lon: Some(11.575),
+            city: Some("München".into()),
+            quality: Some(0.75),
+            mature: true,
+            available: true,
+            title: Some("A night".into()),
+            ..Item::default()
+        };
         vec![
             Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] },
-            Change::Neighbours(item("i9"), neighbours),
+            Change::Neighbours(item("i9"), 424, neighbours),
+            Change::Card(item("i9"), Some((Arc::new(facts), 1_763_500_000_123))),
             Change::Signals(SignalKey::User(user), Some(Arc::new(signals))),
             Change::Interests(user, Some(Arc::new(interests))),
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
@@ -218,6 +235,7 @@ mod contract {
     use super::support::redis::RedisServer;
     use bytes::Bytes;
     use overdrive::model::Serving;
+    use overdrive::model::catalogue::Item;
     use overdrive::model::changes::{Neighbour, Scope};
     use overdrive::model::{
         Binding, Change, Dead, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface,
@@ -301,7 +319,7 @@ mod contract {
 
     /// A binary value with a header.
     fn sealed(content: &str, Fence { epoch, generation }: Fence) -> Vec<u8> {
-        let body = proto::Neighbours { item_id: content.to_string(), as_of_ms: 0, neighbours: vec![] };
+        let body = proto::Neighbours { item_id: content.to_string(), as_of_ms: 0, neighbours: vec![], users: 0 };
         layout::encode_neighbours(&body, Stamp { epoch, generation, model: 0 })
     }
 
@@ -564,8 +582,9 @@ mod contract {
                 terms: [pick(4, 10_000) as u16; 5],
             };
             let items = self.items[..pick(5, 20)].iter().map(row).collect();
-            let slate = some
-                .then(|| Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories: vec![] }));
+            let (surface, categories, history) = (Surface::Home, vec![], vec![(overdrive::model::Kind::View, item)]);
+            let slate = some.then(|| Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
+            let card = some.then(|| (Arc::new(Item { available: true, ..Item::default() }), number as i64));
             let signals = Signals {
                 counts: vec![],
                 decayed: number as f64,
@@ -583,7 +602,8 @@ mod contract {
                     self.items[..pick(8, 5)].iter().map(|i| (*i, (!number.is_multiple_of(7)).then_some(number as i64))).collect(),
                 ),
                 Change::Catalogue(item, pick(9, 2) == 0),
-                Change::Neighbours(item, neighbours),
+                Change::Neighbours(item, neighbours.len() as u32, neighbours),
+                Change::Card(item, card),
                 Change::Trending(Scope::Global, vec![(item, number as i64)]),
             ];
             completed(number, changes)
@@ -697,7 +717,15 @@ mod contract {
         let (tx, writer) = spawn(Box::new(memory.clone()), &stream.names, dir.path(), 1 << 20, told);
         let slate = |user, some: bool, entered| {
             let slate = some.then(|| {
-                Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items: vec![], categories: vec![] })
+                Arc::new(Slate {
+                    user,
+                    surface: Surface::Home,
+                    model: None,
+                    variant: None,
+                    items: vec![],
+                    categories: vec![],
+                    history: vec![],
+                })
             });
             Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
         };

@@ -177,6 +177,7 @@ fn store(config: &Config) -> Result<Answers, String> {
 fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shim::Handle, String> {
     let log = sources::appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let access = shim::Access::open(&config.access, &config.engine.state_dir)?;
-    let state = shim::State::new(&config.service, &config.store.prefix, reader, log, access, recent);
+    let ranking = config.recommend.rank();
+    let state = shim::State::new(&config.service, &config.store.prefix, reader, log, access, recent, ranking);
     shim::spawn(&config.service, state)
 }

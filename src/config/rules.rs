@@ -197,7 +197,9 @@ fn stores(check: &mut Check, config: &Config) {
     let prefix = config.store.prefix.len() <= 64 && config.store.prefix.chars().all(plain);
     check.rule(&["store.prefix"], prefix, "must be at most 64 visible ASCII characters without braces: those choose the slot");
     let again = Duration::from_secs(12 * 3_600);
-    check.rule(&["store.near_ttl"], config.store.near_ttl >= again, "must be 12h or more: what does not change is told every 6h");
+    for (key, ttl) in [("store.near_ttl", config.store.near_ttl), ("store.card_ttl", config.store.card_ttl)] {
+        check.rule(&[key], ttl >= again, "must be 12h or more: what does not change is told every 6h");
+    }
     let told = config.recommend.experiments.list.is_empty() || config.store.trending_ttl >= again;
     let allowed = "with experiments it must be 12h or more: sums that do not change are told every 6h";
     check.rule(&["store.trending_ttl", "experiments.list"], told, allowed);
@@ -367,6 +369,7 @@ fn service(check: &mut Check, config: &Config) {
     check.at_least("service.batch_limit", service.batch_limit, 1);
     check.within("service.feeds_limit", service.feeds_limit, 1..=1_000);
     check.within("service.exclude_limit", service.exclude_limit, 1..=10_000);
+    check.within("service.candidates_limit", service.candidates_limit, 1..=10_000);
     check.at_least("service.connections", service.connections, 1);
     check.within("service.max_k", service.max_k, 1..=1_000);
     let k = (1..=service.max_k).contains(&service.default_k);

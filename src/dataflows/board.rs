@@ -15,6 +15,7 @@ use crate::model::changes::Neighbour;
 use crate::model::time::Millis;
 use crate::model::{ItemId, TokenId};
 use crate::operators::Saver;
+use crate::scoring::terms::heat;
 
 /// A change of the board.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,11 +81,6 @@ impl Card {
     pub fn is_empty(&self) -> bool {
         self.facts.is_none() && self.warmth.is_none() && self.users == 0 && self.nearest.is_none()
     }
-}
-
-/// A trending score (in thousandths) on the scale by which candidates are compared: twice as hot is one step more, not twice as good.
-pub fn heat(trending_milli: i64) -> f64 {
-    libm::log1p(trending_milli.max(0) as f64 / 1000.0)
 }
 
 /// The board of one worker.

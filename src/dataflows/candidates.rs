@@ -13,6 +13,8 @@ use crate::model::changes::Scope;
 use crate::model::kind::Weights;
 use crate::model::place::{Place, REGION};
 use crate::model::{ItemId, Kind};
+use crate::scoring::affinity::{Voices, loudness};
+use crate::scoring::terms::Known;
 
 /// An item to be scored.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +27,13 @@ pub struct Candidate<'a> {
     pub because: Option<(Kind, ItemId)>,
 }
 
-/// How much each further item back in the history counts.
-const RECENCY: f64 = 0.9;
+impl Candidate<'_> {
+    /// What its terms are made of.
+    pub fn known(&self) -> Known<'_> {
+        let Self { card, affinity, because, .. } = *self;
+        Known { tokens: &card.tokens, category: card.category, created: card.created(), heat: card.heat, affinity, because }
+    }
+}
 
 /// Settings, and buffers that are reused from refresh to refresh.
 pub struct Candidates {
@@ -38,16 +45,7 @@ pub struct Candidates {
     known: FxHashSet<ItemId>,
 }
 
-/// What the history says of an item.
-#[derive(Clone, Copy, Debug, Default)]
-struct Voices {
-    sum: f64,
-    loudest: f64,
-    /// Which item of the history speaks loudest.
-    back: usize,
-}
-
-/// The same, and what that makes of the item.
+/// What the history says of an item, and what that makes of it.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     item: ItemId,
@@ -134,24 +132,18 @@ impl Candidates {
     /// What the history says of each item near it.
     fn listen(&mut self, recent: &[Recent], board: &Board) {
         self.voices.clear();
-        let heaviest = self.weights.milli(Kind::Follow).max(1) as f64;
         for (back, from) in recent.iter().enumerate() {
             let card = board.item(from.item);
             let Some(nearest) = &card.nearest else { continue };
-            let weight = (self.weights.milli(from.kind) as f64 / heaviest).clamp(0.1, 1.0) * libm::pow(RECENCY, back as f64);
-            let loudness = weight / (f64::from(card.users) + self.damping).sqrt();
+            let loudness = loudness(from.kind, back, card.users, &self.weights, self.damping);
             for neighbour in nearest.iter() {
-                let voice = loudness * f64::from(neighbour.users);
-                let voices = self.voices.entry(neighbour.item).or_default();
-                voices.sum += voice;
-                if voice > voices.loudest {
-                    (voices.loudest, voices.back) = (voice, back);
-                }
+                self.voices.entry(neighbour.item).or_default().hear(loudness * f64::from(neighbour.users), back);
             }
         }
-        let heard = |(item, voices): (&ItemId, &Voices)| {
-            let affinity = voices.sum / (f64::from(board.users(*item)) + self.damping).sqrt();
-            Heard { item: *item, affinity, back: voices.back }
+        let heard = |(item, voices): (&ItemId, &Voices)| Heard {
+            item: *item,
+            affinity: voices.affinity(board.users(*item), self.damping),
+            back: voices.back,
         };
         self.heard.extend(self.voices.iter().map(heard));
     }

@@ -15,11 +15,11 @@ use timely::dataflow::operators::vec::Filter;
 use super::Params;
 use super::ledger::UserDelta;
 use super::members::{Members, Part};
-use super::places::AGAIN_AFTER;
 use crate::model::experiment::{Arm, Standing, Sums};
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch};
 use crate::operators::route::owner;
+use crate::operators::turns::AGAIN_AFTER;
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::experiments;
 

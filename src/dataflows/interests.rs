@@ -21,6 +21,7 @@ use crate::model::kind::Weights;
 use crate::model::time::Millis;
 use crate::model::{Epoch, Kind, TokenId, UserId};
 use crate::operators::{Durable, Keep, Saver, Vault};
+use crate::scoring::terms::norm;
 
 /// New interests of a user; `None`: there are none any more.
 pub type Change = (UserId, Option<Arc<Interests>>);
@@ -185,9 +186,4 @@ fn cosine(a: &[(TokenId, f64)], b: &[(TokenId, f64)]) -> f64 {
     let of = |token: TokenId| b.iter().find(|(t, _)| *t == token).map_or(0.0, |(_, w)| *w);
     let dot: f64 = a.iter().map(|(t, w)| w * of(*t)).sum();
     dot / (norm(a) * norm(b))
-}
-
-/// The length of a vector of weights.
-pub fn norm(weights: &[(TokenId, f64)]) -> f64 {
-    weights.iter().map(|(_, w)| w * w).sum::<f64>().sqrt()
 }

@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::SlatesParams;
 use super::board::{Board, Card};
 use super::candidates::Candidates;
 use super::feature_store::{FeatureStore, Now};
 use super::learner::Weights;
 use super::ledger::UserDelta;
-use super::profiles::Profile;
+use super::profiles::{Profile, Recent};
 use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::slates::Scored;
 use super::trails::Ring;
@@ -88,6 +87,8 @@ pub struct Seen {
 pub struct User<'a> {
     pub id: UserId,
     pub profile: &'a Profile,
+    /// The latest of the history.
+    pub recent: &'a [Recent],
     pub ring: &'a Ring,
     pub habit: Option<[f64; READINGS]>,
     /// What the factors say they like.
@@ -298,13 +299,11 @@ impl Learned {
         candidates: &mut Candidates,
         weights: &Weights,
         clock: Millis,
-        params: &SlatesParams,
     ) -> (Vec<Scored<'b>>, Option<Arc<ModelName>>) {
         let filter = user.profile.filter();
         let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter, liked: user.liked };
-        let recent = user.profile.recent(params.neighbours_from);
         let others: Vec<ItemId> =
-            candidates.explore(user.profile, &recent, board, self.params.per_source).iter().map(|c| c.item).collect();
+            candidates.explore(user.profile, user.recent, board, self.params.per_source).iter().map(|c| c.item).collect();
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);

@@ -2,11 +2,11 @@
 
 pub mod board;
 pub mod candidates;
+pub mod cards;
 pub mod catalogue;
 pub mod experiments;
 pub mod factors;
 pub mod feature_store;
-pub mod features;
 pub mod interests;
 pub mod learned;
 pub mod learner;
@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::kind::{Kind, Weights};
 use crate::model::signals::Priors;
 use crate::model::time::{Millis, millis};
+use crate::scoring::diversity::Damping;
+use crate::scoring::rank;
 
 /// Settings of every stage: one section of the configuration each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,20 @@ pub struct Params {
     pub ranker: crate::scoring::ranker::Params,
     pub experiments: crate::scoring::experiments::Params,
     pub factors: FactorsParams,
+}
+
+impl Params {
+    /// What orders candidates that a caller brings, as a refresh would under the fixed weights.
+    pub fn rank(&self) -> rank::Params {
+        rank::Params {
+            blend: self.blend.clone(),
+            weights: self.weights.table(),
+            damping: self.neighbours.damping,
+            fresh_half_life: self.slates.fresh_half_life,
+            author: self.slates.author_damping(),
+            category: self.slates.category_damping(),
+        }
+    }
 }
 
 /// `[ledger]`
@@ -159,6 +175,18 @@ pub struct SlatesParams {
     pub fresh_half_life: Millis,
 }
 
+impl SlatesParams {
+    /// How fast a further item of an author is felt.
+    pub fn author_damping(&self) -> Damping {
+        Damping { decay: self.author_decay, floor: self.author_floor }
+    }
+
+    /// The same of a category.
+    pub fn category_damping(&self) -> Damping {
+        Damping { decay: self.category_decay, floor: self.category_floor }
+    }
+}
+
 /// `[factors]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +205,7 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
     use crate::operators::Durable;
     let always = [
         catalogue::Withheld::UID,
+        cards::Cards::UID,
         ledger::Ledger::UID,
         signals::State::UID,
         interests::State::UID,

@@ -2,7 +2,7 @@
 //!
 //! Two stages. `Standings`, at the item, follows the catalogue; `Cells`, at the cell, keeps the order. The facts that must stay true:
 //! after a tick every list is a function of the catalogue, and in none stands an item that is mature or unavailable; a list is told
-//! when it changes, and once in [`AGAIN_AFTER`], because a store lets go of what it does not hear of.
+//! when it changes, and when it is its turn again, because a store lets go of what it does not hear of.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -14,15 +14,12 @@ use timely::dataflow::channels::pact::Pipeline;
 
 use super::NearParams;
 use crate::model::catalogue::Item;
-use crate::model::ids::{KEY_GROUPS, key_group};
+use crate::model::ids::key_group;
 use crate::model::place::{Cell, Place, Standing};
-use crate::model::time::{HOUR, Millis};
 use crate::model::{Change, Epoch, ItemId};
 use crate::operators::top::Top;
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Durable, Keep, Route, Saver, Turns, Vault};
 
-/// How long, by the clock of the epochs, until a list that did not change is told again.
-pub const AGAIN_AFTER: Millis = 6 * HOUR;
 /// The quality of an item of which the catalogue says none.
 const USUAL: f64 = 0.5;
 
@@ -97,13 +94,12 @@ impl Standings {
 pub(super) struct Cells {
     top: Top<(u16, Cell), ItemId>,
     kept: usize,
-    /// The part of [`AGAIN_AFTER`] in which the last tick was; a key group has its turn in each.
-    part: Option<i64>,
+    turns: Turns,
 }
 
 impl Cells {
     fn new(kept: usize) -> Self {
-        Self { top: Top::default(), kept, part: None }
+        Self { top: Top::default(), kept, turns: Turns::default() }
     }
 
     fn step(&mut self, epoch: &Epoch, members: &mut Vec<Member>, out: &mut Vec<Change>) {
@@ -114,20 +110,9 @@ impl Cells {
             self.again(from, to);
         }
         if epoch.tick() {
-            self.remind(epoch.clock_ms);
+            self.turns.due(epoch.clock_ms).for_each(|group| self.again(group, group + 1));
         }
         out.extend(self.top.changed(self.kept).into_iter().map(|((_, cell), best)| Change::Near(cell, best)));
-    }
-
-    /// Tells the key groups again whose turn came since the last tick.
-    fn remind(&mut self, clock: Millis) {
-        let groups = KEY_GROUPS as i64;
-        let part = clock.div_euclid(AGAIN_AFTER / groups);
-        let before = self.part.replace(part).unwrap_or(part);
-        for turn in (before + 1).max(part - groups + 1)..=part {
-            let group = turn.rem_euclid(groups) as u16;
-            self.again(group, group + 1);
-        }
     }
 
     fn again(&mut self, from: u16, to: u16) {
@@ -160,13 +145,13 @@ impl Durable for Cells {
         for ((_, cell), item, packed) in self.top.members() {
             into.own(0, cell.hash(), move || (cell, item, packed));
         }
-        let part = self.part;
-        into.shared(1, 0, move || part);
+        let turns = self.turns;
+        into.shared(1, 0, move || turns);
     }
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
         if tag == 1 {
-            self.part = postcard::from_bytes(body)?;
+            self.turns = postcard::from_bytes(body)?;
             return Ok(());
         }
         let (cell, item, packed): (Cell, ItemId, i64) = postcard::from_bytes(body)?;
@@ -184,6 +169,8 @@ impl Durable for Cells {
 mod tests {
     use super::*;
     use crate::model::Turn;
+    use crate::model::time::{HOUR, Millis};
+    use crate::operators::turns::AGAIN_AFTER;
 
     fn tick(clock_ms: Millis) -> Epoch {
         Epoch { clock_ms, turn: Turn::ALL, ..Epoch::default() }

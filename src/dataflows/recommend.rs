@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! rows ─┬▶ dead
-//!       ├▶ catalogue ─▶ places ────┬───────────────────────────────────────────┐
+//!       ├▶ catalogue ─▶ places, cards ─┬────────────────────────────────────────┐
 //!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
 //!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
@@ -19,6 +19,7 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Concatenate, OkErr, Probe};
 
 use super::board::Post;
+use super::cards::cards;
 use super::catalogue::{Said, catalogue};
 use super::experiments::experiments;
 use super::factors::factors;
@@ -88,6 +89,7 @@ pub fn recommend<'scope>(
     let neighbours = neighbours(deltas.clone(), clock.clone(), params, vault).probe_with(&probes.neighbours);
     let (warmth, lists) = trending(own_items.clone(), signals.clone(), clock.clone(), params, vault);
     let lists = lists.probe_with(&probes.trending);
+    let cards = cards(own_items.clone(), clock.clone(), vault);
     let near = params.near.enabled.then(|| places(own_items.clone(), clock.clone(), &params.near, vault));
 
     let standings = experiments(deltas.clone(), clock.clone(), params, vault);
@@ -117,9 +119,10 @@ pub fn recommend<'scope>(
         slates,
         signals.map(|change| Change::Signals(change.key, change.signals)),
         interests.map(|(user, interests)| Change::Interests(user, interests)),
-        neighbours.map(|(item, _, nearest)| Change::Neighbours(item, nearest.to_vec())),
+        neighbours.map(|(item, users, nearest)| Change::Neighbours(item, users, nearest.to_vec())),
         lists.flat_map(move |told| published(&told, kept)),
         own_items.map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))),
+        cards,
         standings,
         dead.map(Change::Dead),
         scope.concatenate([judged, refreshed, unusable]).map(Change::Account),

@@ -19,16 +19,16 @@ use super::board::{Board, Card, Post};
 use super::candidates::Candidates;
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
-use super::features::Features;
 use super::interests;
 use super::learned::{self, Learned};
 use super::learner::{Learner, Shared, unlearned};
 use super::ledger::UserDelta;
-use super::profiles::Profile;
+use super::profiles::{Profile, Recent};
 use super::sampler::{Viewer, reading};
 use super::trails::Ring;
+use super::trending::{List, Order};
 use super::{Params, SlatesParams};
-use crate::model::changes::{Account, Acts, Arms};
+use crate::model::changes::{Account, Acts, Arms, Scope};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
@@ -36,9 +36,10 @@ use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId, Variant};
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
-use crate::scoring::diversity::{self, Damping, Race};
+use crate::scoring::diversity::{self, Race};
 use crate::scoring::learned::{Lesson, READINGS};
 use crate::scoring::ranker::Tally;
+use crate::scoring::terms;
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,13 +175,11 @@ impl State {
     /// Nobody known yet.
     pub fn new(params: &Params, shared: Shared) -> Self {
         let (weights, slates) = (params.weights.table(), &params.slates);
-        let author = Damping { decay: slates.author_decay, floor: slates.author_floor };
-        let category = Damping { decay: slates.category_decay, floor: slates.category_floor };
         Self {
             weights: weights.clone(),
             blend: Blend::new(&params.blend),
             candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
-            race: Race::new(author, category),
+            race: Race::new(slates.author_damping(), slates.category_damping()),
             gone: FxHashSet::default(),
             board: Board::default(),
             store: FeatureStore::default(),
@@ -397,21 +396,14 @@ impl State {
         of.due.take().map(|due| queue.due.remove(&(due, user)));
         let weights = self.shared.borrow();
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
+        let recent = of.profile.recent(self.params.slates.neighbours_from);
         let (scored, model) = if self.learned.serves(user, &weights) {
             let habit = (of.taken > 0).then_some(of.habit);
-            let user = learned::User { id: user, profile: &of.profile, ring: &of.ring, habit, liked };
-            self.learned.scored(
-                &user,
-                &self.board,
-                &self.store,
-                &mut self.candidates,
-                &weights,
-                epoch.clock_ms,
-                &self.params.slates,
-            )
+            let user = learned::User { id: user, profile: &of.profile, recent: &recent, ring: &of.ring, habit, liked };
+            self.learned.scored(&user, &self.board, &self.store, &mut self.candidates, &weights, epoch.clock_ms)
         } else {
             let (candidates, clock) = (&mut self.candidates, epoch.clock_ms);
-            (fixed(&of.profile, liked, &self.board, candidates, &self.blend, clock, &self.params.slates), None)
+            (fixed(&of.profile, &recent, liked, &self.board, candidates, &self.blend, clock, &self.params.slates), None)
         };
         let (items, categories) = chosen(scored, &mut self.race, &self.params.slates);
         if epoch.clock_ms - of.active < self.params.slates.active_for {
@@ -423,16 +415,17 @@ impl State {
         }
         let place = self.params.experiments.place(user);
         let variant = place.map(|of| self.variants[usize::from(of.experiment)][usize::from(of.arm)].clone());
-        let digest = digest(&items, &categories, model.as_deref(), variant.as_deref());
+        let history: Vec<(Kind, ItemId)> = recent.iter().map(|recent| (recent.kind, recent.item)).collect();
+        let digest = digest(&items, &categories, &history, model.as_deref(), variant.as_deref());
         if std::mem::replace(&mut of.digest, digest) == digest {
             return;
         }
         let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
         let before = std::mem::replace(&mut of.shown, ids);
         let (entered, left) = differences(&of.shown, &before, &mut self.gone);
-        let slate =
-            (!items.is_empty()).then(|| Arc::new(Slate { user, surface: Surface::Home, model, variant, items, categories }));
-        out.push(Change::Slate { user, surface: Surface::Home, slate, entered, left });
+        let surface = Surface::Home;
+        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface, model, variant, items, categories, history }));
+        out.push(Change::Slate { user, surface, slate, entered, left });
     }
 }
 
@@ -490,8 +483,10 @@ impl Durable for State {
 }
 
 /// The candidates of a user, scored by the fixed weights.
+#[allow(clippy::too_many_arguments, reason = "what a slate is made of, each once")]
 fn fixed<'b>(
     profile: &Profile,
+    recent: &[Recent],
     liked: &[ItemId],
     board: &'b Board,
     candidates: &mut Candidates,
@@ -499,13 +494,13 @@ fn fixed<'b>(
     clock: Millis,
     params: &SlatesParams,
 ) -> Vec<Scored<'b>> {
-    let recent = profile.recent(params.neighbours_from);
-    let features = Features::new(profile, board, clock, params);
+    let hottest = board.list(List { order: Order::Trending, scope: Scope::Global }).first().map_or(0, |best| best.1);
+    let viewer = terms::Viewer::new(profile.interests.as_deref(), hottest, clock, params.fresh_half_life);
     candidates
-        .gather(profile, &recent, liked, board)
+        .gather(profile, recent, liked, board)
         .iter()
         .map(|candidate| {
-            let (terms, source, reason) = features.terms(candidate, blend);
+            let (terms, source, reason) = viewer.terms(&candidate.known(), blend);
             Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
         })
         .collect()
@@ -551,12 +546,20 @@ impl Scored<'_> {
     }
 }
 
-/// Of items, order, reasons, categories, what ordered them and under which arm; the empty slate is 0. Scores move with time and are left out.
-fn digest(items: &[SlateItem], categories: &[(TokenId, u16)], model: Option<&ModelName>, variant: Option<&Variant>) -> u64 {
+/// Of items, order, reasons, categories, the history they are made from, what ordered them and under which arm; the empty slate is 0.
+/// Scores move with time and are left out.
+fn digest(
+    items: &[SlateItem],
+    categories: &[(TokenId, u16)],
+    history: &[(Kind, ItemId)],
+    model: Option<&ModelName>,
+    variant: Option<&Variant>,
+) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
     categories.hash(&mut hasher);
+    history.hash(&mut hasher);
     model.iter().for_each(|model| model.number.hash(&mut hasher));
     variant.iter().for_each(|variant| variant.hash(&mut hasher));
     if items.is_empty() { 0 } else { hasher.finish() | 1 }

@@ -19,7 +19,7 @@ use super::signals;
 use crate::model::catalogue::Item;
 use crate::model::changes::Scope;
 use crate::model::place::{Cell, Place, REGION};
-use crate::model::time::{Millis, Window};
+use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
 use crate::operators::top::Top;
 use crate::operators::{Durable, Keep, Route, Saver, Vault};
@@ -191,7 +191,7 @@ impl OfItem {
     }
 
     fn warmth(&self) -> Warmth {
-        Warmth { trending_milli: self.signals.as_deref().map_or(0, trending_milli), created: self.created() }
+        Warmth { trending_milli: self.signals.as_deref().map_or(0, Signals::trending_milli), created: self.created() }
     }
 
     /// In which lists the item belongs, with its score in each.
@@ -201,7 +201,7 @@ impl OfItem {
         }
         let categories = self.facts.iter().flat_map(|f| f.categories.iter().map(|c| Scope::Category(*c)));
         let scopes = [Scope::Global].into_iter().chain(categories);
-        let trending = self.signals.as_deref().map(trending_milli).filter(|score| *score > 0);
+        let trending = self.signals.as_deref().map(Signals::trending_milli).filter(|score| *score > 0);
         let orders = [(Order::Trending, trending), (Order::Popular, self.forward_micro), (Order::Fresh, self.created())];
         let list = |scope| orders.into_iter().filter_map(move |(order, score)| Some((List { order, scope }, score?)));
         let language = self.facts.as_ref().and_then(|f| f.language).map(Scope::Language);
@@ -209,12 +209,6 @@ impl OfItem {
         let hot = segments.filter_map(|scope| Some((List { order: Order::Trending, scope }, trending?)));
         scopes.flat_map(list).chain(hot).collect()
     }
-}
-
-/// Weighted interactions an hour: half of it the last five minutes' rate, three tenths the last hour's, two tenths the last day's.
-pub fn trending_milli(signals: &Signals) -> i64 {
-    let of = |w: Window| signals.weighted_milli[w as usize];
-    (5 * 12 * of(Window::M5) + 3 * of(Window::H1)) / 10 + of(Window::H24) * 2 / 240
 }
 
 /// How many members a told list has at most.

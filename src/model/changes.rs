@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use super::catalogue::Item;
 use super::example::Example;
 use super::experiment::Standing;
 use super::ids::{ItemId, TokenId, UserId};
@@ -39,7 +40,7 @@ pub struct Interests {
     pub drift: f64,
 }
 
-/// A neighbour of an item: users who took both, cosine in millionths.
+/// A neighbour of an item: users who took both, and their share of those who took the item, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Neighbour {
     pub item: ItemId,
@@ -202,7 +203,8 @@ pub enum Change {
     Interests(UserId, Option<Arc<Interests>>),
     /// Items not to be shown to the user again, with the time of the last interaction, or `None` for one that may be shown again.
     Seen(UserId, Vec<(ItemId, Option<Millis>)>),
-    Neighbours(ItemId, Vec<Neighbour>),
+    /// How many users have the item in their history, and the nearest.
+    Neighbours(ItemId, u32, Vec<Neighbour>),
     /// The best of a scope, best first, with the score in thousandths.
     Trending(Scope, Vec<(ItemId, i64)>),
     /// The best of a cell, best first, each with its packed [`Standing`](super::place::Standing).
@@ -227,4 +229,6 @@ pub enum Change {
     AllGone(Vec<(ItemId, Millis)>),
     /// How every experiment stands, in the order of the settings.
     Experiments(Arc<Vec<Standing>>),
+    /// What the catalogue says of an item that may be shown, and when it came into being.
+    Card(ItemId, Option<(Arc<Item>, Millis)>),
 }

@@ -50,7 +50,19 @@ pub struct Priors {
     pub strength: f64,
 }
 
+/// Weighted interactions an hour, out of the weighted sums of each window: half of it the last five minutes' rate, three tenths the
+/// last hour's, two tenths the last day's.
+pub fn trending_milli(weighted_milli: &[i64; 5]) -> i64 {
+    let of = |w: Window| weighted_milli[w as usize];
+    (5 * 12 * of(Window::M5) + 3 * of(Window::H1)) / 10 + of(Window::H24) * 2 / 240
+}
+
 impl Signals {
+    /// [`trending_milli`] of its windows.
+    pub fn trending_milli(&self) -> i64 {
+        trending_milli(&self.weighted_milli)
+    }
+
     /// Everything that follows from counts and the decayed sum.
     pub fn derive(counts: Vec<(Kind, [u32; 5])>, decayed: f64, weights: &Weights, priors: &Priors) -> Self {
         let mut weighted_milli = [0i64; 5];

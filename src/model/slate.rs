@@ -103,4 +103,6 @@ pub struct Slate {
     pub items: Vec<SlateItem>,
     /// The categories of the items, each with the place of its item, from 0; by place.
     pub categories: Vec<(TokenId, u16)>,
+    /// What the user took lately, latest first: what neighbours are asked of.
+    pub history: Vec<(Kind, ItemId)>,
 }

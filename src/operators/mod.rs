@@ -6,9 +6,11 @@ pub mod link;
 pub mod per_epoch;
 pub mod route;
 pub mod top;
+pub mod turns;
 pub mod window;
 
 pub use durable::{Durable, Keep, Saver, Vault};
 pub use lead::Lead;
 pub use per_epoch::PerEpoch;
 pub use route::{Route, To};
+pub use turns::Turns;

@@ -1,5 +1,6 @@
 //! How candidates get their scores and their order. Pure functions.
 
+pub mod affinity;
 pub mod blend;
 pub mod columns;
 pub mod diversity;
@@ -9,6 +10,8 @@ pub mod first;
 pub mod intervals;
 pub mod learned;
 pub mod ln;
+pub mod rank;
 pub mod ranker;
 pub mod scan;
 pub mod shadow;
+pub mod terms;

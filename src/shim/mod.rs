@@ -1,6 +1,7 @@
 //! The read side: what a query means, over any store, and the way in for events; over HTTP and over gRPC.
 //!
-//! A read never computes: it decodes what the engine wrote, leaves out what must not be shown, and says how old it is. A read
+//! A read computes nothing but the order of candidates that its caller brings, by the functions of `scoring`: it decodes what the
+//! engine wrote, leaves out what must not be shown, and says how old it is. A read
 //! that carries the token of a write sees that write or says `stale`.
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::config::Metrics;
 use crate::model::time::span;
 use crate::model::{Positions, Role};
+use crate::scoring::rank;
 use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
 use crate::sources::Appender;
@@ -54,7 +56,7 @@ pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
-pub use read::{Answer, Fields, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
+pub use read::{Answer, Fields, Many, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
 pub use token::Token;
 
@@ -71,6 +73,7 @@ pub struct Params {
     pub batch_limit: usize,
     pub feeds_limit: usize,
     pub exclude_limit: usize,
+    pub candidates_limit: usize,
     pub connections: usize,
     #[serde(with = "span")]
     pub header_timeout: Duration,
@@ -96,6 +99,8 @@ pub struct State {
     log: Arc<dyn Appender>,
     access: Access,
     recent: Recent,
+    /// How candidates are ordered that a caller brings.
+    ranking: rank::Params,
     commons: commons::Commons,
     last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
@@ -125,7 +130,7 @@ impl Cadence {
 
 impl State {
     /// Over a store and a log, for whom `access` lets in. `prefix` is of every key of the store; `recent` may be shared with whoever knows
-    /// who is active.
+    /// who is active; `ranking` orders candidates that callers bring.
     pub fn new(
         params: &Params,
         prefix: &str,
@@ -133,12 +138,13 @@ impl State {
         log: Arc<dyn Appender>,
         access: Access,
         recent: Recent,
+        ranking: rank::Params,
     ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, commons, last_good, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, access, recent, ranking, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

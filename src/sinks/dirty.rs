@@ -26,6 +26,7 @@ enum Key {
     Neighbours(ItemId),
     Trending(Scope),
     Near(Cell),
+    Card(ItemId),
     Experiments,
 }
 
@@ -35,7 +36,8 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Signals(key, _) => Key::Signals(*key),
         Change::Interests(user, _) => Key::Interests(*user),
         Change::Seen(user, _) | Change::AllSeen(user, _) => Key::Seen(*user),
-        Change::Neighbours(item, _) => Key::Neighbours(*item),
+        Change::Neighbours(item, ..) => Key::Neighbours(*item),
+        Change::Card(item, _) => Key::Card(*item),
         Change::Trending(scope, _) => Key::Trending(*scope),
         Change::Near(cell, _) => Key::Near(*cell),
         Change::Experiments(_) => Key::Experiments,
@@ -47,7 +49,7 @@ fn key_of(change: &Change) -> Option<Key> {
 impl Key {
     /// Whether ticks, not epochs, bring it up to date.
     fn settles(&self) -> bool {
-        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_) | Self::Experiments)
+        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_) | Self::Card(_) | Self::Experiments)
     }
 }
 
@@ -333,12 +335,12 @@ mod tests {
     #[test]
     fn what_ticks_bring_waits_for_what_is_urgent() {
         let mut dirty = Dirty::default();
-        dirty.merge(Change::Neighbours(ItemId(1), Vec::new()), epoch(1));
+        dirty.merge(Change::Neighbours(ItemId(1), 0, Vec::new()), epoch(1));
         dirty.merge(slate(1, &[], &[]), epoch(2));
         assert_eq!((dirty.urgent(), dirty.settling()), (1, 1));
         assert_eq!(dirty.take_urgent(9), [(slate(1, &[], &[]), epoch(2))]);
         let settled = dirty.take_settling(9);
-        assert_eq!(settled, [(Change::Neighbours(ItemId(1), Vec::new()), epoch(1))]);
+        assert_eq!(settled, [(Change::Neighbours(ItemId(1), 0, Vec::new()), epoch(1))]);
         dirty.put_back(settled);
         assert_eq!((dirty.urgent(), dirty.settling()), (0, 1));
     }
@@ -350,7 +352,7 @@ mod tests {
             Change::Signals(SignalKey::Item(ItemId(1)), None),
             Change::Interests(UserId(1), None),
             Change::Seen(UserId(1), vec![(ItemId(1), None)]),
-            Change::Neighbours(ItemId(1), Vec::new()),
+            Change::Neighbours(ItemId(1), 0, Vec::new()),
             Change::Trending(Scope::Global, Vec::new()),
             Change::Near(Cell(1), Vec::new()),
             Change::Experiments(Default::default()),

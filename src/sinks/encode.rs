@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
+use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, bare, proto};
 use super::{Fence, Params, Sort, Write};
+use crate::model::catalogue::Item;
 use crate::model::changes::{Interests, Neighbour, Scope};
 use crate::model::experiment::Standing;
 use crate::model::time::Millis;
@@ -33,6 +34,7 @@ pub struct Encoder {
     slate_ttl: Duration,
     trending_ttl: Duration,
     near_ttl: Duration,
+    card_ttl: Duration,
     tombstone_ttl: Duration,
     skipped: AtomicU64,
 }
@@ -124,6 +126,7 @@ impl Encoder {
             slate_ttl: params.slate_ttl,
             trending_ttl: params.trending_ttl,
             near_ttl: params.near_ttl,
+            card_ttl: params.card_ttl,
             tombstone_ttl: params.tombstone_ttl,
             skipped: AtomicU64::new(0),
         }
@@ -156,7 +159,8 @@ impl Encoder {
             Change::Seen(user, items) => self.seen(*user, items, when),
             Change::AllSeen(user, items) => self.all_seen(*user, items, when),
             Change::AllGone(items) => Some(self.ranked(self.keys.gone(), items, self.slate_ttl, when)),
-            Change::Neighbours(item, neighbours) => self.neighbours(*item, neighbours, when),
+            Change::Neighbours(item, users, neighbours) => self.neighbours(*item, *users, neighbours, when),
+            Change::Card(item, card) => self.card(*item, card.as_ref(), when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
             Change::Experiments(standings) => Some(self.experiments(standings, when)),
             Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
@@ -201,7 +205,13 @@ impl Encoder {
         let (experiment, variant) = slate.variant.as_deref().map_or(("", ""), |of| (of.experiment.as_str(), of.arm.as_str()));
         value.ordered_by(name, variant);
         self.categories(slate, &places, &mut value);
-        let value = value.finish(experiment, Stamp { model: number, ..when.stamp });
+        value.under(experiment);
+        for (kind, item) in &slate.history {
+            if self.with_name(*item, |item| value.took(item, kind.name())).is_none() {
+                self.skip();
+            }
+        }
+        let value = value.finish(Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
 
@@ -242,7 +252,7 @@ impl Encoder {
             }
             Reason::Trending { token: None } | Reason::New { token: None } | Reason::Popular => None,
         };
-        why(reason, subject.as_deref()).encode(into);
+        Why::of(reason, subject.as_deref().unwrap_or("")).encode(into);
         Some(())
     }
 
@@ -285,10 +295,10 @@ impl Encoder {
         Some(self.ranked(key, items, self.slate_ttl, when))
     }
 
-    fn neighbours(&self, item: ItemId, neighbours: &[Neighbour], when: When) -> Option<Write> {
+    fn neighbours(&self, item: ItemId, users: u32, neighbours: &[Neighbour], when: When) -> Option<Write> {
         let item_id = self.item_name(item)?.to_string();
         let key = self.keys.neighbours(&item_id);
-        if neighbours.is_empty() {
+        if users == 0 && neighbours.is_empty() {
             return Some(self.delete(key, Sort::Value, when));
         }
         let pairs: Vec<(ItemId, Neighbour)> = neighbours.iter().map(|n| (n.item, *n)).collect();
@@ -297,9 +307,45 @@ impl Encoder {
             let Neighbour { similarity_micro, users, .. } = n;
             proto::Neighbour { item_id: item_id.to_string(), similarity_micro, users }
         };
-        let list = proto::Neighbours { item_id, as_of_ms: when.as_of, neighbours: named.map(neighbour).collect() };
+        let list = proto::Neighbours { item_id, as_of_ms: when.as_of, neighbours: named.map(neighbour).collect(), users };
         let value = layout::encode_neighbours(&list, when.stamp);
-        Some(Write::Value { key, value, ttl: self.item_ttl, fence: when.fence() })
+        Some(Write::Value { key, value, ttl: self.card_ttl, fence: when.fence() })
+    }
+
+    fn card(&self, item: ItemId, card: Option<&(Arc<Item>, Millis)>, when: When) -> Option<Write> {
+        let item_id = self.item_name(item)?.to_string();
+        let key = self.keys.card(&item_id);
+        let Some((facts, created)) = card else { return Some(self.delete(key, Sort::Value, when)) };
+        let card = proto::Card {
+            item_id,
+            as_of_ms: when.as_of,
+            created_ms: *created,
+            categories: self.bare_names(&facts.categories),
+            tags: self.bare_names(&facts.tags),
+            author: facts.author.and_then(|author| self.bare_name(author)).unwrap_or_default(),
+            title: facts.title.clone().unwrap_or_default(),
+            mature: facts.mature,
+            language: facts.language.and_then(|language| self.bare_name(language)).unwrap_or_default(),
+            city: facts.city.clone().unwrap_or_default(),
+            lat: facts.lat,
+            lon: facts.lon,
+            quality: facts.quality,
+        };
+        let value = layout::encode_card(&card, when.stamp);
+        Some(Write::Value { key, value, ttl: self.card_ttl, fence: when.fence() })
+    }
+
+    /// The names of tokens without their kinds; one without a name is left out and counted.
+    fn bare_names(&self, tokens: &[TokenId]) -> Vec<String> {
+        tokens.iter().filter_map(|token| self.bare_name(*token)).collect()
+    }
+
+    fn bare_name(&self, token: TokenId) -> Option<String> {
+        let name = self.token_name(token).map(|name| bare(&name).to_string());
+        if name.is_none() {
+            self.skip();
+        }
+        name
     }
 
     fn trending(&self, scope: Scope, items: &[(ItemId, i64)], when: When) -> Option<Write> {
@@ -391,23 +437,6 @@ impl Encoder {
     }
 }
 
-fn why<'a>(reason: &Reason, subject: Option<&'a str>) -> Why<'a> {
-    let subject = subject.unwrap_or("");
-    let (kind, interaction, subject) = match reason {
-        Reason::Because { kind, .. } => (proto::ReasonKind::Because, kind.name(), subject),
-        Reason::Likes { .. } => (proto::ReasonKind::Likes, "", bare(subject)),
-        Reason::Trending { .. } => (proto::ReasonKind::Trending, "", bare(subject)),
-        Reason::New { .. } => (proto::ReasonKind::New, "", bare(subject)),
-        Reason::Popular => (proto::ReasonKind::Popular, "", subject),
-    };
-    Why { kind, interaction, subject }
-}
-
-/// `category:jazz` → `jazz`.
-fn bare(token: &str) -> &str {
-    token.split_once(':').map_or(token, |(_, bare)| bare)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -439,6 +468,7 @@ mod tests {
             slate_ttl: hours(3),
             trending_ttl: hours(4),
             near_ttl: hours(6),
+            card_ttl: hours(7),
             tombstone_ttl: hours(5),
             max_dirty_keys: 10,
         }
@@ -480,7 +510,8 @@ mod tests {
         };
         let items = reasons.iter().enumerate().map(item).collect();
         let categories = vec![(jazz, 0), (jazz, 2)];
-        let slate = Slate { user, surface: Surface::Home, model: None, variant: None, items, categories };
+        let history = vec![(Kind::Share, shared)];
+        let slate = Slate { user, surface: Surface::Home, model: None, variant: None, items, categories, history };
         let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
@@ -496,6 +527,7 @@ mod tests {
             assert_eq!(item.terms, [1, 2, 3, 4, i as u32]);
         }
         assert_eq!(stored.slate.categories, [proto::Category { name: "jazz".into(), places: vec![0, 2] }]);
+        assert_eq!(stored.slate.history, [proto::Taken { item_id: "i0".into(), interaction: "share".into() }]);
         assert_eq!((stored.slate.items.len(), encoder.skipped()), (reasons.len(), 0));
     }
 
@@ -513,7 +545,8 @@ mod tests {
             (Change::Signals(SignalKey::Category(token), None), "od:category:a", Sort::Fields),
             (Change::Signals(SignalKey::Author(token), None), "od:author:a", Sort::Fields),
             (Change::Interests(user, None), "od:interests:{u}", Sort::Fields),
-            (Change::Neighbours(item, vec![]), "od:neighbours:i", Sort::Value),
+            (Change::Neighbours(item, 0, vec![]), "od:neighbours:i", Sort::Value),
+            (Change::Card(item, None), "od:card:i", Sort::Value),
             (Change::Trending(Scope::Global, vec![]), "od:trending:global", Sort::Ranked),
             (Change::Trending(Scope::Category(token), vec![]), "od:trending:category:a", Sort::Ranked),
             (Change::Trending(Scope::Popular, vec![]), "od:trending:popular", Sort::Ranked),
@@ -555,13 +588,46 @@ mod tests {
         assert_eq!(trending, Some(expected));
 
         let neighbour = Neighbour { item: items[1], similarity_micro: 500_000, users: 3 };
-        let Some(Write::Value { value, ttl, .. }) = write_of(&encoder, Change::Neighbours(items[0], vec![neighbour])) else {
+        let Some(Write::Value { value, ttl, .. }) = write_of(&encoder, Change::Neighbours(items[0], 6, vec![neighbour])) else {
             panic!("a value")
         };
         let read = layout::decode_neighbours(&value).expect("what was written");
         let neighbours = vec![proto::Neighbour { item_id: "i1".into(), similarity_micro: 500_000, users: 3 }];
-        assert_eq!(read, proto::Neighbours { item_id: "i0".into(), as_of_ms: EPOCH.clock_ms, neighbours });
-        assert_eq!(ttl, params().item_ttl);
+        assert_eq!(read, proto::Neighbours { item_id: "i0".into(), as_of_ms: EPOCH.clock_ms, neighbours, users: 6 });
+        assert_eq!(ttl, params().card_ttl);
+    }
+
+    #[test]
+    fn a_card_says_what_the_catalogue_does_in_bare_names() {
+        let (encoder, names) = encoder();
+        let item = names.item("i").expect("no collision");
+        let token = |kind, name| names.token(kind, name).expect("no collision");
+        let facts = Item {
+            author: Some(token(TokenKind::Author, "ann")),
+            categories: [token(TokenKind::Category, "jazz"), TokenId(1)].into_iter().collect(),
+            tags: [token(TokenKind::Tag, "live")].into_iter().collect(),
+            title: Some("A".into()),
+            lat: Some(0.0),
+            quality: Some(0.5),
+            ..Item::default()
+        };
+        let Some(Write::Value { value, ttl, .. }) = write_of(&encoder, Change::Card(item, Some((Arc::new(facts), 5)))) else {
+            panic!("a value")
+        };
+        let expected = proto::Card {
+            item_id: "i".into(),
+            as_of_ms: EPOCH.clock_ms,
+            created_ms: 5,
+            categories: vec!["jazz".into()],
+            tags: vec!["live".into()],
+            author: "ann".into(),
+            title: "A".into(),
+            lat: Some(0.0),
+            quality: Some(0.5),
+            ..proto::Card::default()
+        };
+        assert_eq!(layout::decode_card(&value), Ok(expected));
+        assert_eq!((ttl, encoder.skipped()), (params().card_ttl, 1));
     }
 
     #[test]
@@ -593,11 +659,12 @@ mod tests {
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
         let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
         let categories = vec![(jazz, 0), (jazz, 1), (jazz, 2), (TokenId(1), 2)];
-        let slate = Some(Arc::new(Slate { user, surface: Surface::Home, model: None, variant: None, items, categories }));
+        let (surface, history) = (Surface::Home, vec![(Kind::Like, ItemId(1)), (Kind::Like, item)]);
+        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
         let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
         let read = layout::decode_slate(&value).expect("written").slate;
-        assert_eq!((read.items.len(), encoder.skipped()), (1, 6));
+        assert_eq!((read.items.len(), read.history.len(), encoder.skipped()), (1, 1, 7));
         assert_eq!(read.categories, [proto::Category { name: "jazz".into(), places: vec![0] }], "the place it was written to");
     }
 

@@ -220,6 +220,8 @@ pub struct Params {
     #[serde(with = "span")]
     pub near_ttl: Duration,
     #[serde(with = "span")]
+    pub card_ttl: Duration,
+    #[serde(with = "span")]
     pub tombstone_ttl: Duration,
     pub max_dirty_keys: usize,
 }

@@ -24,6 +24,19 @@ pub struct Slate {
     /// The experiment that `variant` is an arm of; empty: none.
     #[prost(string, tag = "8")]
     pub experiment: String,
+    /// What the user took lately, latest first.
+    #[prost(message, repeated, tag = "9")]
+    pub history: Vec<Taken>,
+}
+
+/// An item a user took.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Taken {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    /// The name of the weightiest kind of what was done with it.
+    #[prost(string, tag = "2")]
+    pub interaction: String,
 }
 
 /// A category and which items of a slate are of it.
@@ -100,6 +113,9 @@ pub struct Neighbours {
     pub as_of_ms: i64,
     #[prost(message, repeated, tag = "3")]
     pub neighbours: Vec<Neighbour>,
+    /// Users who have the item in their history.
+    #[prost(uint32, tag = "4")]
+    pub users: u32,
 }
 
 /// One neighbour.
@@ -107,12 +123,46 @@ pub struct Neighbours {
 pub struct Neighbour {
     #[prost(string, tag = "1")]
     pub item_id: String,
-    /// Damped cosine, in millionths.
+    /// The share of the item's users who took both, in millionths.
     #[prost(sint32, tag = "2")]
     pub similarity_micro: i32,
     /// Users who took both.
     #[prost(uint32, tag = "3")]
     pub users: u32,
+}
+
+/// What the catalogue says of an item.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Card {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    /// The clock of the epoch that told it, milliseconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub as_of_ms: i64,
+    /// When it was created; where the catalogue does not say, when it was first named.
+    #[prost(int64, tag = "3")]
+    pub created_ms: i64,
+    #[prost(string, repeated, tag = "4")]
+    pub categories: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub tags: Vec<String>,
+    #[prost(string, tag = "6")]
+    pub author: String,
+    #[prost(string, tag = "7")]
+    pub title: String,
+    #[prost(bool, tag = "8")]
+    pub mature: bool,
+    #[prost(string, tag = "9")]
+    pub language: String,
+    #[prost(string, tag = "10")]
+    pub city: String,
+    #[prost(double, optional, tag = "11")]
+    pub lat: Option<f64>,
+    #[prost(double, optional, tag = "12")]
+    pub lon: Option<f64>,
+    /// 0 to 1.
+    #[prost(double, optional, tag = "13")]
+    pub quality: Option<f64>,
 }
 
 #[cfg(test)]
@@ -146,6 +196,7 @@ mod tests {
             variant: "v".into(),
             categories: vec![Category { name: "jazz".into(), places: vec![0, 300] }],
             experiment: "e".into(),
+            history: vec![Taken { item_id: "i0".into(), interaction: "share".into() }],
         }
     }
 
@@ -179,6 +230,11 @@ mod tests {
         let category = read_by_schema("Category", &category.encode_to_vec());
         assert_eq!(field(&category, "name"), Value::String("jazz".into()));
         assert_eq!(field(&category, "places"), Value::List(vec![Value::U32(0), Value::U32(300)]));
+        let history = field(&slate, "history");
+        let taken = history.as_list().expect("repeated")[0].as_message().expect("a message").clone();
+        let taken = read_by_schema("Taken", &taken.encode_to_vec());
+        assert_eq!(field(&taken, "item_id"), Value::String("i0".into()));
+        assert_eq!(field(&taken, "interaction"), Value::String("share".into()));
         let items = field(&slate, "items");
         let item = items.as_list().expect("repeated")[0].as_message().expect("a message").clone();
         let item = read_by_schema("SlateItem", &item.encode_to_vec());
@@ -196,13 +252,42 @@ mod tests {
     #[test]
     fn neighbours_read_by_their_schema() {
         let neighbour = Neighbour { item_id: "b".into(), similarity_micro: 500_000, users: 7 };
-        let list = Neighbours { item_id: "a".into(), as_of_ms: 5, neighbours: vec![neighbour] };
+        let list = Neighbours { item_id: "a".into(), as_of_ms: 5, neighbours: vec![neighbour], users: 9 };
         let read = read_by_schema("Neighbours", &list.encode_to_vec());
         assert_eq!((field(&read, "item_id"), field(&read, "as_of_ms")), (Value::String("a".into()), Value::I64(5)));
+        assert_eq!(field(&read, "users"), Value::U32(9));
         let first = field(&read, "neighbours").as_list().expect("repeated")[0].as_message().expect("a message").clone();
         let first = read_by_schema("Neighbour", &first.encode_to_vec());
         assert_eq!(field(&first, "item_id"), Value::String("b".into()));
         assert_eq!((field(&first, "similarity_micro"), field(&first, "users")), (Value::I32(500_000), Value::U32(7)));
+    }
+
+    #[test]
+    fn a_card_reads_by_its_schema() {
+        let card = Card {
+            item_id: "a".into(),
+            as_of_ms: 5,
+            created_ms: 4,
+            categories: vec!["jazz".into()],
+            tags: vec!["live".into()],
+            author: "ann".into(),
+            title: "A".into(),
+            mature: true,
+            language: "de".into(),
+            city: "Bonn".into(),
+            lat: Some(0.0),
+            lon: Some(7.1),
+            quality: Some(0.0),
+        };
+        let read = read_by_schema("Card", &card.encode_to_vec());
+        for (name, of) in [("item_id", "a"), ("author", "ann"), ("title", "A"), ("language", "de"), ("city", "Bonn")] {
+            assert_eq!(field(&read, name), Value::String(of.into()));
+        }
+        assert_eq!((field(&read, "as_of_ms"), field(&read, "created_ms")), (Value::I64(5), Value::I64(4)));
+        assert_eq!(field(&read, "categories"), Value::List(vec![Value::String("jazz".into())]));
+        assert_eq!(field(&read, "tags"), Value::List(vec![Value::String("live".into())]));
+        assert_eq!((field(&read, "mature"), field(&read, "lat")), (Value::Bool(true), Value::F64(0.0)));
+        assert_eq!((field(&read, "lon"), field(&read, "quality")), (Value::F64(7.1), Value::F64(0.0)));
     }
 
     /// The enums of the schema, of this file and of the model have the same names and numbers.

@@ -41,6 +41,36 @@ const HOME_FEED: &str = r#"{
   "ctx_locale": "en-US"
 }"#;
 
+/// "Ranking Request".
+const RANK: &str = r#"{
+  "user_id": "user123",
+  "candidate_items": [
+    {
+      "id": "note1",
+      "content": "Check out this amazing content!",
+      "hashtags": ["gaming", "fun"],
+      "media_types": ["image"],
+      "engagement_rate": 0.12,
+      "quality_score": 0.8
+    }
+  ],
+  "limit": 20
+}"#;
+
+/// "Enhanced Ranking"; it is printed with `{...}` where a client puts what it likes, which is no JSON.
+const RANK_ENHANCED: &str = r#"{
+  "user_id": "user123",
+  "candidate_items": [
+    {
+      "id": "content1",
+      "text": "Sample content",
+      "type": "text",
+      "metadata": {...}
+    }
+  ],
+  "limit": 20
+}"#;
+
 fn answered(addr: std::net::SocketAddr, path: &str, status: u16, body: &str) -> Value {
     let answer = post(addr, path, body);
     assert_eq!(answer.status, status, "{path}: {}", answer.body);
@@ -55,6 +85,9 @@ fn recommendations_are_the_home_feed() {
         let items: Vec<String> = (0..12).map(|i| format!("i{i}")).collect();
         w.write(&[w.slate("user_123", &items.iter().map(String::as_str).collect::<Vec<_>>())]);
         let mut given = answered(w.addr, "/recommend", 200, RECOMMEND);
+        for other in ["/api/v1/recommend", "/ml/recommend"] {
+            assert_eq!(answered(w.addr, other, 200, RECOMMEND)["items"], given["items"], "{other}");
+        }
         let mut own = get(w.addr, "/v1/feeds/home/user_123?k=10").json();
         assert_eq!(given["items"].as_array().map(Vec::len), Some(10));
         assert!(given["request_id"].take().is_string() && own["request_id"].take().is_string());
@@ -66,6 +99,30 @@ fn recommendations_are_the_home_feed() {
         ] {
             assert_eq!(post(w.addr, "/recommend", body).refusal(), (400, code.to_string()), "{body}");
         }
+    });
+}
+
+/// The documents show no answer: it is that of /v1/rank, which takes the same candidates by our names.
+#[test]
+fn candidates_are_put_in_order_under_every_name() {
+    both(|mut w| {
+        fill(&mut w);
+        for (path, sent, id) in [
+            ("/rank/for-you", RANK.to_string(), "note1"),
+            ("/rank/for-you/enhanced", RANK_ENHANCED.replace("{...}", r#"{"any": 1}"#), "content1"),
+            ("/api/v1/rank", RANK.to_string(), "note1"),
+        ] {
+            let given = answered(w.addr, path, 200, &sent);
+            assert_eq!((&given["items"][0]["item_id"], &given["fallback"]), (&json!(id), &json!(true)), "{path} over {}", w.name);
+        }
+        let theirs = json!({"user_id": "u1", "candidate_items": [{"id": "a"}, {"id": "b", "hashtags": ["live"]}], "limit": 1});
+        let ours = json!({"user_id": "u1", "items": ["a", {"item_id": "b", "tags": ["live"]}], "k": 1});
+        let mut given = answered(w.addr, "/rank/for-you", 200, &theirs.to_string());
+        let mut own = answered(w.addr, "/v1/rank", 200, &ours.to_string());
+        assert!(given["request_id"].take().is_string() && own["request_id"].take().is_string());
+        assert_eq!(given, own);
+        let none = post(w.addr, "/rank/for-you", r#"{"user_id":"u1","candidate_items":[]}"#);
+        assert_eq!(none.refusal(), (400, "bad_items".to_string()));
     });
 }
 

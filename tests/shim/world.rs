@@ -110,7 +110,7 @@ impl World {
         change(&mut params);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
-        let state = State::new(&params, PREFIX, reader, log, access, Recent::default());
+        let state = State::new(&params, PREFIX, reader, log, access, Recent::default(), config.recommend.rank());
         let handle = spawn(&params, state).expect("a free port");
         World {
             name,
@@ -197,7 +197,7 @@ impl World {
         let mut places = Vec::new();
         (0..items.len() as u16).step_by(2).for_each(|place| layout::put_place(&mut places, place));
         slate.categorise("jazz", &places);
-        let value = slate.finish("", Stamp { epoch, generation: 1, model: 0 });
+        let value = slate.finish(Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }
 
@@ -276,7 +276,7 @@ impl World {
     /// One neighbour.
     pub fn neighbours(&self, item: &str, neighbour: &str) -> Write {
         let neighbour = proto::Neighbour { item_id: neighbour.to_string(), similarity_micro: 410_000, users: 12 };
-        let list = proto::Neighbours { item_id: item.to_string(), as_of_ms: CLOCK, neighbours: vec![neighbour] };
+        let list = proto::Neighbours { item_id: item.to_string(), as_of_ms: CLOCK, neighbours: vec![neighbour], users: 4 };
         let stamp = Stamp { epoch: self.applied.epoch + 1, generation: 1, model: 0 };
         let value = layout::encode_neighbours(&list, stamp);
         Write::Value { key: self.keys.neighbours(item), value, ttl: TTL, fence: self.fence() }

@@ -299,11 +299,17 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
         let (key, value) = match change {
             Change::Slate { user, surface, slate, .. } => (
                 format!("slate {surface:?} {user:?}"),
-                slate.as_ref().map(|s| format!("{:?}", s.items.iter().map(|i| (i.item, i.source, i.reason)).collect::<Vec<_>>())),
+                slate.as_ref().map(|s| {
+                    let items: Vec<_> = s.items.iter().map(|i| (i.item, i.source, i.reason)).collect();
+                    format!("{items:?} after {:?}", s.history)
+                }),
             ),
             Change::Signals(key, signals) => (format!("signals {key:?}"), signals.as_ref().map(|s| format!("{s:?}"))),
             Change::Interests(user, interests) => (format!("interests {user:?}"), interests.as_ref().map(|i| format!("{i:?}"))),
-            Change::Neighbours(item, list) => (format!("neighbours {item:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
+            Change::Neighbours(item, users, list) => {
+                (format!("neighbours {item:?}"), (*users > 0).then(|| format!("{users} {list:?}")))
+            }
+            Change::Card(item, card) => (format!("card {item:?}"), card.as_ref().map(|card| format!("{card:?}"))),
             Change::Trending(scope, list) => (format!("trending {scope:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Near(cell, list) => (format!("near {cell}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Experiments(all) => ("experiments".to_string(), (!all.is_empty()).then(|| format!("{all:?}"))),

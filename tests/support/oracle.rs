@@ -47,7 +47,7 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
             match change {
                 Change::Signals(key, Some(s)) => drop(told.insert(*key, s.counts.iter().copied().collect())),
                 Change::Signals(key, None) => drop(told.remove(key)),
-                Change::Neighbours(item, list) => drop(neighbours.insert(*item, list.clone())),
+                Change::Neighbours(item, _, list) => drop(neighbours.insert(*item, list.clone())),
                 Change::Experiments(all) => standings = all.to_vec(),
                 Change::Account(a) => said = Account { refreshed: 0, coalesced: 0, ..*a },
                 _ => {}

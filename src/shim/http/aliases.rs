@@ -7,16 +7,19 @@ use axum::body::Body as Stream;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 
+use super::params::Sent;
 use super::views::Body;
-use super::{Route, about, body, experiments, feeds, ingest, open, read, status, views, write};
+use super::{Route, about, ask, body, experiments, feeds, ingest, open, rank, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::guard::RequestId;
 use crate::shim::queries::asked::Unchecked;
 use crate::shim::queries::feeds::Feed;
-use crate::shim::{Refusal, Scope, State as Shim};
+use crate::shim::{Refusal, State as Shim};
 
 /// All aliases.
 pub fn routes() -> Vec<Route> {
@@ -33,9 +36,14 @@ pub fn routes() -> Vec<Route> {
         open("/api/v1/health", status::health),
         write("/signals/process", ingest::events),
         write("/feedback", ingest::events),
-        Route { scope: Some(Scope::Read), ..write("/recommend", recommend) },
-        Route { scope: Some(Scope::Read), ..write("/v1/scenarios/home_feed", home_feed) },
-        Route { scope: Some(Scope::Read), ..write("/v1/scenarios/category_feed", category_feed) },
+        ask("/rank/for-you", rank_for_you),
+        ask("/rank/for-you/enhanced", rank_for_you),
+        ask("/api/v1/rank", rank_for_you),
+        ask("/recommend", recommend),
+        ask("/api/v1/recommend", recommend),
+        ask("/ml/recommend", recommend),
+        ask("/v1/scenarios/home_feed", home_feed),
+        ask("/v1/scenarios/category_feed", category_feed),
     ]
 }
 
@@ -53,6 +61,17 @@ struct OfCategory {
     asked: Asked,
     category_id: Option<String>,
 }
+
+/// Candidates to be put in order: an item each, by the names its client has for what it is.
+#[derive(Deserialize)]
+struct Candidates {
+    user_id: String,
+    candidate_items: Vec<Map<String, Value>>,
+    limit: Option<usize>,
+}
+
+/// What clients call a field of an item, and what it is called here.
+const FIELDS: [(&str, &str); 3] = [("id", "item_id"), ("hashtags", "tags"), ("quality_score", "quality")];
 
 /// A page of streams, as the scenarios answer it.
 #[derive(Serialize)]
@@ -74,6 +93,29 @@ impl<'a> From<&'a Feed<'_>> for Scenario<'a> {
         let streams = items.map(|item| Recommended { stream_id: item.item_id, score: item.score, reason: &item.reason });
         Self { request_id: feed.request_id, streams: streams.collect() }
     }
+}
+
+async fn rank_for_you(
+    State(shim): State<Arc<Shim>>,
+    Sent(token): Sent,
+    who: Who,
+    id: RequestId,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let Candidates { user_id, candidate_items, limit } = body::json(&headers, body, shim.params.body_limit).await?;
+    let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
+    let k = Some(limit.unwrap_or(shim.params.default_k));
+    rank::order(&shim, &id, &who, user_id, &items.iter().map(|item| &**item).collect::<Vec<_>>(), k, token.as_ref()).await
+}
+
+fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
+    for (theirs, ours) in FIELDS {
+        if let Some(value) = fields.remove(theirs) {
+            fields.entry(ours).or_insert(value);
+        }
+    }
+    to_raw_value(&fields).expect("a map of JSON is JSON")
 }
 
 async fn recommend(

@@ -4,6 +4,7 @@ use axum::body::{Body as Stream, to_bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 
@@ -11,11 +12,20 @@ use crate::shim::Refusal;
 
 /// One JSON value.
 pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Stream, most: usize) -> Result<T, Refusal> {
+    read(&bytes(headers, body, most).await?)
+}
+
+/// The bytes of one JSON value, which may be read in place.
+pub async fn bytes(headers: &HeaderMap, body: Stream, most: usize) -> Result<Bytes, Refusal> {
     if is_lines(headers)? {
         return Err(unsupported("a record a line", "application/json"));
     }
-    let body = whole(headers, body, most).await?;
-    serde_json::from_slice(text(&body)?.as_bytes()).map_err(unreadable)
+    whole(headers, body, most).await
+}
+
+/// One JSON value out of its bytes.
+pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_str(text(body)?).map_err(unreadable)
 }
 
 /// A body as text.

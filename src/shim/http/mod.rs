@@ -21,6 +21,7 @@ mod feeds;
 mod ingest;
 mod pages;
 mod params;
+mod rank;
 mod status;
 mod views;
 
@@ -45,6 +46,11 @@ fn write<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) 
     Route { method: "post", path, scope: Some(Scope::Write), handler: post(handler) }
 }
 
+/// A question too large for a query.
+fn ask<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    Route { scope: Some(Scope::Read), ..write(path, handler) }
+}
+
 /// Ours; the aliases are apart.
 fn own_routes() -> Vec<Route> {
     vec![
@@ -52,7 +58,8 @@ fn own_routes() -> Vec<Route> {
         write("/v1/items", ingest::items),
         write("/v1/users", ingest::users),
         read("/v1/feeds/{surface}/{user}", feeds::feed),
-        Route { scope: Some(Scope::Read), ..write("/v1/feeds/{surface}", feeds::feeds) },
+        ask("/v1/feeds/{surface}", feeds::feeds),
+        ask("/v1/rank", rank::rank),
         read("/v1/users/{user}/features", views::user_features),
         read("/v1/users/{user}/interests", views::interests),
         read("/v1/users/{user}/activity", about::activity),

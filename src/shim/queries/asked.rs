@@ -131,7 +131,7 @@ fn parse_spot(lat: Option<f64>, lon: Option<f64>, preference: Option<f64>) -> Re
 }
 
 /// Refuses a number of items that nobody gets.
-fn check_k(k: usize, most: usize) -> Result<usize, Refusal> {
+pub fn check_k(k: usize, most: usize) -> Result<usize, Refusal> {
     Some(k).filter(|k| (1..=most).contains(k)).ok_or_else(|| bad_k(&k.to_string(), most))
 }
 

@@ -102,7 +102,7 @@ impl Found {
 
 impl Own {
     /// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
-    fn slate(&self) -> Option<StoredSlate> {
+    pub fn slate(&self) -> Option<StoredSlate> {
         match self.slate.as_deref().map(layout::decode_slate)? {
             Ok(slate) => Some(slate),
             Err(error) => {

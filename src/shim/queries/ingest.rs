@@ -113,6 +113,7 @@ fn key(input: &Input, names: &Names) -> Result<Arc<str>, String> {
     Ok(key.expect("the decoder has just interned it"))
 }
 
-fn decoder(shim: &Shim, names: Arc<Names>) -> Decoder {
+/// Reads records as the engine will, into these names.
+pub fn decoder(shim: &Shim, names: Arc<Names>) -> Decoder {
     Decoder::new(names, Limits { id_bytes: shim.params.max_id_bytes, payload_bytes: shim.params.body_limit })
 }

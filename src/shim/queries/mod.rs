@@ -9,6 +9,7 @@ use crate::sinks::Applied;
 pub mod asked;
 pub mod feeds;
 pub mod ingest;
+pub mod rank;
 pub mod views;
 
 /// The epoch that is applied; refuses while there is none, or no store.

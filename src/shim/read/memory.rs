@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::future::ready;
 
-use super::{Answer, Fields, Own, OwnKeys, Parts, Reader, SEEN, Sizes, Unavailable};
+use super::{Answer, Fields, Many, Own, OwnKeys, Parts, Reader, SEEN, Sizes, Unavailable};
 use crate::sinks::Applied;
 use crate::sinks::memory::Memory;
 
@@ -40,6 +40,11 @@ impl Reader for MemoryReader {
 
     fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>> {
         now(keys.iter().map(|key| self.0.ranked(key, limit)).collect())
+    }
+
+    fn many<'a>(&'a self, values: &'a [String], hashes: &'a [String]) -> Answer<'a, Many> {
+        let values = values.iter().map(|key| self.0.value(key)).collect();
+        now(Many { values, fields: hashes.iter().map(|key| self.0.fields(key)).collect() })
     }
 
     fn applied(&self) -> Answer<'_, Applied> {

@@ -55,6 +55,13 @@ pub struct OwnKeys {
     pub seen: String,
 }
 
+/// What lies under several keys, in the order they were asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Many {
+    pub values: Vec<Option<Bytes>>,
+    pub fields: Vec<Option<Fields>>,
+}
+
 /// How many of the latest seen items a feed is filtered by; older ones are gone from the slate itself.
 pub const SEEN: usize = 100;
 
@@ -74,6 +81,9 @@ pub trait Reader: Send + Sync {
 
     /// The highest `limit` members of each of several sorted sets, in the order they were asked for, in one round trip.
     fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>>;
+
+    /// The binary values of some keys and the hashes of others, in one round trip.
+    fn many<'a>(&'a self, values: &'a [String], hashes: &'a [String]) -> Answer<'a, Many>;
 
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;

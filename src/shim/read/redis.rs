@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
-use super::{Answer, Fields, Own, OwnKeys, Parts, Reader, SEEN, Unavailable};
+use super::{Answer, Fields, Many, Own, OwnKeys, Parts, Reader, SEEN, Unavailable};
 use crate::sinks::{Applied, RedisParams, layout};
 
 /// How often waiting readers look at the mark, all of them together.
@@ -83,6 +83,10 @@ fn present(value: Option<Vec<u8>>) -> Option<Bytes> {
     value.filter(|value| !layout::is_deleted_value(value)).map(Bytes::from)
 }
 
+fn written(fields: Fields) -> Option<Fields> {
+    (!fields.is_empty() && !layout::is_deleted_fields(&fields)).then_some(fields)
+}
+
 /// The mark, then slate and seen of each user.
 fn parts(answers: Vec<Value>, users: usize) -> Result<Parts, Unavailable> {
     let mut answers = answers.into_iter();
@@ -123,7 +127,7 @@ impl Reader for RedisReader {
             let mut pipeline = redis::pipe();
             pipeline.cmd("HGETALL").arg(key);
             let (fields,): (Fields,) = self.ask(pipeline).await?;
-            Ok((!fields.is_empty() && !layout::is_deleted_fields(&fields)).then_some(fields))
+            Ok(written(fields))
         })
     }
 
@@ -144,6 +148,26 @@ impl Reader for RedisReader {
             let mut lists: Vec<Vec<(String, f64)>> = self.ask(pipeline).await?;
             lists.iter_mut().for_each(|list| list.truncate(limit));
             Ok(lists)
+        })
+    }
+
+    fn many<'a>(&'a self, values: &'a [String], hashes: &'a [String]) -> Answer<'a, Many> {
+        Box::pin(async move {
+            if values.is_empty() && hashes.is_empty() {
+                return Ok(Many::default());
+            }
+            let mut pipeline = redis::pipe();
+            for key in values {
+                pipeline.cmd("GET").arg(key);
+            }
+            for key in hashes {
+                pipeline.cmd("HGETALL").arg(key);
+            }
+            let answers: Vec<Value> = self.ask(pipeline).await?;
+            let mut answers = answers.into_iter();
+            let values = values.iter().map(|_| next(&mut answers).map(present)).collect::<Result<_, _>>()?;
+            let fields = hashes.iter().map(|_| next(&mut answers).map(written)).collect::<Result<_, _>>()?;
+            Ok(Many { values, fields })
         })
     }
 

@@ -98,6 +98,11 @@ impl Keys {
         self.plain("item", item)
     }
 
+    /// What the catalogue says of an item: a binary value.
+    pub fn card(&self, item: &str) -> String {
+        self.plain("card", item)
+    }
+
     /// Features of a category (its bare name): a hash.
     pub fn category(&self, category: &str) -> String {
         self.plain("category", category)
@@ -169,7 +174,7 @@ impl Keys {
     /// What kind of value lies under a key. `None`: the mark, the lease, or somebody else's key.
     pub fn sort_of(&self, key: &str) -> Option<Sort> {
         match self.family_of(key) {
-            "slate" | "neighbours" => Some(Sort::Value),
+            "slate" | "neighbours" | "card" => Some(Sort::Value),
             "user" | "interests" | "item" | "category" | "author" | "experiments" => Some(Sort::Fields),
             "seen" | "trending" | "near" | "gone" => Some(Sort::Ranked),
             _ => None,

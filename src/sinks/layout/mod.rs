@@ -1,4 +1,4 @@
-//! The published layout, `schemas/redis.md`, in both directions: keys, slates, neighbours, features, interests and the mark of
+//! The published layout, `schemas/redis.md`, in both directions: keys, slates, neighbours, cards, features, interests and the mark of
 //! what is applied. Pure. What is written here is read back equal, and the bytes of binary values change only together with a version
 //! number.
 
@@ -9,8 +9,8 @@ mod header;
 mod interests;
 mod keys;
 mod mark;
-mod neighbours;
 mod slate;
+mod values;
 
 pub use super::proto;
 use super::{Applied, Fence, Sort};
@@ -22,8 +22,8 @@ pub use header::{HEADER, Stamp, deleted_value, fence_member, is_deleted_value, o
 pub use interests::{StoredInterests, decode_interests, encode_interests};
 pub use keys::{Keys, MAX_ID_BYTES, Segment, decode_id};
 pub use mark::{decode_applied, encode_applied, encode_epoch_half, encode_tick_half};
-pub use neighbours::{decode_neighbours, encode_neighbours};
-pub use slate::{SlateValue, StoredSlate, Why, decode_slate, put_place, reason_text};
+pub use slate::{SlateValue, StoredSlate, Why, bare, decode_slate, put_place, reason_text};
+pub use values::{decode_card, decode_neighbours, encode_card, encode_neighbours};
 
 /// The version in the header of every binary value.
 pub const VERSION: u8 = 1;

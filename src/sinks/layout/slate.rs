@@ -5,7 +5,7 @@ use prost::{Message, length_delimiter_len};
 use super::header::seal;
 use super::{HEADER, LayoutError, Stamp, open, proto};
 use crate::model::Kind;
-use crate::model::slate::{Source, TERMS};
+use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 
 /// Why an item is there, in names.
@@ -18,13 +18,36 @@ pub struct Why<'a> {
     pub subject: &'a str,
 }
 
-impl Why<'_> {
+impl<'a> Why<'a> {
+    /// Of a reason; `subject` is the name of what it mentions, of a token with its kind or without.
+    pub fn of(reason: &Reason, subject: &'a str) -> Self {
+        let (kind, interaction, subject) = match reason {
+            Reason::Because { kind, .. } => (proto::ReasonKind::Because, kind.name(), subject),
+            Reason::Likes { .. } => (proto::ReasonKind::Likes, "", bare(subject)),
+            Reason::Trending { .. } => (proto::ReasonKind::Trending, "", bare(subject)),
+            Reason::New { .. } => (proto::ReasonKind::New, "", bare(subject)),
+            Reason::Popular => (proto::ReasonKind::Popular, "", subject),
+        };
+        Self { kind, interaction, subject }
+    }
+
+    /// The same with names of its own.
+    pub fn stored(&self) -> proto::Reason {
+        let Self { kind, interaction, subject } = *self;
+        proto::Reason { kind: kind as i32, interaction: interaction.to_string(), subject: subject.to_string() }
+    }
+
     /// Appends it as it lies in an item of a slate.
     pub fn encode(&self, into: &mut Vec<u8>) {
         put_number(into, 1, self.kind as u64);
         put_text(into, 2, self.interaction);
         put_text(into, 3, self.subject);
     }
+}
+
+/// `category:jazz` → `jazz`.
+pub fn bare(token: &str) -> &str {
+    token.split_once(':').map_or(token, |(_, bare)| bare)
 }
 
 /// A slate being written, item by item, straight from borrowed names: the same bytes [`proto::Slate`] makes of owned ones, at a
@@ -51,8 +74,7 @@ impl SlateValue {
         put_number(&mut numbers, 3, source as u64);
         put_begin(&mut numbers, 4, why.len());
         terms.iter().for_each(|term| put_varint(&mut shares, u64::from(*term)));
-        let name = if item.is_empty() { 0 } else { 1 + length_delimiter_len(item.len()) + item.len() };
-        put_begin(&mut self.value, 4, name + numbers.len + why.len() + 2 + shares.len);
+        put_begin(&mut self.value, 4, text_len(item) + numbers.len + why.len() + 2 + shares.len);
         put_text(&mut self.value, 1, item);
         self.value.extend_from_slice(numbers.bytes());
         self.value.extend_from_slice(why);
@@ -67,18 +89,28 @@ impl SlateValue {
 
     /// A category (its bare name) with the [`put_place`]s of its items among those pushed; after what ordered them.
     pub fn categorise(&mut self, name: &str, places: &[u8]) {
-        let text = if name.is_empty() { 0 } else { 1 + length_delimiter_len(name.len()) + name.len() };
         let list = if places.is_empty() { 0 } else { 1 + length_delimiter_len(places.len()) + places.len() };
-        put_begin(&mut self.value, 7, text + list);
+        put_begin(&mut self.value, 7, text_len(name) + list);
         put_text(&mut self.value, 1, name);
         if !places.is_empty() {
             put_bytes(&mut self.value, 2, places);
         }
     }
 
-    /// The whole value, header and all. `experiment` is empty where there is none.
-    pub fn finish(mut self, experiment: &str, stamp: Stamp) -> Vec<u8> {
+    /// The experiment that the variant is an arm of, or empty; after the categories.
+    pub fn under(&mut self, experiment: &str) {
         put_text(&mut self.value, 8, experiment);
+    }
+
+    /// The next item of the history, latest first; after the experiment.
+    pub fn took(&mut self, item: &str, interaction: &str) {
+        put_begin(&mut self.value, 9, text_len(item) + text_len(interaction));
+        put_text(&mut self.value, 1, item);
+        put_text(&mut self.value, 2, interaction);
+    }
+
+    /// The whole value, header and all.
+    pub fn finish(mut self, stamp: Stamp) -> Vec<u8> {
         seal(&mut self.value, stamp);
         self.value
     }
@@ -139,6 +171,11 @@ fn put_text(into: &mut Vec<u8>, field: u8, text: &str) {
     if !text.is_empty() {
         put_bytes(into, field, text.as_bytes());
     }
+}
+
+/// The length of a text with its field, which is left out where it is empty.
+fn text_len(text: &str) -> usize {
+    if text.is_empty() { 0 } else { 1 + length_delimiter_len(text.len()) + text.len() }
 }
 
 /// … and what is zero.
@@ -229,6 +266,7 @@ mod tests {
             variant: ids[0].clone(),
             experiment: ids[ids.len() - 1].clone(),
             categories: vec![proto::Category { name: ids[0].clone(), places: (0..ids.len() as u32).collect() }],
+            history: vec![proto::Taken { item_id: ids[0].clone(), interaction: ["", "like"][ids.len() % 2].into() }],
         }
     }
 
@@ -247,7 +285,9 @@ mod tests {
             category.places.iter().for_each(|place| put_place(&mut places, *place as u16));
             value.categorise(&category.name, &places);
         }
-        value.finish(&slate.experiment, stamp)
+        value.under(&slate.experiment);
+        slate.history.iter().for_each(|taken| value.took(&taken.item_id, &taken.interaction));
+        value.finish(stamp)
     }
 
     proptest! {

@@ -1,0 +1,183 @@
+//! The order of candidates that a caller brings: the terms, the weights and the diversity of a refresh, over what was looked up for
+//! one request. Pure.
+
+use rustc_hash::FxHashMap;
+
+use super::affinity::{Voices, loudness};
+use super::blend::{self, Blend, Terms};
+use super::diversity::{Damping, Entry, Race};
+use super::terms::{Known, Viewer, heat};
+use crate::model::changes::Interests;
+use crate::model::kind::Weights;
+use crate::model::slate::{Reason, Source};
+use crate::model::time::Millis;
+use crate::model::{ItemId, Kind, TokenId};
+
+/// The settings of the dataflow that decide the order.
+#[derive(Clone, Debug)]
+pub struct Params {
+    pub blend: blend::Params,
+    pub weights: Weights,
+    /// As in `[neighbours]`.
+    pub damping: f64,
+    pub fresh_half_life: Millis,
+    pub author: Damping,
+    pub category: Damping,
+}
+
+/// What is near an item of the history.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Near {
+    /// Users who took the item.
+    pub users: u32,
+    /// Items, and users who took both.
+    pub nearest: Vec<(ItemId, u32)>,
+}
+
+/// For whom.
+#[derive(Clone, Debug, Default)]
+pub struct Person {
+    pub interests: Option<Interests>,
+    /// Latest first, each with what is near it.
+    pub history: Vec<(Kind, ItemId, Near)>,
+}
+
+/// What is known of a candidate.
+#[derive(Clone, Debug, Default)]
+pub struct Candidate {
+    pub item: ItemId,
+    /// Categories, tags, author.
+    pub tokens: Vec<TokenId>,
+    /// Its first category.
+    pub category: Option<TokenId>,
+    pub author: Option<TokenId>,
+    pub created: Option<Millis>,
+    pub trending_milli: i64,
+    /// How many users took it.
+    pub users: u32,
+}
+
+/// When, and how hot the hottest item of all is.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub clock: Millis,
+    pub hottest_milli: i64,
+}
+
+/// A candidate in its place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranked {
+    /// Which candidate.
+    pub at: usize,
+    /// After diversity.
+    pub score_micro: i32,
+    pub terms: Terms,
+    pub source: Source,
+    pub reason: Reason,
+}
+
+/// The best `k` candidates, best first.
+pub fn rank(params: &Params, person: &Person, candidates: &[Candidate], moment: Moment, k: usize) -> Vec<Ranked> {
+    let blend = Blend::new(&params.blend);
+    let viewer = Viewer::new(person.interests.as_ref(), moment.hottest_milli, moment.clock, params.fresh_half_life);
+    let voices = listen(params, person, candidates);
+    let scored: Vec<(Terms, Source, Reason)> = candidates
+        .iter()
+        .map(|candidate| {
+            let heard = voices.get(&candidate.item);
+            let because = heard.map(|voices| &person.history[voices.back]).map(|(kind, item, _)| (*kind, *item));
+            let affinity = heard.map_or(0.0, |voices| voices.affinity(candidate.users, params.damping));
+            let Candidate { tokens, category, created, trending_milli, .. } = candidate;
+            let heat = heat(*trending_milli);
+            viewer.terms(&Known { tokens, category: *category, created: *created, heat, affinity, because }, &blend)
+        })
+        .collect();
+    let entry = |(candidate, (terms, ..)): (&Candidate, &(Terms, Source, Reason))| {
+        let Candidate { item, author, category, .. } = *candidate;
+        Entry { item, score_micro: blend.score_micro(terms), author, category }
+    };
+    let entries: Vec<Entry> = candidates.iter().zip(&scored).map(entry).collect();
+    let places = Race::new(params.author, params.category).choose(&entries, k);
+    let ranked = |(at, score_micro): (usize, i32)| {
+        let (terms, source, reason) = scored[at];
+        Ranked { at, score_micro, terms, source, reason }
+    };
+    places.into_iter().map(ranked).collect()
+}
+
+/// What the history says of each candidate it knows of.
+fn listen(params: &Params, person: &Person, candidates: &[Candidate]) -> FxHashMap<ItemId, Voices> {
+    let mut voices: FxHashMap<ItemId, Voices> = candidates.iter().map(|candidate| (candidate.item, Voices::default())).collect();
+    let mut heard = FxHashMap::default();
+    for (back, (kind, _, near)) in person.history.iter().enumerate() {
+        let loudness = loudness(*kind, back, near.users, &params.weights, params.damping);
+        for (item, users) in &near.nearest {
+            if let Some(voices) = voices.get_mut(item) {
+                voices.hear(loudness * f64::from(*users), back);
+                heard.insert(*item, *voices);
+            }
+        }
+    }
+    heard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::TokenKind;
+
+    fn params() -> Params {
+        let table: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
+        let blend = table["blend"].clone().try_into().expect("the section of the blend");
+        let mut weights = Weights([1_000; Kind::ALL.len()]);
+        weights.0[Kind::Follow as usize] = 5_000;
+        let none = Damping { decay: 1.0, floor: 1.0 };
+        Params { blend, weights, damping: 5.0, fresh_half_life: 1_000, author: none, category: none }
+    }
+
+    fn items(ranked: &[Ranked], candidates: &[Candidate]) -> Vec<u64> {
+        ranked.iter().map(|ranked| candidates[ranked.at].item.0).collect()
+    }
+
+    #[test]
+    fn each_term_speaks_for_what_it_is_about_and_names_it() {
+        let jazz = TokenId::typed(TokenKind::Category, "jazz");
+        let of = |item, candidate: Candidate| Candidate { item: ItemId(item), ..candidate };
+        let candidates = [
+            of(1, Candidate::default()),
+            of(2, Candidate { created: Some(-9_000), ..Candidate::default() }),
+            of(3, Candidate { trending_milli: 4_000, ..Candidate::default() }),
+            of(4, Candidate { users: 3, ..Candidate::default() }),
+            of(5, Candidate { tokens: vec![jazz], category: Some(jazz), ..Candidate::default() }),
+        ];
+        let near = Near { users: 4, nearest: vec![(ItemId(77), 4), (ItemId(4), 3)] };
+        let long = vec![(jazz, 1.0)];
+        let person = Person {
+            interests: Some(Interests { short: long.clone(), long, drift: 0.0 }),
+            history: vec![(Kind::Follow, ItemId(9), near)],
+        };
+        let moment = Moment { clock: 0, hottest_milli: 40_000 };
+        let ranked = rank(&params(), &person, &candidates, moment, 5);
+        assert_eq!(items(&ranked, &candidates), [5, 4, 3, 2, 1]);
+        let reasons: Vec<Reason> = ranked.iter().map(|ranked| ranked.reason).collect();
+        let because = Reason::Because { kind: Kind::Follow, item: ItemId(9) };
+        let trending = Reason::Trending { token: None };
+        assert_eq!(reasons, [Reason::Likes { token: jazz }, because, trending, Reason::New { token: None }, Reason::Popular]);
+        assert_eq!(ranked[4].score_micro, 0, "of the first nothing is known");
+        assert_eq!(items(&rank(&params(), &person, &candidates, moment, 2), &candidates), [5, 4]);
+        let stranger = rank(&params(), &Person::default(), &candidates, moment, 5);
+        assert_eq!(items(&stranger, &candidates), [3, 2, 1, 4, 5], "what says nothing is in the order of ids");
+    }
+
+    #[test]
+    fn a_further_item_of_an_author_counts_less() {
+        let ann = Some(TokenId::typed(TokenKind::Author, "ann"));
+        let of = |item, author, trending_milli| Candidate { item: ItemId(item), author, trending_milli, ..Candidate::default() };
+        let candidates = [of(1, ann, 9_000), of(2, ann, 8_000), of(3, None, 7_000)];
+        let moment = Moment { clock: 0, hottest_milli: 9_000 };
+        let mut params = params();
+        assert_eq!(items(&rank(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 2, 3]);
+        params.author = Damping { decay: 0.5, floor: 0.25 };
+        assert_eq!(items(&rank(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 3, 2]);
+    }
+}

@@ -1,0 +1,295 @@
+//! The order of candidates that a caller brings, for one user: looked up in three round trips, then put in order by the functions that
+//! order a slate under the fixed weights.
+//!
+//! What must stay true: of what the engine wrote last, a candidate gets the terms it would have in a slate; what the caller says of an
+//! item counts where the store has no card of it; and every candidate is either in its place or left out for a reason that is said.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::asked::check_k;
+use super::{ingest, views};
+use crate::model::changes::Interests;
+use crate::model::ids::TokenKind;
+use crate::model::names::Collision;
+use crate::model::signals::trending_milli;
+use crate::model::slate::TERMS;
+use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, TokenId};
+use crate::scoring::rank::{Candidate, Moment, Near, Person, Ranked, rank};
+use crate::shim::commons::TRENDING_SCALE;
+use crate::shim::guard::RequestId;
+use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, Unavailable, now_ms};
+use crate::sinks::Applied;
+use crate::sinks::layout::{self, StoredInterests, StoredSlate, Why, proto};
+
+/// What orders them.
+const MODEL: &str = layout::BLEND.1;
+
+/// What is asked for, of a user whom the request may be about.
+pub struct Asked<'a> {
+    pub user: &'a str,
+    /// Each an id, or an item as its topic takes it.
+    pub items: &'a [&'a RawValue],
+    pub k: Option<usize>,
+    pub explain: bool,
+    /// Whether what the user has seen, and what is for adults, is wanted too.
+    pub seen: bool,
+    pub mature: bool,
+}
+
+/// The candidates in order, as they are answered.
+#[derive(Serialize)]
+pub struct Order<'a> {
+    pub request_id: &'a str,
+    pub user_id: &'a str,
+    pub as_of: i64,
+    pub epoch: u64,
+    pub model: &'static str,
+    pub stale: bool,
+    /// Whether nothing is known of the user.
+    pub fallback: bool,
+    pub items: Vec<Placed>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// One of them.
+#[derive(Serialize)]
+pub struct Placed {
+    pub item_id: String,
+    pub score: f64,
+    pub source: &'static str,
+    pub reason: String,
+    /// Whether the catalogue says what it is like; else what the request said of it counts.
+    pub known: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terms: Option<BTreeMap<&'static str, f64>>,
+}
+
+/// One that is not shown.
+#[derive(Serialize)]
+pub struct LeftOut {
+    pub item_id: String,
+    pub why: &'static str,
+}
+
+/// A candidate as it was brought, under its name.
+struct Brought {
+    item: ItemId,
+    name: Arc<str>,
+    facts: Option<Arc<Item>>,
+}
+
+/// What the store holds of the user.
+struct Owner {
+    applied: Applied,
+    slate: Option<proto::Slate>,
+    seen: HashSet<String>,
+    interests: Option<StoredInterests>,
+}
+
+/// What the store holds of the items.
+struct Items {
+    /// What is near each item of the history, in its order.
+    near: Vec<proto::Neighbours>,
+    /// Of each candidate, in their order.
+    cards: Vec<Option<proto::Card>>,
+    trending_milli: Vec<i64>,
+}
+
+/// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
+pub async fn order<'a>(shim: &Shim, id: &'a RequestId, asked: &Asked<'a>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
+    let names = Arc::new(Names::default());
+    let brought = brought(shim, asked.items, &names)?;
+    let k = asked.k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
+    let stale = views::stale(shim, token, Cadence::Epoch).await?.unwrap_or(false);
+    let common = shim.commons.get(&*shim.reader, &shim.keys).await?;
+    let owner = owner(shim, asked.user).await?;
+    let items = items(shim, &owner, &brought).await?;
+
+    let mut left_out = Vec::new();
+    let (mut shown, mut candidates) = (Vec::new(), Vec::new());
+    for (at, brought) in brought.iter().enumerate() {
+        let card = items.cards[at].as_ref();
+        let facts = brought.facts.as_deref();
+        let mature = card.map_or_else(|| facts.is_some_and(|facts| facts.mature), |card| card.mature);
+        let withdrawn = common.gone.contains(&*brought.name) || (card.is_none() && facts.is_some_and(|facts| !facts.available));
+        let why = match () {
+            () if withdrawn => Some("withdrawn"),
+            () if mature && !asked.mature => Some("mature"),
+            () if !asked.seen && owner.seen.contains(&*brought.name) => Some("seen"),
+            () => None,
+        };
+        match why {
+            Some(why) => left_out.push(LeftOut { item_id: brought.name.to_string(), why }),
+            None => {
+                shown.push((brought, card.is_some()));
+                candidates.push(candidate(brought, card, items.trending_milli[at], &names)?);
+            }
+        }
+    }
+    let person = person(&owner, &items.near, &names)?;
+    count_users(shim, &person, &mut candidates, &names).await?;
+    let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
+    let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest as i64 };
+    let ranked = rank(&shim.ranking, &person, &candidates, moment, k);
+    let placed = |ranked: Ranked| {
+        let (brought, known) = shown[ranked.at];
+        let terms = || TERMS.into_iter().zip(ranked.terms).collect();
+        Placed {
+            item_id: brought.name.to_string(),
+            score: f64::from(ranked.score_micro) / 1e6,
+            source: ranked.source.name(),
+            reason: in_words(&ranked.reason, &names),
+            known,
+            terms: asked.explain.then(terms),
+        }
+    };
+    Ok(Order {
+        request_id: &id.0,
+        user_id: asked.user,
+        as_of: owner.applied.clock_ms,
+        epoch: owner.applied.epoch,
+        model: MODEL,
+        stale,
+        fallback: owner.slate.is_none() && owner.interests.is_none(),
+        items: ranked.into_iter().map(placed).collect(),
+        left_out,
+    })
+}
+
+/// The candidates of a request; refuses too many, one that cannot be read, and one that stands there twice.
+fn brought(shim: &Shim, items: &[&RawValue], names: &Arc<Names>) -> Result<Vec<Brought>, Refusal> {
+    let (count, most) = (items.len(), shim.params.candidates_limit);
+    if !(1..=most).contains(&count) {
+        return Err(Refusal::bad("bad_items", format!("items has {count} candidates; send 1 to {most}")));
+    }
+    let (decoder, now) = (ingest::decoder(shim, names.clone()), now_ms());
+    let mut already = BTreeSet::new();
+    let read = |(at, raw): (usize, &&RawValue)| {
+        let bad = |why: String| Refusal::bad("bad_items", format!("items[{at}] cannot be read: {why}"));
+        let text = raw.get().trim();
+        let record = if text.starts_with('"') { format!(r#"{{"item_id":{text}}}"#) } else { text.to_string() };
+        let input = decoder.decode(Role::Items, None, Some(record.as_bytes()), now).map_err(bad)?;
+        let Input::Item(item, facts) = input else { return Err(bad("it is not an item".to_string())) };
+        let name = names.items.get(item.0).expect("the decoder has just interned it");
+        if !already.insert(item) {
+            return Err(Refusal::bad("bad_items", format!("items[{at}] is `{name}` once more; name each candidate once")));
+        }
+        Ok(Brought { item, name, facts: facts.filter(|_| !text.starts_with('"')) })
+    };
+    items.iter().enumerate().map(read).collect()
+}
+
+async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
+    let keys = [OwnKeys { slate: shim.keys.slate("home", None, user), seen: shim.keys.seen(user) }];
+    let interests = shim.keys.interests(user);
+    let (parts, interests) = tokio::join!(shim.reader.feeds(&keys), shim.reader.fields(&interests));
+    let mut parts = parts?;
+    let own = parts.own.pop().unwrap_or_default();
+    let slate = own.slate().map(|StoredSlate { slate, .. }| slate);
+    let interests = interests?.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
+    let seen = own.seen.into_iter().map(|(item, _)| item).collect();
+    Ok(Owner { applied: parts.applied, slate, seen, interests })
+}
+
+/// What is near the history, and what is known of each candidate, in one round trip.
+async fn items(shim: &Shim, owner: &Owner, brought: &[Brought]) -> Result<Items, Refusal> {
+    let history = owner.slate.iter().flat_map(|slate| &slate.history);
+    let near: Vec<String> = history.map(|taken| shim.keys.neighbours(&taken.item_id)).collect();
+    let cards = brought.iter().map(|brought| shim.keys.card(&brought.name));
+    let values: Vec<String> = near.iter().cloned().chain(cards).collect();
+    let features: Vec<String> = brought.iter().map(|brought| shim.keys.item(&brought.name)).collect();
+    let Many { values, fields } = shim.reader.many(&values, &features).await?;
+    let (near, cards) = values.split_at(near.len());
+    let read_near = |value: &Option<bytes::Bytes>| -> Result<proto::Neighbours, Refusal> { neighbours(value.as_deref()) };
+    let card =
+        |value: &Option<bytes::Bytes>| value.as_deref().map(|v| layout::decode_card(v).map_err(views::unreadable)).transpose();
+    let trending = |fields: &Option<_>| match fields {
+        None => Ok(0),
+        Some(fields) => layout::decode_features(fields).map(|of| warmth(&of)).map_err(views::unreadable),
+    };
+    Ok(Items {
+        near: near.iter().map(read_near).collect::<Result<_, _>>()?,
+        cards: cards.iter().map(card).collect::<Result<_, _>>()?,
+        trending_milli: fields.iter().map(trending).collect::<Result<_, _>>()?,
+    })
+}
+
+fn neighbours(value: Option<&[u8]>) -> Result<proto::Neighbours, Refusal> {
+    value.map_or(Ok(proto::Neighbours::default()), |value| layout::decode_neighbours(value).map_err(views::unreadable))
+}
+
+/// Its trending score, in thousandths.
+fn warmth(features: &layout::Features) -> i64 {
+    let mut weighted = [0; 5];
+    weighted.iter_mut().zip(&features.windows).for_each(|(milli, window)| *milli = (window.weighted * 1e3).round() as i64);
+    trending_milli(&weighted)
+}
+
+/// What its card says of a candidate; without one, what the request does.
+fn candidate(brought: &Brought, card: Option<&proto::Card>, trending_milli: i64, names: &Names) -> Result<Candidate, Refusal> {
+    let of = Candidate { item: brought.item, trending_milli, ..Candidate::default() };
+    let Some(card) = card else {
+        let Some(facts) = brought.facts.as_deref() else { return Ok(of) };
+        let (category, author) = (facts.categories.first().copied(), facts.author);
+        return Ok(Candidate { tokens: facts.tokens().collect(), category, author, created: facts.created_at, ..of });
+    };
+    let read = |kind, of: &[String]| of.iter().map(|name| names.token(kind, name).map_err(collides)).collect::<Result<_, _>>();
+    let categories: Vec<TokenId> = read(TokenKind::Category, &card.categories)?;
+    let tags: Vec<TokenId> = read(TokenKind::Tag, &card.tags)?;
+    let author = Some(card.author.as_str()).filter(|author| !author.is_empty());
+    let author = author.map(|author| names.token(TokenKind::Author, author).map_err(collides)).transpose()?;
+    let category = categories.first().copied();
+    let tokens = categories.into_iter().chain(tags).chain(author).collect();
+    Ok(Candidate { tokens, category, author, created: Some(card.created_ms), ..of })
+}
+
+fn person(owner: &Owner, near: &[proto::Neighbours], names: &Names) -> Result<Person, Refusal> {
+    let ids = |of: &[(String, f64)]| of.iter().map(|(token, weight)| (TokenId::of(token), *weight)).collect();
+    if let Some(of) = &owner.interests {
+        let spelt = of.short.iter().chain(&of.long);
+        spelt.clone().try_for_each(|(token, _)| names.tokens.intern(TokenId::of(token).0, token)).map_err(collides)?;
+    }
+    let interests = owner.interests.as_ref();
+    let interests = interests.map(|of| Interests { short: ids(&of.short), long: ids(&of.long), drift: of.drift });
+    let mut history = Vec::new();
+    for (taken, near) in owner.slate.iter().flat_map(|slate| &slate.history).zip(near) {
+        let Some(kind) = Kind::parse(&taken.interaction) else { continue }; // of a later version
+        let nearest = near.neighbours.iter().map(|of| (ItemId::of(&of.item_id), of.users)).collect();
+        history.push((kind, names.item(&taken.item_id).map_err(collides)?, Near { users: near.users, nearest }));
+    }
+    Ok(Person { interests, history })
+}
+
+/// How many users took each candidate that the history speaks of; of the others it does not matter.
+async fn count_users(shim: &Shim, person: &Person, candidates: &mut [Candidate], names: &Names) -> Result<(), Refusal> {
+    let near: HashSet<ItemId> = person.history.iter().flat_map(|(.., near)| near.nearest.iter().map(|(item, _)| *item)).collect();
+    let heard: Vec<ItemId> = candidates.iter().map(|candidate| candidate.item).filter(|item| near.contains(item)).collect();
+    let name = |item: &ItemId| names.items.get(item.0).expect("every candidate has a name");
+    let keys: Vec<String> = heard.iter().map(|item| shim.keys.neighbours(&name(item))).collect();
+    let values = shim.reader.many(&keys, &[]).await?.values;
+    let mut users = HashMap::new();
+    for (item, value) in heard.iter().zip(values) {
+        users.insert(*item, neighbours(value.as_deref())?.users);
+    }
+    candidates.iter_mut().for_each(|candidate| candidate.users = users.get(&candidate.item).copied().unwrap_or(0));
+    Ok(())
+}
+
+/// As slates say it.
+fn in_words(reason: &Reason, names: &Names) -> String {
+    let subject = match reason {
+        Reason::Because { item, .. } => names.items.get(item.0),
+        Reason::Likes { token } => names.spelling(*token),
+        Reason::Trending { token } | Reason::New { token } => token.and_then(|token| names.spelling(token)),
+        Reason::Popular => None,
+    };
+    layout::reason_text(&Why::of(reason, subject.as_deref().unwrap_or("")).stored(), None)
+}
+
+/// Two names with one hash: as good as never, and not to be answered wrongly.
+fn collides(collision: Collision) -> Refusal {
+    Refusal::from(Unavailable(collision.to_string()))
+}
