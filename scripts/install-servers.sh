@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests start or call and this machine lacks: redis-server, Java with Maven, pip. Uses apt-get, with sudo when
+# Installs what the tests start or call and this machine lacks: redis-server, Java with Maven, pip, Chromium. Uses apt-get, with sudo when
 # not root; what is on PATH already is left as it is.
 set -eu
 
@@ -8,6 +8,8 @@ needs() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
 needs redis-server redis-server
 needs java default-jre-headless
 needs mvn maven
+needs chromedriver chromium-driver
+needs chromium chromium
 needs make make
 needs cc gcc
 if [ -z "${ORT_DYLIB_PATH:-}" ]; then

@@ -334,7 +334,7 @@ function row(item, place, moved) {
   for (const button of row.querySelectorAll("[data-act]")) {
     button.setAttribute("aria-label", `${button.textContent} ${item.item_id} as ${user}`);
     button.addEventListener("click", () => act(button.dataset.act, item.item_id));
-    button.disabled = acting;
+    if (acting) wait(button);
   }
   part("acts").setAttribute("aria-label", "Act as this user");
   return row;
@@ -426,10 +426,15 @@ function moment() {
   return Math.abs(behind) > 300000 ? stats.as_of : Date.now();
 }
 
+/** Not `disabled`: that would take the focus away from who works with the keyboard. */
+function wait(button) {
+  button.setAttribute("aria-disabled", "true");
+}
+
 async function act(kind, item) {
   if (acting) return;
   acting = true;
-  for (const button of at("items").querySelectorAll("[data-act]")) button.disabled = true;
+  for (const button of at("items").querySelectorAll("[data-act]")) wait(button);
   const begun = performance.now();
   const event = { type: VERBS[kind], user_id: user, item_id: item, ts: moment(), event_id: `console-${Date.now()}-${Math.random().toString(36).slice(2)}` };
   try {
@@ -443,7 +448,7 @@ async function act(kind, item) {
     note(`${kind} was not taken: ${error.message}`, "bad");
   } finally {
     acting = false;
-    for (const button of at("items").querySelectorAll("[data-act]")) button.disabled = false;
+    for (const button of at("items").querySelectorAll("[data-act]")) button.removeAttribute("aria-disabled");
   }
 }
 
