@@ -1,10 +1,11 @@
 //! Hit rate, reciprocal rank and discounted gain of one target in a ranking, over parts of a stream. Pure.
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::stream::Stream;
+use super::stream::{Row, Stream};
 use crate::dataflows::sampler::SOURCES;
 
 /// The rank of a tested row.
@@ -33,6 +34,9 @@ pub struct Measured {
     pub warm: usize,
     pub warm_hr10: f64,
     pub warm_ndcg10: f64,
+    /// Of users with fewer than [`FEW`] rows before.
+    pub cold: usize,
+    pub cold_hr10: f64,
     pub new_item: f64,
     pub new_user: f64,
     pub candidates_hit: f64,
@@ -40,10 +44,15 @@ pub struct Measured {
     pub deciles_hr10: Vec<f64>,
 }
 
+/// A user with fewer rows than this is cold.
+pub const FEW: u32 = 5;
+
 /// Measures the rows between two shares of the stream.
 pub fn measure(stream: &Stream, ranked: &[Ranked], from: f64, to: f64) -> Measured {
     let all: Vec<&Ranked> = between(stream, ranked, from, to).collect();
     let warm: Vec<&Ranked> = all.iter().copied().filter(|r| !r.new_item && !stream.rows[r.row].new_user).collect();
+    let cold = cold(stream);
+    let cold: Vec<&Ranked> = all.iter().copied().filter(|r| cold[r.row]).collect();
     let decile = |tenth: i32| {
         let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth + 1) / 10.0);
         mean(&between(stream, ranked, from, to).collect::<Vec<_>>(), |r| r.hit(10))
@@ -59,11 +68,24 @@ pub fn measure(stream: &Stream, ranked: &[Ranked], from: f64, to: f64) -> Measur
         warm: warm.len(),
         warm_hr10: mean(&warm, |r| r.hit(10)),
         warm_ndcg10: mean(&warm, |r| r.gain(10)),
+        cold: cold.len(),
+        cold_hr10: mean(&cold, |r| r.hit(10)),
         new_item: mean(&all, |r| f64::from(u8::from(r.new_item))),
         new_user: mean(&all, |r| f64::from(u8::from(stream.rows[r.row].new_user))),
         candidates_hit: mean(&all, |r| f64::from(u8::from(r.rank.is_some()))),
         deciles_hr10: (3..10).map(decile).collect(),
     }
+}
+
+/// Of each row, whether its user stood in fewer than [`FEW`] before.
+fn cold(stream: &Stream) -> Vec<bool> {
+    let mut before = FxHashMap::default();
+    let few = |row: &Row| {
+        let rows = before.entry(row.event.user).or_insert(0);
+        *rows += 1;
+        *rows <= FEW
+    };
+    stream.rows.iter().map(few).collect()
 }
 
 fn between<'a>(stream: &Stream, ranked: &'a [Ranked], from: f64, to: f64) -> impl Iterator<Item = &'a Ranked> {
@@ -160,6 +182,11 @@ pub(super) mod tests {
         assert_eq!((of.tested, of.hr10, of.hr20, of.hr100), (5, 0.4, 0.6, 0.6));
         assert!((of.ndcg10 - (1.0 + 0.5) / 5.0).abs() < 1e-12);
         assert!((of.mrr10 - (1.0 + 1.0 / 3.0) / 5.0).abs() < 1e-12);
+        assert_eq!((of.cold, of.cold_hr10), (5, 0.4), "everybody stands in two rows");
+        let mut known = stream(100);
+        known.rows.iter_mut().for_each(|row| row.event.user = UserId(row.event.user.0 / 20));
+        let of_cold = measure(&known, &ranked, 0.3, 1.0);
+        assert_eq!((of_cold.cold, of_cold.cold_hr10), (1, 1.0), "row 40 begins the second of three users");
         assert_eq!((of.warm, of.new_item, of.deciles_hr10[0]), (2, 0.2, 1.0));
         assert_eq!(measure(&stream(100), &ranked, 0.1, 0.3).tested, 0);
     }

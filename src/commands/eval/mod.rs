@@ -363,6 +363,8 @@ fn told(name: &str, of: &metrics::Measured, against: Option<&Against>, seconds: 
         "known users and items only: NDCG@10 {:.4}; new items {:.3}, new users {:.3}",
         of.warm_ndcg10, of.new_item, of.new_user
     );
+    let _infallible =
+        writeln!(text, "users with fewer than {} rows before: HR@10 {:.4} of {} rows", metrics::FEW, of.cold_hr10, of.cold);
     let _infallible = writeln!(text, "HR@10 along the stream: {:.3?}", of.deciles_hr10);
     if let Some(other) = against {
         let [least, most] = other.ahead_ndcg10_95;
