@@ -18,8 +18,12 @@ mod access;
 mod aliases;
 #[path = "shim/client.rs"]
 mod client;
+#[path = "shim/frames.rs"]
+mod frames;
 #[path = "shim/grpc.rs"]
 mod grpc;
+#[path = "shim/hostile.rs"]
+mod hostile;
 #[path = "shim/stub.rs"]
 mod stub;
 #[cfg(feature = "redis")]
@@ -381,6 +385,10 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             (users.as_str(), 400, "too_many_users"),
             (&users.replace("user_ids", "users"), 400, "bad_json"),
             (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1",""]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1"],"exclude":[""]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1"],"k":1.5}"#, 400, "bad_json"),
+            (r#"{"user_ids":["u1"],"k":-1}"#, 400, "bad_json"),
             (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
             (r#"{"user_ids":["u1"],"lat":1000,"lon":0}"#, 400, "bad_place"),
             (r#"{"user_ids":["u1"],"category":"a\u0000b"}"#, 400, "bad_id"),
@@ -849,6 +857,12 @@ fn many_feeds_at_once_are_those_of_the_single_route() {
         let first = |at: usize| home["feeds"][at]["items"][0]["item_id"].clone();
         assert_eq!([first(0), first(1), first(2)], [json!("i5"), json!("t1"), json!("i2")], "over {}", w.name);
         assert_eq!(post(w.addr, "/v1/feeds/home", r#"{"user_ids":[]}"#).json(), json!({"feeds": []}));
+        for (path, body) in [
+            ("/v1/feeds/home", r#"{"user_ids":["u1"],"k":1.0}"#),
+            ("/recommend", r#"{"user_id":"u1","num_recommendations":1.0}"#),
+        ] {
+            assert_eq!(post(w.addr, path, body).status, 200, "to JSON 1.0 is a whole number: {path}");
+        }
         // The write of a token is in all of them.
         let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
         w.caught_up(true);

@@ -43,6 +43,7 @@ pub fn routes() -> Vec<Route> {
 #[derive(Deserialize)]
 struct Asked {
     user_id: String,
+    #[serde(default, deserialize_with = "body::count")]
     num_recommendations: Option<usize>,
 }
 

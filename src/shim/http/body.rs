@@ -4,7 +4,8 @@ use axum::body::{Body as Stream, to_bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use std::error::Error;
 
 use crate::shim::Refusal;
@@ -16,6 +17,15 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Stream, most: 
     }
     let body = whole(headers, body, most).await?;
     serde_json::from_slice(text(&body)?.as_bytes()).map_err(unreadable)
+}
+
+/// How many, if that is said; to JSON 20 and 20.0 are one number.
+pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let whole = |number: f64| match number.fract() == 0.0 && number >= 0.0 {
+        true => Ok(number as usize),
+        false => Err(D::Error::custom(format!("{number} is not a whole number of things"))),
+    };
+    Option::<f64>::deserialize(from)?.map(whole).transpose()
 }
 
 /// A body as text.
