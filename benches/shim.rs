@@ -33,6 +33,9 @@ use std::time::{Duration, Instant};
 use support::redis::RedisServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PREFIX: &str = "od:";
 const TTL: Duration = Duration::from_secs(3_600);
 const FENCE: Fence = Fence { epoch: 1, generation: 1 };
@@ -91,7 +94,9 @@ fn slates(store: &mut dyn Store) {
 
 fn put(store: &mut dyn Store, writes: Vec<Write>) {
     let applied = Applied { epoch: 1, tick_epoch: 1, clock_ms: 1_763_600_000_123, ..Applied::default() };
-    writes.chunks(2_000).for_each(|some| drop(store.write(some, &applied, Known::default()).expect("redis takes it")));
+    for some in writes.chunks(2_000) {
+        store.write(some, &applied, Known::default()).expect("redis takes it");
+    }
 }
 
 fn name(user: u64) -> String {
@@ -173,7 +178,8 @@ fn whole(bytes: &[u8]) -> bool {
 fn bare(url: &str) -> SocketAddr {
     let (client, (told, addr)) = (redis::Client::open(url).expect("a url"), std::sync::mpsc::channel());
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("bare").enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let serve = async move {
             let connection = client.get_multiplexed_async_connection().await.expect("redis answers");
             let router = axum::Router::new().route("/v1/feeds/home/{user}", get(page)).with_state(connection);
@@ -200,25 +206,35 @@ async fn page(State(mut redis): State<MultiplexedConnection>, Path(user): Path<S
 /// A feed against the bare handler, 64 connections, in turns.
 fn marks(shim: SocketAddr, url: &str) {
     let (bare, asked) = (bare(url), feeds());
-    let ask = |addr| load(addr, &asked, 64, number("SECONDS", 3) as f64, Duration::ZERO);
-    (ask(shim), ask(bare));
-    let (mut ratios, mut rates, mut late) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..number("PAIRS", 5) {
-        let (of_shim, of_bare) = (ask(shim), ask(bare));
-        println!(
-            "feed: {:.0} requests/s, p50 {:.2} ms, p99 {:.2} ms; bare handler: {:.0} requests/s, p99 {:.2} ms; ratio {:.2}",
-            of_shim.rate,
-            of_shim.p(0.5),
-            of_shim.p(0.99),
-            of_bare.rate,
-            of_bare.p(0.99),
-            of_shim.rate / of_bare.rate
-        );
-        ratios.push(of_shim.rate / of_bare.rate);
-        rates.push(of_shim.rate);
-        late.push(of_shim.p(0.99));
-    }
-    println!("feed, medians: ratio {:.2}, {:.0} requests/s, p99 {:.2} ms", median(ratios), median(rates), median(late));
+    let ask = |addr, thread| {
+        let cpu = cpu_of(thread);
+        let load = load(addr, &asked, 64, number("SECONDS", 3) as f64, Duration::ZERO);
+        let each = (cpu_of(thread) - cpu) * 1e6 / load.took.len() as f64;
+        let (rate, p50, p99) = (load.rate, load.p(0.5), load.p(0.99));
+        println!("{thread}: {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {each:.0} µs of its thread a request");
+        (rate, p99, each)
+    };
+    let turns: Vec<_> = (0..number("PAIRS", 5)).map(|_| (ask(shim, "shim"), ask(bare, "bare"))).collect();
+    let of = |figure: &dyn Fn(&((f64, f64, f64), (f64, f64, f64))) -> f64| median(turns.iter().map(figure).collect());
+    println!(
+        "feed, medians: {:.0} requests/s, {:.2} of the bare handler's; p99 {:.2} ms; {:.2} of its CPU a request",
+        of(&|(shim, _)| shim.0),
+        of(&|(shim, bare)| shim.0 / bare.0),
+        of(&|(shim, _)| shim.1),
+        of(&|(shim, bare)| shim.2 / bare.2)
+    );
+}
+
+/// CPU seconds of the threads of this name.
+fn cpu_of(thread: &str) -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("linux").flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let ticks = |stat: String| {
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+        (name == thread).then(|| ticks.sum::<f64>() / 100.0)
+    };
+    stats.filter_map(ticks).sum()
 }
 
 /// Connections that mean harm, until they are told to stop.
@@ -285,7 +301,7 @@ fn beside_the_hostile(shim: SocketAddr) {
 fn near(store: &mut dyn Store, shim: SocketAddr) {
     let (items, mut rng) = (number("ITEMS", 1_000_000), Rng(5));
     let mut unit = move || (rng.next() >> 11) as f64 / (1u64 << 53) as f64;
-    let mut anywhere = |unit: &mut dyn FnMut() -> f64| (36.0 + 24.0 * unit(), -9.0 + 39.0 * unit());
+    let anywhere = |unit: &mut dyn FnMut() -> f64| (36.0 + 24.0 * unit(), -9.0 + 39.0 * unit());
     let towns: Vec<(f64, f64)> = (0..400).map(|_| anywhere(&mut unit)).collect();
     // The sum of three: near the middle more than at the edge, at most a third of a degree away.
     let spread = |unit: &mut dyn FnMut() -> f64| (unit() + unit() + unit() - 1.5) * 0.22;
