@@ -203,6 +203,14 @@ async fn page(State(mut redis): State<MultiplexedConnection>, Path(user): Path<S
     Json(json!({"user_id": user, "as_of": stored.slate.as_of_ms, "epoch": stored.epoch, "items": items.collect::<Vec<_>>()}))
 }
 
+/// Of one turn.
+struct Figures {
+    rate: f64,
+    p99: f64,
+    /// Microseconds of CPU a request.
+    each: f64,
+}
+
 /// A feed against the bare handler, 64 connections, in turns.
 fn marks(shim: SocketAddr, url: &str) {
     let (bare, asked) = (bare(url), feeds());
@@ -212,16 +220,16 @@ fn marks(shim: SocketAddr, url: &str) {
         let each = (cpu_of(thread) - cpu) * 1e6 / load.took.len() as f64;
         let (rate, p50, p99) = (load.rate, load.p(0.5), load.p(0.99));
         println!("{thread}: {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {each:.0} µs of its thread a request");
-        (rate, p99, each)
+        Figures { rate, p99, each }
     };
-    let turns: Vec<_> = (0..number("PAIRS", 5)).map(|_| (ask(shim, "shim"), ask(bare, "bare"))).collect();
-    let of = |figure: &dyn Fn(&((f64, f64, f64), (f64, f64, f64))) -> f64| median(turns.iter().map(figure).collect());
+    let turns: Vec<_> = (0..number("PAIRS", 5)).map(|_| [ask(shim, "shim"), ask(bare, "bare")]).collect();
+    let of = |figure: fn(&[Figures; 2]) -> f64| median(turns.iter().map(figure).collect());
     println!(
         "feed, medians: {:.0} requests/s, {:.2} of the bare handler's; p99 {:.2} ms; {:.2} of its CPU a request",
-        of(&|(shim, _)| shim.0),
-        of(&|(shim, bare)| shim.0 / bare.0),
-        of(&|(shim, _)| shim.1),
-        of(&|(shim, bare)| shim.2 / bare.2)
+        of(|[shim, _]| shim.rate),
+        of(|[shim, bare]| shim.rate / bare.rate),
+        of(|[shim, _]| shim.p99),
+        of(|[shim, bare]| shim.each / bare.each)
     );
 }
 

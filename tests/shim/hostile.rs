@@ -98,10 +98,10 @@ fn open_files() -> u64 {
 
 #[test]
 fn five_hundred_that_drip_their_heads_are_cut() {
-    open_files();
+    let most = (open_files() / 4).min(500);
     let w = world(|params| params.header_timeout = Duration::from_millis(500));
     amid(&w, || {
-        let mut dripping: Vec<TcpStream> = (0..500).map(|_| connect(w.addr)).collect();
+        let mut dripping: Vec<TcpStream> = (0..most).map(|_| connect(w.addr)).collect();
         let bytes = b"GET /livez HTTP/1.1\r\nhost: test\r\nx-slow: ".iter().chain(std::iter::repeat(&b'a'));
         let began = Instant::now();
         for byte in bytes {
@@ -118,13 +118,13 @@ fn five_hundred_that_drip_their_heads_are_cut() {
 /// As many of ten thousand as the process may hold: both ends are in it, and other tests run beside.
 #[test]
 fn ten_thousand_that_say_nothing_fill_the_house_and_no_more() {
-    let w = world(|params| params.header_timeout = PATIENCE * 2);
-    let places = super::world::config().service.connections - 1; // the honest one has the other
-    let most = open_files().saturating_sub(places as u64 + 1_500).min(10_000) as usize;
-    assert!(most > places, "the limit of open files leaves {most} connections, which do not fill the house; raise `ulimit -Hn`");
+    let files = open_files();
+    let (most, places) = ((files / 2).min(10_000) as usize, (files / 4).min(4_096) as usize);
     if most < 10_000 {
-        eprintln!("{most} connections instead of 10,000: the limit of open files allows no more");
+        eprintln!("{most} connections instead of 10,000: the limit of open files, {files}, allows no more");
     }
+    let w = world(|params| (params.header_timeout, params.connections) = (PATIENCE * 2, places));
+    let places = places - 1; // the honest one has the other
     amid(&w, || {
         let idle: Vec<TcpStream> = (0..most).map(|_| connect(w.addr)).collect();
         let began = Instant::now();
