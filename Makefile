@@ -32,7 +32,9 @@ test:                           ## install the servers the tests use, then run e
 	@scripts/fuzz-api.sh
 
 fuzz-api:                       ## ask the read service all that its document describes, N=20 examples of each operation, SEED=1
-	@cargo build --locked
+	@echo "== the binary, as tests build it"
+	@cargo test --locked --no-run --test shim
+	@echo "== the read service, asked all that its document describes"
 	@scripts/fuzz-api.sh
 
 N ?= 200

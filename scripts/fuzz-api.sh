@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/overdrive}")
-[ -x "$binary" ] || { echo "fuzz-api: there is no $binary; \`cargo build\` makes it" >&2; exit 2; }
+[ -x "$binary" ] || { echo "fuzz-api: there is no $binary; \`cargo build\` or the tests make it" >&2; exit 2; }
 python=$(scripts/fetch-python.sh scripts/fuzz-api)
 eval "$python"
 work=$(mktemp -d)

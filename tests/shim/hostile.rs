@@ -330,8 +330,8 @@ fn broken_requests_are_nobodys_panic() {
                 broken[rng.next_u32() as usize % sound.len()] = rng.next_u32() as u8;
             }
             let mut stream = connect(addr);
-            stream.write_all(&broken).expect("open");
-            stream.shutdown(Shutdown::Write).expect("open");
+            // It may be closed before all of it is sent.
+            let _ = stream.write_all(&broken).and_then(|()| stream.shutdown(Shutdown::Write));
             rest(&mut stream);
         }
     });
