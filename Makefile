@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos simulate fuzz s3 fluvio lint audit bench clean-state
+.PHONY: help demo test fuzz-api chaos simulate fuzz s3 fluvio lint audit bench clean-state
 
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/overdrive
 export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
@@ -28,6 +28,14 @@ test:                           ## install the servers the tests use, then run e
 	if [ -z "$${OVERDRIVE_PYTHON:-}" ]; then python="$$(scripts/fetch-python.sh)"; eval "$$python"; fi; \
 	echo "== tests"; \
 	cargo test --locked --no-fail-fast
+	@echo "== the read service, asked all that its document describes, by schemathesis from pip in $(CACHE)"
+	@scripts/fuzz-api.sh
+
+fuzz-api:                       ## ask the read service all that its document describes, N=20 examples of each operation, SEED=1
+	@echo "== the binary, as tests build it"
+	@cargo test --locked --no-run --test shim
+	@echo "== the read service, asked all that its document describes"
+	@scripts/fuzz-api.sh
 
 N ?= 200
 CYCLES ?= 20

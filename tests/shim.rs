@@ -21,8 +21,12 @@ mod client;
 #[path = "support/dataflow.rs"]
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod dataflow;
+#[path = "shim/frames.rs"]
+mod frames;
 #[path = "shim/grpc.rs"]
 mod grpc;
+#[path = "shim/hostile.rs"]
+mod hostile;
 #[path = "shim/rank.rs"]
 mod rank;
 #[path = "shim/stub.rs"]
@@ -94,7 +98,7 @@ fn conforms(document: &Value, path: &str, method: &str, status: &str, body: &Val
 }
 
 #[test]
-fn every_route_answers_as_it_is_described() {
+fn c39_every_route_answers_as_it_is_described() {
     let document = openapi();
     both(|mut w| {
         fill(&mut w);
@@ -105,17 +109,8 @@ fn every_route_answers_as_it_is_described() {
             conforms(&document, path, "get", "200", &body);
             body
         };
-        let windows = json!({
-            "1m": {"counts": {"view": 3}, "weighted": 3.0}, "5m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
-            "15m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0}, "1h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
-            "24h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
-        });
-        let features = |name: &str, id: &str| {
-            json!({name: id, "as_of": CLOCK, "epoch": 1, "windows": windows, "velocity": 1.25, "decayed": 5.0,
-                "rates": {"ctr": 0.05, "engagement": 0.125}})
-        };
-        assert_eq!(read("/v1/items/{item}/features", "/v1/items/i1/features"), features("item_id", "i1"));
-        assert_eq!(read("/v1/users/{user}/features", "/v1/users/u1/features"), features("user_id", "u1"));
+        read("/v1/items/{item}/features", "/v1/items/i1/features");
+        read("/v1/users/{user}/features", "/v1/users/u1/features");
         let mut feed = read("/v1/feeds/{surface}/{user}", "/v1/feeds/home/u1?k=1&explain=true");
         let cursor = feed["cursor"].take();
         assert!(cursor.is_string() && feed["request_id"].take().is_string());
@@ -143,18 +138,69 @@ fn every_route_answers_as_it_is_described() {
             json!({"scope": "category:jazz", "as_of": CLOCK, "epoch": 1, "items": [{"item_id": "t2", "score": 10.0}]})
         );
         assert_eq!(read("/v1/trending/{scope}", "/v1/trending/global?k=2")["items"].as_array().map(Vec::len), Some(2));
-        let stats = read("/v1/stats", "/v1/stats");
-        assert_eq!((&stats["epoch"], &stats["as_of"], &stats["store"]), (&json!(1), &json!(CLOCK), &json!(w.name)));
-        assert_eq!(stats["keys"]["slate"], if w.name == "memory" { json!(1) } else { Value::Null });
+        read("/v1/stats", "/v1/stats");
         assert_eq!(read("/health", "/health")["status"], "ok");
         assert_eq!(read("/livez", "/livez"), json!({"status": "ok"}));
         assert_eq!(read("/readyz", "/readyz"), json!({"status": "ok", "epoch": 1}));
     });
 }
 
+/// Row 24: every item says why it is there, and on request what its score is made of.
+#[test]
+fn c24_every_item_has_its_reason_and_on_request_its_terms() {
+    both(|mut w| {
+        fill(&mut w);
+        let items = |target: &str| get(w.addr, target).json()["items"].clone();
+        let each = |target: &str, field: &str| -> Vec<Value> {
+            items(target).as_array().expect("a list").iter().map(|item| item[field].clone()).collect()
+        };
+        let because = json!("because you shared i0");
+        assert_eq!(each("/v1/feeds/home/u1", "reason"), vec![because.clone(); 3], "over {}", w.name);
+        assert_eq!(each("/v1/feeds/home/u1", "terms"), vec![Value::Null; 3]);
+        let terms = json!({"content": 0.4, "collaborative": 0.9, "real_time": 0.1, "interests": 0.6, "freshness": 0.25});
+        assert_eq!(each("/v1/feeds/home/u1?explain=true", "terms"), vec![terms; 3]);
+        assert_eq!(each("/v1/feeds/trending/u1", "reason"), vec![json!("trending now"); 3]);
+        assert_eq!(
+            each("/v1/feeds/category/u1?category=jazz", "reason"),
+            [because.clone(), because, json!("popular in jazz now")]
+        );
+    });
+}
+
+/// Row 26: what was done by a user, and with an item, in each window.
+#[test]
+fn c26_counts_of_users_and_items_are_told_by_window() {
+    both(|mut w| {
+        fill(&mut w);
+        let windows = json!({
+            "1m": {"counts": {"view": 3}, "weighted": 3.0}, "5m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+            "15m": {"counts": {"like": 1, "view": 3}, "weighted": 5.0}, "1h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+            "24h": {"counts": {"like": 1, "view": 3}, "weighted": 5.0},
+        });
+        let features = |name: &str, id: &str| {
+            json!({name: id, "as_of": CLOCK, "epoch": 1, "windows": windows, "velocity": 1.25, "decayed": 5.0,
+                "rates": {"ctr": 0.05, "engagement": 0.125}})
+        };
+        assert_eq!(get(w.addr, "/v1/items/i1/features").json(), features("item_id", "i1"));
+        assert_eq!(get(w.addr, "/v1/users/u1/features").json(), features("user_id", "u1"));
+    });
+}
+
+/// Row 28: how the system stands.
+#[test]
+fn c28_stats_tell_the_store_the_epoch_and_its_age() {
+    both(|mut w| {
+        fill(&mut w);
+        let stats = get(w.addr, "/v1/stats").json();
+        assert_eq!((&stats["epoch"], &stats["as_of"], &stats["store"]), (&json!(1), &json!(CLOCK), &json!(w.name)));
+        assert_eq!(stats["keys"]["slate"], if w.name == "memory" { json!(1) } else { Value::Null });
+        assert_eq!(get(w.addr, "/performance/system").json()["epoch"], json!(1), "by its other name");
+    });
+}
+
 /// Forty users an arm: of a tenth clicked, of a third, and nobody who was shown anything.
 #[test]
-fn experiments_are_told_with_intervals_and_verdicts() {
+fn c29_experiments_are_told_with_intervals_and_verdicts() {
     let document = openapi();
     both(|mut w| {
         let none = get(w.addr, "/v1/experiments").json();
@@ -204,7 +250,7 @@ fn experiments_are_told_with_intervals_and_verdicts() {
 }
 
 #[test]
-fn what_is_held_of_a_user_can_be_read_together() {
+fn c27_what_is_held_of_a_user_can_be_read_together() {
     let document = openapi();
     both(|mut w| {
         fill(&mut w);
@@ -386,6 +432,10 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
             (users.as_str(), 400, "too_many_users"),
             (&users.replace("user_ids", "users"), 400, "bad_json"),
             (r#"{"user_ids":["u1","a\u0000b"]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1",""]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1"],"exclude":[""]}"#, 400, "bad_id"),
+            (r#"{"user_ids":["u1"],"k":1.5}"#, 400, "bad_json"),
+            (r#"{"user_ids":["u1"],"k":-1}"#, 400, "bad_json"),
             (r#"{"user_ids":["u1"],"k":0}"#, 400, "bad_k"),
             (r#"{"user_ids":["u1"],"lat":1000,"lon":0}"#, 400, "bad_place"),
             (r#"{"user_ids":["u1"],"category":"a\u0000b"}"#, 400, "bad_id"),
@@ -409,7 +459,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
 }
 
 #[test]
-fn a_request_id_comes_back_or_is_made() {
+fn c38_a_request_id_comes_back_or_is_made() {
     let w = World::memory(|_| {});
     let given = send(w.addr, "GET", "/v1/feeds/home/u1", &["x-request-id: mine-7".to_string()], b"");
     assert_eq!((given.header("x-request-id"), &given.json()["request_id"]), (Some("mine-7"), &json!("mine-7")));
@@ -419,7 +469,7 @@ fn a_request_id_comes_back_or_is_made() {
 }
 
 #[test]
-fn good_events_go_in_as_they_were_sent_and_bad_ones_are_named() {
+fn c02_good_events_go_in_as_they_were_sent_and_bad_ones_are_named() {
     let w = World::memory(|_| {});
     let good = |id: u32| format!(r#"{{"event_id":"e{id}","type":"like","user_id":"u{id}","item_id":"i9","ts":1763600000123}}"#);
     let batch =
@@ -465,7 +515,7 @@ fn a_log_that_is_gone_is_said() {
 }
 
 #[test]
-fn to_forget_is_an_order_in_the_log() {
+fn c37_to_forget_is_an_order_in_the_log() {
     let w = World::memory(|_| {});
     let answer = send(w.addr, "DELETE", "/v1/users/u%201", &[], b"");
     assert_eq!((answer.status, &answer.json()["accepted"]), (202, &json!(1)));
@@ -475,7 +525,7 @@ fn to_forget_is_an_order_in_the_log() {
 
 /// The write becomes visible while the read waits for it.
 #[test]
-fn a_read_with_a_token_waits_for_its_write() {
+fn c02_a_read_with_a_token_waits_for_its_write() {
     both(|mut w| {
         fill(&mut w);
         let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
@@ -528,7 +578,7 @@ fn a_write_that_does_not_become_visible_makes_the_answer_stale() {
 }
 
 #[test]
-fn a_chain_of_pages_neither_repeats_nor_skips() {
+fn c19_a_chain_of_pages_neither_repeats_nor_skips() {
     both(|mut w| {
         let names: Vec<String> = (0..50).map(|i| format!("i{i}")).collect();
         let items: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -560,7 +610,7 @@ fn a_chain_of_pages_neither_repeats_nor_skips() {
 
 /// Row 20: the slate narrowed to the category, then what is trending in it, over one chain of pages.
 #[test]
-fn a_category_is_a_surface_of_its_own() {
+fn c20_a_category_is_a_surface_of_its_own() {
     both(|mut w| {
         w.write(&[
             w.slate("u1", &["i0", "x1", "i2", "x3", "i4", "x5", "i6"]),
@@ -613,7 +663,7 @@ fn a_category_is_a_surface_of_its_own() {
 
 /// Row 20: what is near, ring by ring until there is enough, nearer things and better ones first.
 #[test]
-fn what_is_near_is_found_ring_by_ring() {
+fn c20_what_is_near_is_found_ring_by_ring() {
     const KM: f64 = 1.0 / 111.194_926_6; // of latitude
     both(|mut w| {
         let (lat, lon) = (48.137, 11.575);
@@ -724,7 +774,7 @@ fn the_nearest_of_equals_are_those_of_a_search_of_all() {
 
 /// Row 21: who has no slate gets what trends in what the request says of them, then what trends anywhere; each item says why.
 #[test]
-fn a_cold_start_goes_from_the_narrowest_segment_to_the_widest() {
+fn c21_a_cold_start_goes_from_the_narrowest_segment_to_the_widest() {
     both(|mut w| {
         w.write(&[
             w.trending_in(Segment::Category("jazz"), &["j1", "c1"]),
@@ -834,7 +884,7 @@ fn an_answer_the_client_has_is_not_sent_again() {
 }
 
 #[test]
-fn many_feeds_at_once_are_those_of_the_single_route() {
+fn c36_many_feeds_at_once_are_those_of_the_single_route() {
     both(|mut w| {
         fill(&mut w);
         w.write(&[w.slate("u2", &["i4", "i5"]), w.seen("u2", &["i4"])]);
@@ -854,6 +904,12 @@ fn many_feeds_at_once_are_those_of_the_single_route() {
         let first = |at: usize| home["feeds"][at]["items"][0]["item_id"].clone();
         assert_eq!([first(0), first(1), first(2)], [json!("i5"), json!("t1"), json!("i2")], "over {}", w.name);
         assert_eq!(post(w.addr, "/v1/feeds/home", r#"{"user_ids":[]}"#).json(), json!({"feeds": []}));
+        for (path, body) in [
+            ("/v1/feeds/home", r#"{"user_ids":["u1"],"k":1.0}"#),
+            ("/recommend", r#"{"user_id":"u1","num_recommendations":1.0}"#),
+        ] {
+            assert_eq!(post(w.addr, path, body).status, 200, "to JSON 1.0 is a whole number: {path}");
+        }
         // The write of a token is in all of them.
         let token = accepted(w.addr, "/v1/events", r#"{"type":"share","user_id":"u1","item_id":"i2"}"#);
         w.caught_up(true);
@@ -885,7 +941,7 @@ fn a_user_nobody_knows_gets_what_is_trending() {
 }
 
 #[test]
-fn where_nothing_trends_what_is_new_stands_in() {
+fn c32_where_nothing_trends_what_is_new_stands_in() {
     both(|mut w| {
         w.write(&[w.fresh(&["n1", "n2"])]);
         let feed = get(w.addr, "/v1/feeds/home/nobody");
@@ -900,7 +956,7 @@ fn where_nothing_trends_what_is_new_stands_in() {
 }
 
 #[test]
-fn nothing_withdrawn_and_nothing_seen_is_shown() {
+fn c23_nothing_withdrawn_and_nothing_seen_is_shown() {
     both(|mut w| {
         fill(&mut w);
         assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i2", "i3"]);
@@ -937,7 +993,7 @@ fn what_is_deleted_is_not_there_and_a_store_that_is_rebuilt_says_so() {
 }
 
 #[test]
-fn a_slate_that_cannot_be_read_is_as_good_as_none() {
+fn c32_a_slate_that_cannot_be_read_is_as_good_as_none() {
     both(|mut w| {
         fill(&mut w);
         let mut slate = w.slate("u1", &["i1", "i2"]);
@@ -951,7 +1007,7 @@ fn a_slate_that_cannot_be_read_is_as_good_as_none() {
 
 #[cfg(feature = "redis")]
 #[test]
-fn while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
+fn c32_while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
     let mut w = over_redis(|_| {});
     fill(&mut w);
     w.write(&[w.seen("u1", &["i3"])]);

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_item_of_an_author_yields_to_a_weaker_one_of_another() {
+    fn c22_a_third_item_of_an_author_yields_to_a_weaker_one_of_another() {
         let (author, none) = (Damping { decay: 0.5, floor: 0.25 }, Damping { decay: 1.0, floor: 1.0 });
         let entries = [entry(1, 1000, 7), entry(2, 990, 7), entry(3, 980, 7), entry(4, 500, 8), entry(5, 500, 9)];
         // the second of author 7 counts 0.625, the third 0.4375

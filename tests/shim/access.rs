@@ -36,7 +36,7 @@ pub fn ask(addr: SocketAddr, method: &str, target: &str, token: &str, body: &str
 
 /// A request of each kind, and who may make it: of nobody, reader, writer, admin, a stranger, and the token of u1.
 #[test]
-fn a_token_opens_what_its_scopes_and_its_user_say() {
+fn c37_a_token_opens_what_its_scopes_and_its_user_say() {
     let mut w = World::guarded(&tokens(&EVERYBODY), |_| {});
     super::fill(&mut w);
     let like = |user: &str| format!(r#"{{"type":"like","user_id":"{user}","item_id":"i1"}}"#);
@@ -116,7 +116,7 @@ fn a_token_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[test]
-fn an_address_that_asks_too_often_is_told_so_with_or_without_a_token() {
+fn c37_an_address_that_asks_too_often_is_told_so_with_or_without_a_token() {
     let w = World::guarded(&tokens(&EVERYBODY), |access| (access.address_rate, access.address_burst) = (1, 2));
     let who = ["", "stranger", "admin", "reader"];
     let refused = (0..100).map(|i| ask(w.addr, "GET", "/v1/feeds/home/u1", who[i % 4], "")).find(|answer| answer.status == 429);
@@ -124,7 +124,7 @@ fn an_address_that_asks_too_often_is_told_so_with_or_without_a_token() {
 }
 
 #[test]
-fn who_had_a_user_exported_or_forgotten_is_in_the_trail_and_the_user_is_not() {
+fn c37_who_had_a_user_exported_or_forgotten_is_in_the_trail_and_the_user_is_not() {
     let w = World::guarded(&tokens(&EVERYBODY), |_| {});
     assert_eq!(ask(w.addr, "DELETE", "/v1/users/canary", "reader", "").status, 403);
     let asked = ["authorization: Bearer od_admin".to_string(), "x-request-id: mine".to_string()];
@@ -188,7 +188,7 @@ fn signed(claims: Value) -> String {
 const FAR: i64 = 4_102_444_800;
 
 #[test]
-fn a_jwt_of_a_known_key_opens_what_it_says_for_whom_it_says() {
+fn c37_a_jwt_of_a_known_key_opens_what_it_says_for_whom_it_says() {
     let w = World::signed(|_| {});
     let status = |bearer: &str| {
         let targets = ["/v1/feeds/home/u1", "/v1/feeds/home/u2", "/v1/stats", "/v1/users/u1/export"];

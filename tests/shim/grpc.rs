@@ -113,7 +113,7 @@ fn answers_as_http(mut w: World) {
 }
 
 #[test]
-fn every_answer_is_that_of_http() {
+fn c39_every_answer_is_that_of_http() {
     answers_as_http(World::memory(grpc));
     #[cfg(feature = "redis")]
     answers_as_http(super::over_redis(grpc));
@@ -354,7 +354,7 @@ fn what_is_no_proper_request_is_refused() {
 }
 
 #[test]
-fn health_is_what_readyz_says_and_a_watch_ends_with_the_shim() {
+fn c39_health_is_what_readyz_says_and_a_watch_ends_with_the_shim() {
     let mut w = World::memory(grpc);
     let stub = stub(&w);
     let check = |service: &str| stub.call_with(CHECK, json!({"service": service}), &[]);

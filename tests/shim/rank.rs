@@ -83,7 +83,7 @@ fn slates(changes: &Changes, last: u64) -> BTreeMap<String, Arc<Slate>> {
 }
 
 #[test]
-fn candidates_of_a_caller_stand_as_the_engine_has_them_in_the_slate() {
+fn c25_candidates_of_a_caller_stand_as_the_engine_has_them_in_the_slate() {
     let (log, names) = (log(), names());
     let mut params = params();
     params.learn.enabled = false;

@@ -146,7 +146,7 @@ fn looked_at(mut as_before: impl FnMut() -> bool) {
 }
 
 #[test]
-fn with_a_certificate_the_shim_speaks_tls_and_nothing_else() {
+fn c37_with_a_certificate_the_shim_speaks_tls_and_nothing_else() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let files = Files::new(&ours.issue("shim.test"), None);
     let mut w = files.world();

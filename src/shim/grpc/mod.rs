@@ -131,7 +131,6 @@ async fn found(
     unchecked: Unchecked,
     at_least: &str,
 ) -> Result<Vec<proto::Feed>, Refusal> {
-    let users = users.into_iter().map(|user| named("user_id", user)).collect::<Result<_, _>>()?;
     let users = feeds::users(shim, &caller.who, users)?;
     asked::check_id(surface, shim.params.max_id_bytes)?;
     let kind = parse_surface(if surface.is_empty() { "home" } else { surface })?;
@@ -181,16 +180,11 @@ async fn forget(shim: Arc<Shim>, caller: Caller, asked: proto::ForgetUserRequest
 }
 
 fn user(shim: &Shim, who: &Who, id: String) -> Result<String, Refusal> {
-    asked::user(named("user_id", id)?, who, &shim.params)
+    asked::user(id, who, &shim.params)
 }
 
 fn item(shim: &Shim, id: String) -> Result<String, Refusal> {
-    asked::check_id(&id, shim.params.max_id_bytes)?;
-    named("item_id", id)
-}
-
-fn named(field: &str, id: String) -> Result<String, Refusal> {
-    sent(id).ok_or_else(|| Refusal::bad("bad_id", format!("{field} is missing or empty; send the id")))
+    asked::named("item_id", id, &shim.params)
 }
 
 fn token(at_least: &str) -> Result<Option<Token>, Refusal> {

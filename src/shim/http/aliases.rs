@@ -51,6 +51,7 @@ pub fn routes() -> Vec<Route> {
 #[derive(Deserialize)]
 struct Asked {
     user_id: String,
+    #[serde(default, deserialize_with = "body::count")]
     num_recommendations: Option<usize>,
 }
 
@@ -67,6 +68,7 @@ struct OfCategory {
 struct Candidates {
     user_id: String,
     candidate_items: Vec<Map<String, Value>>,
+    #[serde(default, deserialize_with = "body::count")]
     limit: Option<usize>,
 }
 

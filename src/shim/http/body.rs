@@ -4,8 +4,8 @@ use axum::body::{Body as Stream, to_bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::LengthLimitError;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use std::error::Error;
 
 use crate::shim::Refusal;
@@ -26,6 +26,15 @@ pub async fn bytes(headers: &HeaderMap, body: Stream, most: usize) -> Result<Byt
 /// One JSON value out of its bytes.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_str(text(body)?).map_err(unreadable)
+}
+
+/// How many, if that is said; to JSON 20 and 20.0 are one number.
+pub fn count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<usize>, D::Error> {
+    let whole = |number: f64| match number.fract() == 0.0 && number >= 0.0 {
+        true => Ok(number as usize),
+        false => Err(D::Error::custom(format!("{number} is not a whole number of things"))),
+    };
+    Option::<f64>::deserialize(from)?.map(whole).transpose()
 }
 
 /// A body as text.

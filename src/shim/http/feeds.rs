@@ -28,6 +28,7 @@ struct Feeds<'a> {
 #[serde(deny_unknown_fields)]
 pub struct Many {
     user_ids: Vec<String>,
+    #[serde(default, deserialize_with = "body::count")]
     k: Option<usize>,
     category: Option<String>,
     language: Option<String>,

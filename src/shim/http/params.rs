@@ -3,6 +3,7 @@
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
+use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 
 use crate::shim::access::Who;
@@ -113,6 +114,9 @@ impl FromRequestParts<Arc<State>> for Wanted {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        // What is no text would become text that nobody sent.
+        let text = percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8();
+        text.map_err(|e| Refusal::bad("bad_query", format!("the query cannot be read: it is not UTF-8: {e}")))?;
         let query: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::from_request_parts(parts, state).await;
         let refused = |e: QueryRejection| Refusal::bad("bad_query", format!("the query cannot be read: {}", e.body_text()));
         let Query(pairs) = query.map_err(refused)?;

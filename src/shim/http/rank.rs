@@ -23,6 +23,7 @@ struct Candidates<'a> {
     user_id: String,
     #[serde(borrow)]
     items: Vec<&'a RawValue>,
+    #[serde(default, deserialize_with = "body::count")]
     k: Option<usize>,
     #[serde(default)]
     explain: bool,

@@ -28,9 +28,17 @@ pub fn check_id(id: &str, most: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// An id that can be one and is there; `field` is where.
+pub fn named(field: &str, id: String, params: &Params) -> Result<String, Refusal> {
+    if id.is_empty() {
+        return Err(Refusal::bad("bad_id", format!("{field} is missing or empty; send the id")));
+    }
+    check_id(&id, params.max_id_bytes).map(|()| id)
+}
+
 /// A user id that can be one, of a user whom the request may be about.
 pub fn user(id: String, who: &Who, params: &Params) -> Result<String, Refusal> {
-    check_id(&id, params.max_id_bytes)?;
+    let id = named("user_id", id, params)?;
     who.about(&id).map(|()| id)
 }
 
@@ -101,8 +109,7 @@ impl Exclude {
         if count > most {
             return Err(Refusal::bad("bad_exclude", format!("exclude has {count} items, at most {most} are taken")));
         }
-        items.iter().try_for_each(|item| check_id(item, params.max_id_bytes))?;
-        Ok(Self(items.into_iter().collect()))
+        items.into_iter().map(|item| named("an id in exclude", item, params)).collect::<Result<_, _>>().map(Self)
     }
 }
 

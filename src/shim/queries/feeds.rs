@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-use super::asked::{Wanted, check_id};
+use super::asked::{self, Wanted};
 use crate::model::place::REGION;
 use crate::shim::access::Who;
 use crate::shim::commons::{Common, trending};
@@ -66,9 +66,7 @@ pub fn users(shim: &Shim, who: &Who, users: Vec<String>) -> Result<Vec<String>, 
         let message = format!("user_ids has {count} users, at most {most} are taken at once; ask in pieces");
         return Err(Refusal::bad("too_many_users", message));
     }
-    users.iter().try_for_each(|user| check_id(user, shim.params.max_id_bytes))?;
-    users.iter().try_for_each(|user| who.about(user))?;
-    Ok(users)
+    users.into_iter().map(|user| asked::user(user, who, &shim.params)).collect()
 }
 
 impl Found {
