@@ -66,7 +66,7 @@ fn shim(config: &Config, dir: &std::path::Path) -> Handle {
     let reader = Arc::new(RedisReader::new(&config.redis, PREFIX, params.request_timeout).expect("the url is one"));
     let log = Arc::new(LogAppender::open(dir, &config.log).expect("the log opens"));
     let access = Access::open(&config.access, dir).expect("nobody is asked who they are");
-    let state = overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default());
+    let state = overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), config.recommend.rank());
     spawn(&params, state).expect("a free port")
 }
 
@@ -82,7 +82,7 @@ fn slates(store: &mut dyn Store) {
             slate.push(&item, 900_000 - place as i32, Source::Neighbours, &why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
         slate.ordered_by("blend", "");
-        slate.finish("", Stamp { epoch: 1, generation: 1, model: 0 })
+        slate.finish(Stamp { epoch: 1, generation: 1, model: 0 })
     };
     let keys = Keys::new(PREFIX);
     let writes = (0..USERS).map(|user| {

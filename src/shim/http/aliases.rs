@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use super::params::Sent;
 use super::views::Body;
-use super::{Route, about, ask, body, experiments, feeds, ingest, open, rank, read, status, views, write};
+use super::{Route, about, ask, body, experiments, feeds, ingest, open, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::guard::RequestId;
 use crate::shim::queries::asked::Unchecked;
 use crate::shim::queries::feeds::Feed;
+use crate::shim::queries::rank::{self, order};
 use crate::shim::{Refusal, State as Shim};
 
 /// All aliases.
@@ -107,8 +108,10 @@ async fn rank_for_you(
 ) -> Result<Body, Refusal> {
     let Candidates { user_id, candidate_items, limit } = body::json(&headers, body, shim.params.body_limit).await?;
     let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
+    let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
-    rank::order(&shim, &id, &who, user_id, &items.iter().map(|item| &**item).collect::<Vec<_>>(), k, token.as_ref()).await
+    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, seen: false, mature: false };
+    Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
 }
 
 fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {

@@ -12,9 +12,8 @@ use super::params::Sent;
 use super::views::Body;
 use crate::shim::access::Who;
 use crate::shim::guard::RequestId;
-use crate::shim::queries::rank::Asked;
-use crate::shim::queries::{self, asked};
-use crate::shim::{Refusal, State as Shim, Token};
+use crate::shim::queries::rank::{Asked, order};
+use crate::shim::{Refusal, State as Shim};
 
 /// Whose taste, and what is to be put in order.
 #[derive(Deserialize)]
@@ -43,22 +42,6 @@ pub async fn rank(
 ) -> Result<Body, Refusal> {
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
-    let user = asked::user(user_id, &who, &shim.params)?;
-    let asked = Asked { user: &user, items: &items, k, explain, seen, mature };
-    Ok(Body::of(&queries::rank::order(&shim, &id, &asked, token.as_ref()).await?))
-}
-
-/// The best `k` of these, with nothing but what everybody may be shown.
-pub async fn order(
-    shim: &Shim,
-    id: &RequestId,
-    who: &Who,
-    user: String,
-    items: &[&RawValue],
-    k: Option<usize>,
-    token: Option<&Token>,
-) -> Result<Body, Refusal> {
-    let user = asked::user(user, who, &shim.params)?;
-    let asked = Asked { user: &user, items, k, explain: false, seen: false, mature: false };
-    Ok(Body::of(&queries::rank::order(shim, id, &asked, token).await?))
+    let asked = Asked { user: user_id, items: &items, k, explain, seen, mature };
+    Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
 }

@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use tokio::time::Instant;
 
-use super::asked::check_k;
+use super::asked::{self, check_k};
 use super::{ingest, views};
 use crate::model::changes::Interests;
 use crate::model::ids::TokenKind;
@@ -18,7 +19,8 @@ use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
 use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, TokenId};
 use crate::scoring::rank::{Candidate, Moment, Near, Person, Ranked, rank};
-use crate::shim::commons::TRENDING_SCALE;
+use crate::shim::access::Who;
+use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::RequestId;
 use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, Unavailable, now_ms};
 use crate::sinks::Applied;
@@ -27,9 +29,9 @@ use crate::sinks::layout::{self, StoredInterests, StoredSlate, Why, proto};
 /// What orders them.
 const MODEL: &str = layout::BLEND.1;
 
-/// What is asked for, of a user whom the request may be about.
+/// What is asked for.
 pub struct Asked<'a> {
-    pub user: &'a str,
+    pub user: String,
     /// Each an id, or an item as its topic takes it.
     pub items: &'a [&'a RawValue],
     pub k: Option<usize>,
@@ -43,7 +45,7 @@ pub struct Asked<'a> {
 #[derive(Serialize)]
 pub struct Order<'a> {
     pub request_id: &'a str,
-    pub user_id: &'a str,
+    pub user_id: String,
     pub as_of: i64,
     pub epoch: u64,
     pub model: &'static str,
@@ -98,42 +100,39 @@ struct Items {
     trending_milli: Vec<i64>,
 }
 
-/// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
-pub async fn order<'a>(shim: &Shim, id: &'a RequestId, asked: &Asked<'a>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
-    let names = Arc::new(Names::default());
-    let brought = brought(shim, asked.items, &names)?;
-    let k = asked.k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
-    let stale = views::stale(shim, token, Cadence::Epoch).await?.unwrap_or(false);
-    let common = shim.commons.get(&*shim.reader, &shim.keys).await?;
-    let owner = owner(shim, asked.user).await?;
-    let items = items(shim, &owner, &brought).await?;
+/// Candidates that may be shown, each with whether the store has a card of it, and the others.
+#[derive(Default)]
+struct Sorted<'a> {
+    shown: Vec<(&'a Brought, bool)>,
+    candidates: Vec<Candidate>,
+    left_out: Vec<LeftOut>,
+}
 
-    let mut left_out = Vec::new();
-    let (mut shown, mut candidates) = (Vec::new(), Vec::new());
-    for (at, brought) in brought.iter().enumerate() {
-        let card = items.cards[at].as_ref();
-        let facts = brought.facts.as_deref();
-        let mature = card.map_or_else(|| facts.is_some_and(|facts| facts.mature), |card| card.mature);
-        let withdrawn = common.gone.contains(&*brought.name) || (card.is_none() && facts.is_some_and(|facts| !facts.available));
-        let why = match () {
-            () if withdrawn => Some("withdrawn"),
-            () if mature && !asked.mature => Some("mature"),
-            () if !asked.seen && owner.seen.contains(&*brought.name) => Some("seen"),
-            () => None,
-        };
-        match why {
-            Some(why) => left_out.push(LeftOut { item_id: brought.name.to_string(), why }),
-            None => {
-                shown.push((brought, card.is_some()));
-                candidates.push(candidate(brought, card, items.trending_milli[at], &names)?);
-            }
-        }
-    }
+/// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
+pub async fn order<'a>(
+    shim: &Shim,
+    id: &'a RequestId,
+    who: &Who,
+    asked: Asked<'_>,
+    token: Option<&Token>,
+) -> Result<Order<'a>, Refusal> {
+    let Asked { user, items, k, explain, .. } = &asked;
+    let user_id = asked::user(user.clone(), who, &shim.params)?;
+    let names = Arc::new(Names::default());
+    let brought = brought(shim, items, &names)?;
+    let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
+    let stale = views::stale(shim, token, Cadence::Epoch).await?.unwrap_or(false);
+    let common = match token {
+        None => shim.commons.get(&*shim.reader, &shim.keys).await?,
+        Some(_) => shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?,
+    };
+    let owner = owner(shim, &user_id).await?;
+    let items = items_of(shim, &owner, &brought).await?;
+    let Sorted { shown, mut candidates, left_out } = sort_out(&brought, &items, &asked, &owner, &common, &names)?;
     let person = person(&owner, &items.near, &names)?;
     count_users(shim, &person, &mut candidates, &names).await?;
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
-    let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest as i64 };
-    let ranked = rank(&shim.ranking, &person, &candidates, moment, k);
+    let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest.round() as i64 };
     let placed = |ranked: Ranked| {
         let (brought, known) = shown[ranked.at];
         let terms = || TERMS.into_iter().zip(ranked.terms).collect();
@@ -143,20 +142,51 @@ pub async fn order<'a>(shim: &Shim, id: &'a RequestId, asked: &Asked<'a>, token:
             source: ranked.source.name(),
             reason: in_words(&ranked.reason, &names),
             known,
-            terms: asked.explain.then(terms),
+            terms: explain.then(terms),
         }
     };
     Ok(Order {
         request_id: &id.0,
-        user_id: asked.user,
+        user_id,
         as_of: owner.applied.clock_ms,
         epoch: owner.applied.epoch,
         model: MODEL,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: ranked.into_iter().map(placed).collect(),
+        items: rank(&shim.ranking, &person, &candidates, moment, k).into_iter().map(placed).collect(),
         left_out,
     })
+}
+
+/// What may be shown, and why the rest may not.
+fn sort_out<'a>(
+    brought: &'a [Brought],
+    items: &Items,
+    asked: &Asked,
+    owner: &Owner,
+    common: &Common,
+    names: &Names,
+) -> Result<Sorted<'a>, Refusal> {
+    let mut sorted = Sorted::default();
+    for ((brought, card), trending_milli) in brought.iter().zip(&items.cards).zip(&items.trending_milli) {
+        let (name, card) = (&*brought.name, card.as_ref());
+        let said = brought.facts.as_deref().filter(|_| card.is_none());
+        let withdrawn = common.gone.contains(name) || said.is_some_and(|facts| !facts.available);
+        let mature = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
+        let why = match () {
+            () if withdrawn => Some("withdrawn"),
+            () if mature && !asked.mature => Some("mature"),
+            () if !asked.seen && owner.seen.contains(name) => Some("seen"),
+            () => None,
+        };
+        if let Some(why) = why {
+            sorted.left_out.push(LeftOut { item_id: name.to_string(), why });
+            continue;
+        }
+        sorted.shown.push((brought, card.is_some()));
+        sorted.candidates.push(candidate(brought, card, *trending_milli, names)?);
+    }
+    Ok(sorted)
 }
 
 /// The candidates of a request; refuses too many, one that cannot be read, and one that stands there twice.
@@ -195,7 +225,7 @@ async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
 }
 
 /// What is near the history, and what is known of each candidate, in one round trip.
-async fn items(shim: &Shim, owner: &Owner, brought: &[Brought]) -> Result<Items, Refusal> {
+async fn items_of(shim: &Shim, owner: &Owner, brought: &[Brought]) -> Result<Items, Refusal> {
     let history = owner.slate.iter().flat_map(|slate| &slate.history);
     let near: Vec<String> = history.map(|taken| shim.keys.neighbours(&taken.item_id)).collect();
     let cards = brought.iter().map(|brought| shim.keys.card(&brought.name));
