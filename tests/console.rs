@@ -28,6 +28,7 @@ impl Demo {
         let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
         command.args(["demo", "--history", "4000", "--rate", "20", "--users", "80", "--items", "200"]);
         command.env("OVERDRIVE_STATE_DIR", dir.path()).env("OVERDRIVE_SERVICE_PORT", port.to_string());
+        command.env("OVERDRIVE_SERVICE__TOKEN_WAIT", "30s").env("OVERDRIVE_SERVICE__REQUEST_TIMEOUT", "60s");
         command.env("OVERDRIVE_SERVICE__GRPC_PORT", grpc.to_string()).current_dir(dir.path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the demo starts");
         let demo = Self { child, addr: ([127, 0, 0, 1], port).into(), _dir: dir };
@@ -69,7 +70,7 @@ fn acting_as_a_user_changes_the_slate_while_one_looks() {
 
     let user = browser.run("return document.getElementById('user').value");
     let item = browser.run("return document.querySelector('#items .item').dataset.item");
-    browser.click("#items .item [data-act=hide]");
+    browser.click(&format!("#items [data-item={item}] [data-act=hide]"));
     let effect = browser.until(
         "const e = document.getElementById('effect'); return !e.hidden && e.textContent.includes('hide') && e.textContent",
     );

@@ -347,6 +347,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         Change::Interests(user, Some(Arc::default())),
         Change::Seen(user, vec![(item, Some(1))]),
         Change::Neighbours(item, 1, vec![neighbour]),
+        Change::Card(item, Some((Arc::default(), 1))),
         Change::Trending(Scope::Global, vec![(item, 1)]),
         Change::Catalogue(item, false),
     ];
@@ -356,6 +357,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         Change::Interests(user, None),
         Change::Seen(user, vec![(item, None)]),
         Change::Neighbours(item, 0, vec![]),
+        Change::Card(item, None),
         Change::Trending(Scope::Global, vec![]),
         Change::Catalogue(item, true),
     ];
@@ -466,6 +468,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
         Change::Seen(user, vec![(items[0], Some(1)), (items[1], Some(1)), (items[2], Some(1))]),
         Change::Seen(stream.users[1], vec![(items[0], Some(1))]),
         Change::Neighbours(items[0], 1, vec![Neighbour { item: items[1], similarity_micro: 1, users: 1 }]),
+        Change::Card(items[0], Some((Arc::default(), 1))),
         Change::Catalogue(items[3], false),
         Change::Catalogue(items[4], false),
         trending(&items[..2]),
@@ -476,6 +479,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
         Change::Seen(user, vec![(items[1], None), (items[5], Some(2))]),
         Change::Seen(stream.users[1], vec![(items[0], None)]),
         Change::Neighbours(items[0], 0, vec![]),
+        Change::Card(items[0], None),
         Change::Catalogue(items[3], true),
         Change::Catalogue(items[5], false),
         trending(&[]),

@@ -288,7 +288,8 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
         assert!(export["exported_at"].take().as_i64().is_some_and(|at| at > CLOCK));
         let items = get(w.addr, "/v1/feeds/home/u1?explain=true").json()["items"].clone();
         assert_eq!(items.as_array().map(Vec::len), Some(3));
-        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items});
+        let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items,
+            "history": [{"item_id": "i0", "interaction": "share"}]});
         let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
             "seen": seen});
         assert_eq!(export, whole, "over {}", w.name);

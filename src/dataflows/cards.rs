@@ -29,7 +29,7 @@ pub fn cards<'scope>(
 /// An item by its key group.
 type Place = (u16, ItemId);
 
-/// What an item is, and since when there is one.
+/// What an item is, and when it was first named.
 type Card = (Arc<Item>, Millis);
 
 /// The cards of one worker.
@@ -53,18 +53,19 @@ impl Cards {
             self.turns.due(epoch.clock_ms).for_each(|group| self.again(group, group + 1));
         }
         if epoch.tick() || epoch.retell.is_some() {
-            let shown = |place| self.cards.get(&place).filter(|(facts, _)| facts.available).cloned();
-            let tell = |place: Place| Change::Card(place.1, shown(place));
+            let shown = |place| self.cards.get(&place).filter(|(facts, _)| facts.available);
+            let card = |(facts, named): &Card| (facts.clone(), facts.created_at.unwrap_or(*named));
+            let tell = |place: Place| Change::Card(place.1, shown(place).map(card));
             out.extend(std::mem::take(&mut self.dirty).into_iter().map(tell));
         }
     }
 
-    /// An item of which nobody says when it was created is as old as its first card.
+    /// An item of which nobody says when it was created is as old as its name here.
     fn take(&mut self, item: ItemId, facts: Option<Arc<Item>>, clock: Millis) {
         let place = (key_group(item.0), item);
         let before = self.cards.remove(&place);
-        let created = |facts: &Item| facts.created_at.or(before.as_ref().map(|(_, created)| *created)).unwrap_or(clock);
-        let card = facts.map(|facts| (facts.clone(), created(&facts)));
+        let named = before.as_ref().map_or(clock, |(_, named)| *named);
+        let card = facts.map(|facts| (light(facts), named));
         if card != before {
             self.dirty.insert(place);
         }
@@ -74,6 +75,14 @@ impl Cards {
     fn again(&mut self, from: u16, to: u16) {
         self.dirty.extend(self.cards.range((from, ItemId(0))..(to, ItemId(0))).map(|(place, _)| *place));
     }
+}
+
+/// Without what no card says, and what is large.
+fn light(facts: Arc<Item>) -> Arc<Item> {
+    if facts.text.is_none() && facts.embedding.is_empty() {
+        return facts;
+    }
+    Arc::new(Item { text: None, embedding: Vec::new(), ..Item::clone(&facts) })
 }
 
 impl Durable for Cards {
@@ -143,6 +152,6 @@ mod tests {
         let gone = told(&mut cards, 5, later + AGAIN_AFTER, vec![(ItemId(7), None), (ItemId(8), withheld)]);
         assert_eq!(gone, [(7, None), (8, None)]);
         let shown = told(&mut cards, 6, later + AGAIN_AFTER, vec![(ItemId(7), item(None, "d")), (ItemId(8), item(None, "e"))]);
-        assert_eq!(shown, [(7, Some(later + AGAIN_AFTER)), (8, Some(5))], "withdrawn it comes anew, withheld it comes back");
+        assert_eq!(shown, [(7, Some(later + AGAIN_AFTER)), (8, Some(began))], "withdrawn it comes anew, withheld it comes back");
     }
 }

@@ -1,7 +1,8 @@
 //! Item neighbours: how many users took both of two items near each other in their history.
 //!
 //! Two stages. `Pairs`, at the user, keeps histories and lets out links as differences; `Rows`, at the item, sums them and, at
-//! its key group's turn, tells the nearest of every item whose list changed. The fact that must stay true: the list of an item is a
+//! its key group's turn, tells the nearest of every item whose list changed, and of every item once in
+//! [`AGAIN_AFTER`](crate::operators::turns::AGAIN_AFTER), because a store lets go of what it does not hear of. The fact that must stay true: the list of an item is a
 //! function of the counts, by count and then by item, and the counts are those of all current histories.
 
 use rustc_hash::FxHashMap;
@@ -18,7 +19,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, UserId};
 use crate::operators::link::{History, Limits};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Durable, Keep, Route, Saver, Turns, Vault};
 use crate::scoring::first::first;
 
 /// A link from the row of `a`: `diff` more users took `b` near it. With `a == b`: took `a` at all.
@@ -126,12 +127,14 @@ pub struct Rows {
     rows: FxHashMap<ItemId, Row>,
     /// Items whose row is dirty, each once, by key group.
     dirty: Vec<Vec<ItemId>>,
+    turns: Turns,
 }
 
 impl Rows {
     /// No links yet.
     pub fn new(params: &NeighboursParams) -> Self {
-        Self { kept: params.kept, rows: FxHashMap::default(), dirty: vec![Vec::new(); KEY_GROUPS as usize] }
+        let dirty = vec![Vec::new(); KEY_GROUPS as usize];
+        Self { kept: params.kept, rows: FxHashMap::default(), dirty, turns: Turns::default() }
     }
 
     /// One epoch.
@@ -141,7 +144,13 @@ impl Rows {
         }
         links.clear();
         if epoch.retell.is_some() {
-            self.retell(epoch);
+            self.again(|item| epoch.retells(item.0));
+        }
+        if epoch.tick() {
+            let due: Vec<u16> = self.turns.due(epoch.clock_ms).collect();
+            if !due.is_empty() {
+                self.again(|item| due.contains(&key_group(item.0)));
+            }
         }
         for group in epoch.turn.from..epoch.turn.to {
             self.tell(group, out);
@@ -165,8 +174,8 @@ impl Rows {
     }
 
     /// What is said once more is said at its next turn.
-    fn retell(&mut self, epoch: &Epoch) {
-        for (item, row) in self.rows.iter_mut().filter(|(item, _)| epoch.retells(item.0)) {
+    fn again(&mut self, which: impl Fn(ItemId) -> bool) {
+        for (item, row) in self.rows.iter_mut().filter(|(item, _)| which(**item)) {
             row.told = 0;
             if !std::mem::replace(&mut row.dirty, true) {
                 self.dirty[key_group(item.0) as usize].push(*item);
@@ -232,18 +241,50 @@ impl Durable for Pairs {
 }
 
 impl Durable for Rows {
-    const UID: &'static str = "neighbours/1";
+    const UID: &'static str = "neighbours/2";
 
     fn save(&self, into: &mut Saver) {
         for (item, row) in self.rows.clone() {
             into.own(0, item.0, move || (item, row));
         }
+        let turns = self.turns;
+        into.shared(1, 0, move || turns);
     }
 
-    fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        if tag == 1 {
+            self.turns = postcard::from_bytes(body)?;
+            return Ok(());
+        }
         let (item, row): (ItemId, Row) = postcard::from_bytes(body)?;
         self.dirty[key_group(item.0) as usize].extend(row.dirty.then_some(item));
         self.rows.insert(item, row);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::epoch::Turn;
+    use crate::model::time::SECOND;
+    use crate::operators::turns::AGAIN_AFTER;
+
+    #[test]
+    fn what_does_not_change_is_told_again_in_time() {
+        let defaults: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
+        let mut rows = Rows::new(&defaults["neighbours"].clone().try_into().expect("the section of neighbours"));
+        let mut told = |clock, mut links: Vec<Link>| {
+            let mut out = Vec::new();
+            rows.step(&Epoch { clock_ms: clock, turn: Turn::ALL, ..Epoch::default() }, &mut links, &mut out);
+            out.into_iter().map(|(item, users, nearest)| (item.0, users, nearest.len())).collect::<Vec<_>>()
+        };
+        let link = |a, b| Link { a: ItemId(a), b: ItemId(b), diff: 1 };
+        let began = 1_763_600_000_000;
+        let once = told(began, vec![link(1, 1), link(1, 2), link(2, 2), link(2, 1)]);
+        assert_eq!(once, [(1, 1, 1), (2, 1, 1)]);
+        assert_eq!(told(began + SECOND, vec![]), []);
+        assert_eq!(told(began + AGAIN_AFTER, vec![]), once);
+        assert_eq!(told(began + AGAIN_AFTER + SECOND, vec![]), []);
     }
 }

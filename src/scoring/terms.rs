@@ -99,7 +99,7 @@ impl Viewer {
         let terms = [
             content,
             known.affinity / (known.affinity + HALF_AFFINITY),
-            if self.hottest > 0.0 { known.heat / self.hottest } else { 0.0 },
+            if self.hottest > 0.0 { (known.heat / self.hottest).min(1.0) } else { 0.0 }, // the list may be older than the item's signals
             now,
             known.created.map_or(0.0, |created| libm::exp2(-((self.clock - created).max(0) as f64) / self.fresh_half_life)),
         ];

@@ -115,7 +115,7 @@ pub struct State {
 enum Cadence {
     /// What every epoch brings up to date: slates, features, interests.
     Epoch,
-    /// What ticks do: trending and neighbours.
+    /// What ticks do: trending, near, neighbours and cards.
     Tick,
 }
 

@@ -34,6 +34,11 @@ impl Token {
         self.0.iter().all(|(at, next)| applied.get(at).is_some_and(|reached| reached >= next))
     }
 
+    /// Whether it names a write of records of this role.
+    pub fn is_of(&self, role: Role) -> bool {
+        self.0.keys().any(|(of, _)| *of == role)
+    }
+
     /// As text that fits a header or a query.
     pub fn text(&self) -> String {
         let mut bytes = vec![VERSION];

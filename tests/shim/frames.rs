@@ -82,7 +82,10 @@ fn put_text(block: &mut Vec<u8>, text: &str) {
 /// The next frame; `None` when the server has closed.
 pub fn next(stream: &mut TcpStream) -> Option<Frame> {
     let mut head = [0; 9];
-    stream.read_exact(&mut head).ok()?;
+    match stream.read_exact(&mut head) {
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => panic!("the server neither answered nor closed"),
+        read => read.ok()?,
+    }
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
     stream.read_exact(&mut payload).ok()?;
     Some(Frame { kind: head[3], stream: u32::from_be_bytes(head[5..].try_into().expect("four bytes")), payload })

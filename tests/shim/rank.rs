@@ -194,3 +194,25 @@ fn what_cannot_be_put_in_order_is_refused_by_name() {
     let bad = send(w.addr, "POST", "/v1/rank", &[JSON.to_string()], b"{\"user_id\":\"u\xff\",\"items\":[\"a\"]}");
     assert_eq!(bad.refusal(), (400, "bad_utf8".to_string()));
 }
+
+/// A card is written at ticks: who has just described an item waits for one, who has just liked it does not.
+#[test]
+fn the_write_of_an_item_is_in_the_order_from_the_next_tick_on() {
+    let mut w = World::memory(|params| params.token_wait = Duration::from_millis(50));
+    fill(&mut w);
+    let token =
+        |w: &World, path: &str, body: &str| post(w.addr, path, body).json()["token"].as_str().expect("a token").to_string();
+    let described = token(&w, "/v1/items", r#"{"item_id":"new","categories":["jazz"]}"#);
+    let liked = token(&w, "/v1/events", r#"{"type":"like","user_id":"u1","item_id":"new"}"#);
+    let stale = |w: &World, token: &str| {
+        let headers = [JSON.to_string(), format!("x-overdrive-token: {token}")];
+        send(w.addr, "POST", "/v1/rank", &headers, br#"{"user_id":"u1","items":["new"]}"#).json()["stale"].clone()
+    };
+    assert_eq!([stale(&w, &described), stale(&w, &liked)], [json!(true), json!(true)]);
+    w.caught_up(false);
+    w.write(&[]);
+    assert_eq!([stale(&w, &described), stale(&w, &liked)], [json!(true), json!(false)]);
+    w.caught_up(true);
+    w.write(&[]);
+    assert_eq!([stale(&w, &described), stale(&w, &liked)], [json!(false), json!(false)]);
+}

@@ -197,6 +197,7 @@ impl World {
         let mut places = Vec::new();
         (0..items.len() as u16).step_by(2).for_each(|place| layout::put_place(&mut places, place));
         slate.categorise("jazz", &places);
+        slate.took("i0", "share");
         let value = slate.finish(Stamp { epoch, generation: 1, model: 0 });
         Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
     }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::support::{MISSING, Server, free_port};
+use super::support::{MISSING, Server, free_port, server_dir};
 
 /// The name under which the standard hands out an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -52,7 +52,7 @@ impl Browser {
     pub fn start() -> Self {
         let port = free_port();
         let driver: SocketAddr = ([127, 0, 0, 1], port).into();
-        let dir = tempfile::tempdir().expect("a folder").keep();
+        let dir = server_dir();
         let server = Server::start(&dir, "chromedriver", &[&format!("--port={port}")]);
         let until = Instant::now() + PATIENCE;
         while TcpStream::connect(driver).is_err() {
@@ -104,9 +104,17 @@ impl Browser {
 
     /// Clicks the first element a selector finds, as a mouse does: something in front of it is a failure.
     pub fn click(&self, selector: &str) {
-        let element = self.ask("POST", "element", json!({"using": "css selector", "value": selector}));
-        let id = element[ELEMENT].as_str().expect("an element").to_string();
-        self.ask("POST", &format!("element/{id}/click"), json!({}));
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let element = self.ask("POST", "element", json!({"using": "css selector", "value": selector}));
+            let id = element[ELEMENT].as_str().expect("an element").to_string();
+            let (status, why) = tell(self.driver, "POST", &format!("/session/{}/element/{id}/click", self.session), "{}");
+            // the page may have drawn it anew meanwhile
+            if status == 200 {
+                return;
+            }
+            assert!(status == 404 && Instant::now() < until, "{selector} cannot be clicked: {why}");
+        }
     }
 
     /// Presses keys one after the other, wherever the focus is.

@@ -83,6 +83,14 @@ struct SlateView<'a> {
     experiment: &'a str,
     variant: &'a str,
     items: Vec<Shown<'a>>,
+    /// What it was made from, latest first.
+    history: Vec<Taken<'a>>,
+}
+
+#[derive(Serialize)]
+struct Taken<'a> {
+    item_id: &'a str,
+    interaction: &'a str,
 }
 
 pub async fn activity(
@@ -145,6 +153,7 @@ impl<'a> SlateView<'a> {
             experiment: &slate.experiment,
             variant: &slate.variant,
             items: feed::shown(stored, true),
+            history: slate.history.iter().map(|of| Taken { item_id: &of.item_id, interaction: &of.interaction }).collect(),
         }
     }
 }

@@ -110,7 +110,7 @@ async fn rank_for_you(
     let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
     let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
-    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, seen: false, mature: false };
+    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, also: rank::Also::default() };
     Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
 }
 

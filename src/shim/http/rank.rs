@@ -12,7 +12,7 @@ use super::params::Sent;
 use super::views::Body;
 use crate::shim::access::Who;
 use crate::shim::guard::RequestId;
-use crate::shim::queries::rank::{Asked, order};
+use crate::shim::queries::rank::{Also, Asked, order};
 use crate::shim::{Refusal, State as Shim};
 
 /// Whose taste, and what is to be put in order.
@@ -42,6 +42,6 @@ pub async fn rank(
 ) -> Result<Body, Refusal> {
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
-    let asked = Asked { user: user_id, items: &items, k, explain, seen, mature };
+    let asked = Asked { user: user_id, items: &items, k, explain, also: Also { seen, mature } };
     Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
 }

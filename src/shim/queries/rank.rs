@@ -36,7 +36,12 @@ pub struct Asked<'a> {
     pub items: &'a [&'a RawValue],
     pub k: Option<usize>,
     pub explain: bool,
-    /// Whether what the user has seen, and what is for adults, is wanted too.
+    pub also: Also,
+}
+
+/// What is wanted too that is otherwise left out: what the user has seen, and what is for adults.
+#[derive(Clone, Copy, Default)]
+pub struct Also {
     pub seen: bool,
     pub mature: bool,
 }
@@ -116,19 +121,21 @@ pub async fn order<'a>(
     asked: Asked<'_>,
     token: Option<&Token>,
 ) -> Result<Order<'a>, Refusal> {
-    let Asked { user, items, k, explain, .. } = &asked;
-    let user_id = asked::user(user.clone(), who, &shim.params)?;
+    let Asked { user, items, k, explain, also } = asked;
+    let user_id = asked::user(user, who, &shim.params)?;
     let names = Arc::new(Names::default());
     let brought = brought(shim, items, &names)?;
     let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
-    let stale = views::stale(shim, token, Cadence::Epoch).await?.unwrap_or(false);
+    // what the catalogue says is written at ticks
+    let cadence = if token.is_some_and(|token| token.is_of(Role::Items)) { Cadence::Tick } else { Cadence::Epoch };
+    let stale = views::stale(shim, token, cadence).await?.unwrap_or(false);
     let common = match token {
         None => shim.commons.get(&*shim.reader, &shim.keys).await?,
         Some(_) => shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?,
     };
     let owner = owner(shim, &user_id).await?;
     let items = items_of(shim, &owner, &brought).await?;
-    let Sorted { shown, mut candidates, left_out } = sort_out(&brought, &items, &asked, &owner, &common, &names)?;
+    let Sorted { shown, mut candidates, left_out } = sort_out(&brought, &items, also, &owner, &common, &names)?;
     let person = person(&owner, &items.near, &names)?;
     count_users(shim, &person, &mut candidates, &names).await?;
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
@@ -162,7 +169,7 @@ pub async fn order<'a>(
 fn sort_out<'a>(
     brought: &'a [Brought],
     items: &Items,
-    asked: &Asked,
+    also: Also,
     owner: &Owner,
     common: &Common,
     names: &Names,
@@ -175,8 +182,8 @@ fn sort_out<'a>(
         let mature = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
         let why = match () {
             () if withdrawn => Some("withdrawn"),
-            () if mature && !asked.mature => Some("mature"),
-            () if !asked.seen && owner.seen.contains(name) => Some("seen"),
+            () if mature && !also.mature => Some("mature"),
+            () if !also.seen && owner.seen.contains(name) => Some("seen"),
             () => None,
         };
         if let Some(why) = why {
@@ -199,15 +206,16 @@ fn brought(shim: &Shim, items: &[&RawValue], names: &Arc<Names>) -> Result<Vec<B
     let mut already = BTreeSet::new();
     let read = |(at, raw): (usize, &&RawValue)| {
         let bad = |why: String| Refusal::bad("bad_items", format!("items[{at}] cannot be read: {why}"));
-        let text = raw.get().trim();
-        let record = if text.starts_with('"') { format!(r#"{{"item_id":{text}}}"#) } else { text.to_string() };
+        let text = raw.get();
+        let bare = text.starts_with('"');
+        let record = if bare { format!(r#"{{"item_id":{text}}}"#) } else { text.to_string() };
         let input = decoder.decode(Role::Items, None, Some(record.as_bytes()), now).map_err(bad)?;
         let Input::Item(item, facts) = input else { return Err(bad("it is not an item".to_string())) };
         let name = names.items.get(item.0).expect("the decoder has just interned it");
         if !already.insert(item) {
             return Err(Refusal::bad("bad_items", format!("items[{at}] is `{name}` once more; name each candidate once")));
         }
-        Ok(Brought { item, name, facts: facts.filter(|_| !text.starts_with('"')) })
+        Ok(Brought { item, name, facts: facts.filter(|_| !bare) })
     };
     items.iter().enumerate().map(read).collect()
 }
