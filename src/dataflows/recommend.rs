@@ -3,13 +3,13 @@
 //!
 //! ```text
 //! rows ─┬▶ dead
-//!       ├▶ catalogue ─▶ places, cards ─┬────────────────────────────────────────┐
-//!       └▶ ledger ─▶ updates (±1) ─┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
-//!          (profiles, orders)      ├▶ neighbours ───────────────────▶ board ───┤
-//!                                  ├▶ trails ─▶ tallies, links ▶ feature store ─┤
-//!                                  ├▶ factors ─▶ liked ────────────────────────┤
-//!                                  ├▶ interests ───────────────────────────────┘
-//!                                  └▶ experiments
+//!       ├▶ catalogue ─▶ places, cards ─┬───────────────────────────────────────────┐
+//!       └▶ ledger ─▶ updates (±1) ─────┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
+//!          (profiles, orders)          ├▶ neighbours ───────────────────▶ board ───┤
+//!                                      ├▶ trails ─▶ tallies, links ▶ feature store ┤
+//!                                      ├▶ factors ─▶ liked ────────────────────────┤
+//!                                      ├▶ interests ───────────────────────────────┘
+//!                                      └▶ experiments
 //! ```
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The order of candidates that a caller brings: the terms, the weights and the diversity of a refresh, over what was looked up for
 //! one request. Pure.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::affinity::{Voices, loudness};
 use super::blend::{self, Blend, Terms};
@@ -107,18 +107,15 @@ pub fn rank(params: &Params, person: &Person, candidates: &[Candidate], moment: 
 
 /// What the history says of each candidate it knows of.
 fn listen(params: &Params, person: &Person, candidates: &[Candidate]) -> FxHashMap<ItemId, Voices> {
-    let mut voices: FxHashMap<ItemId, Voices> = candidates.iter().map(|candidate| (candidate.item, Voices::default())).collect();
-    let mut heard = FxHashMap::default();
+    let wanted: FxHashSet<ItemId> = candidates.iter().map(|candidate| candidate.item).collect();
+    let mut voices: FxHashMap<ItemId, Voices> = FxHashMap::default();
     for (back, (kind, _, near)) in person.history.iter().enumerate() {
         let loudness = loudness(*kind, back, near.users, &params.weights, params.damping);
-        for (item, users) in &near.nearest {
-            if let Some(voices) = voices.get_mut(item) {
-                voices.hear(loudness * f64::from(*users), back);
-                heard.insert(*item, *voices);
-            }
+        for (item, users) in near.nearest.iter().filter(|(item, _)| wanted.contains(item)) {
+            voices.entry(*item).or_default().hear(loudness * f64::from(*users), back);
         }
     }
-    heard
+    voices
 }
 
 #[cfg(test)]
