@@ -8,12 +8,11 @@ use common::{Rng, Zipf, median};
 use overdrive::dataflows::ledger::{Touch, UserDelta};
 use overdrive::dataflows::neighbours;
 use overdrive::model::{Epoch, ItemId, Kind, Turn, UserId};
-use overdrive::operators::{PerEpoch, Vault};
+use overdrive::operators::{Arrive, Clock, Vault};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::time::Instant;
 use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Input, Probe};
 
 const EVENTS: usize = 300_000;
@@ -87,9 +86,10 @@ fn by_stage(epochs: &Arc<Vec<Vec<Arc<UserDelta>>>>, params: &overdrive::dataflow
     let guards = timely::execute(config, move |worker| {
         let (mut deltas, mut clock) = (InputHandle::new(), InputHandle::new());
         let probe = worker.dataflow(|scope| {
-            let (deltas, clock) = (scope.input_from(&mut deltas), scope.input_from(&mut clock));
-            let out = neighbours::neighbours(deltas, clock.clone(), &params, &Vault::default());
-            out.per_epoch(clock, Pipeline, "Drop", |_, rows, _: &mut Vec<()>| drop(std::hint::black_box(std::mem::take(rows))))
+            let (clock, deltas) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut deltas));
+            let out = neighbours::neighbours(deltas, &clock, &params, &Vault::default());
+            out.arrive()
+                .per_epoch(&clock, "Drop", |_, rows, _: &mut Vec<()>| drop(std::hint::black_box(std::mem::take(rows))))
                 .probe()
                 .0
         });

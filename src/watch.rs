@@ -19,7 +19,7 @@ const FIRST: u32 = 10;
 pub struct Progress {
     given: AtomicU64,
     passed: Vec<AtomicU64>,
-    stages: Vec<(&'static str, AtomicU64)>,
+    stages: Vec<(&'static str, Vec<AtomicU64>)>,
 }
 
 impl Progress {
@@ -27,8 +27,8 @@ impl Progress {
     pub fn new(workers: usize, stages: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             given: AtomicU64::new(0),
-            passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-            stages: stages.into_iter().map(|stage| (stage, AtomicU64::new(0))).collect(),
+            passed: none(workers),
+            stages: stages.into_iter().map(|stage| (stage, none(workers))).collect(),
         }
     }
 
@@ -42,10 +42,11 @@ impl Progress {
         self.passed[worker].store(epoch + 1, Ordering::Release);
     }
 
-    /// A stage's frontier, as a worker sees it.
-    pub fn tell(&self, stage: &str, frontier: u64) {
-        let told = self.stages.iter().find(|(name, _)| *name == stage);
-        told.iter().for_each(|(_, at)| at.store(frontier, Ordering::Release));
+    /// How far a worker is with a stage. Yields how far the slowest is.
+    pub fn tell(&self, worker: usize, stage: &str, next: u64) -> u64 {
+        let Some((_, told)) = self.stages.iter().find(|(name, _)| *name == stage) else { return next };
+        told[worker].store(next, Ordering::Release);
+        slowest(told)
     }
 
     fn given(&self) -> u64 {
@@ -53,14 +54,23 @@ impl Progress {
     }
 
     fn passed(&self) -> u64 {
-        self.passed.iter().map(|passed| passed.load(Ordering::Acquire)).min().unwrap_or(0)
+        slowest(&self.passed)
     }
 
     /// `ledger 812, signals 812, …`
     fn frontiers(&self) -> String {
-        let each = self.stages.iter().map(|(stage, at)| format!("{stage} {}", at.load(Ordering::Acquire)));
+        let each = self.stages.iter().map(|(stage, told)| format!("{stage} {}", slowest(told)));
         each.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Of so many workers that have passed nothing.
+fn none(workers: usize) -> Vec<AtomicU64> {
+    (0..workers).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn slowest(told: &[AtomicU64]) -> u64 {
+    told.iter().map(|at| at.load(Ordering::Acquire)).min().unwrap_or(0)
 }
 
 /// For how long nothing has moved. Pure: the time between looks is handed in.
@@ -138,7 +148,7 @@ mod tests {
         progress.pass(0, 7);
         assert_eq!((progress.given(), progress.passed()), (8, 0));
         progress.pass(1, 6);
-        progress.tell("slates", 7);
+        assert_eq!((progress.tell(0, "slates", 8), progress.tell(1, "slates", 7)), (0, 7));
         assert_eq!((progress.passed(), progress.frontiers().as_str()), (7, "ledger 0, slates 7"));
     }
 }

@@ -22,7 +22,7 @@ use timely::communication::WorkerGuards;
 use crate::cluster::ClusterError;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
-use crate::dataflows::{self, Probes};
+use crate::dataflows;
 use crate::feed::{Credit, Cut, Cutter, Feed, Models, Topics, Wishes};
 use crate::model::changes::Account;
 use crate::model::forget::{Eraser, Order};
@@ -364,7 +364,7 @@ fn start_workers(
     let workers = config.engine.workers;
     let (senders, slices): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded()).unzip();
     let threads: Arc<Vec<OnceLock<Thread>>> = Arc::new((0..workers).map(|_| OnceLock::new()).collect());
-    let progress = Arc::new(Progress::new(workers, Probes::default().stages().map(|(stage, _)| stage)));
+    let progress = Arc::new(Progress::new(workers, dataflows::watched().map(|(stage, _)| stage)));
     let stalled = watch::start(&progress, config.recovery.stalled_after);
     stalled.map_err(|e| format!("the watch cannot start: {e}"))?;
     let common = Common { params, workers, progress: progress.clone() };

@@ -8,22 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::catalogue;
 use crate::model::catalogue::Item;
 use crate::model::ids::key_group;
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId};
-use crate::operators::{Durable, Keep, Saver, Turns, Vault};
+use crate::operators::{Arrive, Clock, Durable, Saver, Turns, Vault};
 
 /// The stage: the catalogue in, at its owner; cards that changed, or whose turn it is, out, at ticks.
 pub fn cards<'scope>(
     items: StreamVec<'scope, u64, catalogue::Change>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    items.keep(clock, Pipeline, Cards::default(), vault, Cards::step)
+    items.arrive().keep(clock, Cards::default(), vault, Cards::step)
 }
 
 /// An item by its key group.

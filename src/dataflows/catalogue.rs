@@ -5,11 +5,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use crate::model::catalogue::Item;
 use crate::model::{Epoch, ItemId, Origin};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Clock, Durable, Route, Saver, Vault};
 
 /// What one record of the items topic says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,12 +22,8 @@ pub struct Said {
 pub type Change = (ItemId, Option<Arc<Item>>);
 
 /// The stage: what the items topic says, at most one change per item and epoch out, on every worker.
-pub fn catalogue<'scope>(
-    said: StreamVec<'scope, u64, Said>,
-    clock: StreamVec<'scope, u64, Epoch>,
-    vault: &Vault,
-) -> StreamVec<'scope, u64, Change> {
-    said.to_all().keep(clock, Pipeline, Withheld::default(), vault, Withheld::step)
+pub fn catalogue<'scope>(said: StreamVec<'scope, u64, Said>, clock: &Clock, vault: &Vault) -> StreamVec<'scope, u64, Change> {
+    said.to_all().keep(clock, Withheld::default(), vault, Withheld::step)
 }
 
 /// The items that are not to be shown, withdrawn or not available: what is said once more where it was lost.

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::vec::Filter;
 
 use super::Params;
 use super::ledger::UserDelta;
@@ -20,7 +18,7 @@ use crate::model::time::Millis;
 use crate::model::{Change, Epoch};
 use crate::operators::route::owner;
 use crate::operators::turns::AGAIN_AFTER;
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Arrive, Clock, Durable, Route, Saver, Vault};
 use crate::scoring::experiments;
 
 /// Decides the worker that sums up, and the key group that is told again.
@@ -29,15 +27,16 @@ pub const HASH: u64 = 0;
 /// The stage: what changed of users in; how the experiments stand, out, at ticks.
 pub fn experiments<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (index, workers, drawn) = (deltas.scope().index() as u64, deltas.scope().peers(), params.experiments.clone());
-    let theirs = deltas.filter(move |delta| !delta.updates.is_empty() && drawn.place(delta.user).is_some());
-    let parts = theirs.keep(clock.clone(), Pipeline, Members::new(params), vault, Members::step);
+    let is_theirs = move |delta: &Arc<UserDelta>| !delta.updates.is_empty() && drawn.place(delta.user).is_some();
+    let theirs = deltas.arrive().flat_map(move |delta| Some(delta).filter(&is_theirs));
+    let parts = theirs.keep(clock, Members::new(params), vault, Members::step);
     let totals = Totals::new(params.experiments.clone(), owner(HASH, workers) == index);
-    parts.route(|_| HASH).keep(clock, Pipeline, totals, vault, Totals::step)
+    parts.route(|_| HASH).keep(clock, totals, vault, Totals::step)
 }
 
 /// What was told, and when.

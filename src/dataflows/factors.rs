@@ -22,9 +22,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
+use timely::dataflow::operators::{ConnectLoop, Feedback, OkErr};
 
 use super::FactorsParams;
 use super::ledger::UserDelta;
@@ -32,7 +31,7 @@ use super::shelves::{Keeper, Makers, Shelves};
 use super::tastes::{Output, Row, Tastes, Told};
 use crate::model::ids::KEY_GROUPS;
 use crate::model::{Change, Epoch, ItemId, UserId};
-use crate::operators::{Keep, Route, Vault};
+use crate::operators::{Arrive, Clock, Route, Vault};
 
 /// The items whose vectors speak for a user most, best first.
 pub type Best = Arc<Vec<ItemId>>;
@@ -43,7 +42,7 @@ pub type Liked = (UserId, Best, bool);
 /// The stage: users' changes in, what they like most and the rankings that were asked for out.
 pub fn factors<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &FactorsParams,
     vault: &Vault,
 ) -> (StreamVec<'scope, u64, Liked>, StreamVec<'scope, u64, Change>) {
@@ -52,8 +51,8 @@ pub fn factors<'scope>(
     let tastes = Tastes::new(params.clone(), shelves.clone(), scope.index() as u64, scope.peers());
     let (known, after) = scope.feedback(1);
     let touched: StreamVec<u64, ItemId> = deltas.clone().flat_map(|delta| touched(&delta));
-    let rows = deltas.map(Row::Delta).concat(touched.to_all().map(Row::Touched)).concat(after);
-    let out = rows.keep(clock.clone(), Pipeline, tastes, vault, Tastes::step);
+    let rows = deltas.arrive().map(Row::Delta).concat(touched.to_all().map(Row::Touched)).concat(after.arrive());
+    let out = rows.keep(clock, tastes, vault, Tastes::step);
     let (told, said): (StreamVec<u64, Told>, StreamVec<u64, Output>) = out.ok_err(|output| match output {
         Output::Told(told) => Ok(told),
         other => Err(other),
@@ -63,8 +62,8 @@ pub fn factors<'scope>(
         Output::Ranking(ranking) => Err(ranking),
         Output::Told(_) => unreachable!("what is told was taken out above"),
     });
-    let made = told.deliver(Told::to).keep(clock.clone(), Pipeline, Makers::new(params.clone()), vault, Makers::step);
-    let kept = made.to_all().keep(clock, Pipeline, Keeper::new(params.clone(), shelves), vault, Keeper::step);
+    let made = told.deliver(Told::to).keep(clock, Makers::new(params.clone()), vault, Makers::step);
+    let kept = made.to_all().keep(clock, Keeper::new(params.clone(), shelves), vault, Keeper::step);
     kept.connect_loop(known);
     (liked, rankings)
 }

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::InterestsParams;
 use super::ledger::{Update, UserDelta};
@@ -20,7 +19,7 @@ use crate::model::decayed::Decayed;
 use crate::model::kind::Weights;
 use crate::model::time::Millis;
 use crate::model::{Epoch, Kind, TokenId, UserId};
-use crate::operators::{Durable, Keep, Saver, Vault};
+use crate::operators::{Arrive, Clock, Durable, Saver, Vault};
 use crate::scoring::terms::norm;
 
 /// New interests of a user; `None`: there are none any more.
@@ -29,12 +28,12 @@ pub type Change = (UserId, Option<Arc<Interests>>);
 /// The stage: each user's changes in, their new interests out.
 pub fn interests<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &super::Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let state = State::new(params.interests.clone(), params.weights.table());
-    deltas.keep(clock, Pipeline, state, vault, State::step)
+    deltas.arrive().keep(clock, state, vault, State::step)
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

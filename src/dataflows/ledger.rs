@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, OkErr};
+use timely::dataflow::operators::OkErr;
 
 use super::{LedgerParams, catalogue};
 use crate::model::catalogue::{Item, User};
@@ -20,7 +18,7 @@ use crate::model::changes::Account;
 use crate::model::kind::Weights;
 use crate::model::time::{MINUTE, Millis};
 use crate::model::{Control, Epoch, Event, ItemId, Kind, Op, Origin, Ranker, TokenId, UserId};
-use crate::operators::{Durable, Keep, Route, Saver, To, Vault};
+use crate::operators::{Arrive, Clock, Durable, Route, Saver, To, Vault};
 
 /// What reaches the ledger of one worker. The order of the variants is the order of an epoch: the catalogue first, then what users
 /// say and do, then the orders that take back.
@@ -97,13 +95,13 @@ pub struct UserDelta {
 pub fn ledger<'scope>(
     entries: StreamVec<'scope, u64, Entry>,
     items: StreamVec<'scope, u64, catalogue::Change>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &super::Params,
     vault: &Vault,
 ) -> (StreamVec<'scope, u64, Arc<UserDelta>>, StreamVec<'scope, u64, Account>) {
     let state = Ledger::new(params.ledger.clone(), params.weights.table());
-    let own = entries.deliver(Entry::to).concat(items.map(|(item, facts)| Entry::Item(item, facts)));
-    own.keep(clock, Pipeline, state, vault, Ledger::step).ok_err(|output| match output {
+    let own = entries.deliver(Entry::to).concat(items.arrive().map(|(item, facts)| Entry::Item(item, facts)));
+    own.keep(clock, state, vault, Ledger::step).ok_err(|output| match output {
         Output::Delta(delta) => Ok(delta),
         Output::Account(account) => Err(account),
     })

@@ -10,11 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::trails::{Link, Strength};
 use crate::model::{Epoch, ItemId};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Clock, Durable, Route, Saver, Vault};
 
 /// What changed of the told part of a row: new strengths, zero for a link that is there no more, and how many steps lead on from the
 /// item in all.
@@ -28,11 +27,11 @@ pub struct RowChange {
 /// The stage: differences of links in, what changed of the strongest out.
 pub fn links<'scope>(
     links: StreamVec<'scope, u64, Link>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     kept: usize,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Arc<RowChange>> {
-    links.route(|link| link.a.0).keep(clock, Pipeline, Rows::new(kept), vault, Rows::step)
+    links.route(|link| link.a.0).keep(clock, Rows::new(kept), vault, Rows::step)
 }
 
 /// The place of a link in its row: the greater, the stronger.

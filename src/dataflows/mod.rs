@@ -26,7 +26,7 @@ pub mod tastes;
 pub mod trails;
 pub mod trending;
 
-pub use recommend::{Probes, recommend};
+pub use recommend::recommend;
 
 use serde::{Deserialize, Serialize};
 
@@ -198,6 +198,19 @@ pub struct FactorsParams {
     pub sweeps: u32,
     pub rounds: u32,
     pub kept: usize,
+}
+
+/// The stages that are watched, by name, with the uid of the operator that ends each.
+pub fn watched() -> [(&'static str, &'static str); 6] {
+    use crate::operators::Durable;
+    [
+        ("ledger", ledger::Ledger::UID),
+        ("signals", signals::State::UID),
+        ("interests", interests::State::UID),
+        ("neighbours", neighbours::Rows::UID),
+        ("trending", trending::Lists::UID),
+        ("slates", slates::State::UID),
+    ]
 }
 
 /// The uid of every stage that keeps something under these settings.

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::NeighboursParams;
 use super::ledger::UserDelta;
@@ -19,7 +18,7 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, UserId};
 use crate::operators::link::{History, Limits};
-use crate::operators::{Durable, Keep, Route, Saver, Turns, Vault};
+use crate::operators::{Arrive, Clock, Durable, Route, Saver, Turns, Vault};
 use crate::scoring::first::first;
 
 /// A link from the row of `a`: `diff` more users took `b` near it. With `a == b`: took `a` at all.
@@ -36,14 +35,14 @@ pub type Change = (ItemId, u32, Arc<Vec<Neighbour>>);
 /// The stage: each user's changes in, the nearest of every item whose list changed out, when its key group has its turn.
 pub fn neighbours<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &super::Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let pairs = Pairs::new(&params.neighbours, params.ledger.history_per_user);
-    let links = deltas.keep(clock.clone(), Pipeline, pairs, vault, Pairs::step);
+    let links = deltas.arrive().keep(clock, pairs, vault, Pairs::step);
     let state = Rows::new(&params.neighbours);
-    links.route(|link| link.a.0).keep(clock, Pipeline, state, vault, Rows::step)
+    links.route(|link| link.a.0).keep(clock, state, vault, Rows::step)
 }
 
 /// The histories of one worker's users.

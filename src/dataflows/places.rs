@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::NearParams;
 use crate::model::catalogue::Item;
@@ -18,7 +17,7 @@ use crate::model::ids::key_group;
 use crate::model::place::{Cell, Place, Standing};
 use crate::model::{Change, Epoch, ItemId};
 use crate::operators::top::Top;
-use crate::operators::{Durable, Keep, Route, Saver, Turns, Vault};
+use crate::operators::{Arrive, Clock, Durable, Route, Saver, Turns, Vault};
 
 /// The quality of an item of which the catalogue says none.
 const USUAL: f64 = 0.5;
@@ -26,13 +25,13 @@ const USUAL: f64 = 0.5;
 /// The stage: the catalogue in, at its owner; the lists of cells that changed out, at ticks.
 pub fn places<'scope>(
     items: StreamVec<'scope, u64, (ItemId, Option<Arc<Item>>)>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &NearParams,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
-    let members = items.keep(clock.clone(), Pipeline, Standings::default(), vault, Standings::step);
+    let members = items.arrive().keep(clock, Standings::default(), vault, Standings::step);
     let members = members.route(|(cell, _, _)| cell.hash());
-    members.keep(clock, Pipeline, Cells::new(params.kept), vault, Cells::step)
+    members.keep(clock, Cells::new(params.kept), vault, Cells::step)
 }
 
 /// A member of a cell's list with its packed [`Standing`]; `None`: out of the list.

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::vec::Map;
 
 use super::SignalsParams;
@@ -23,7 +22,7 @@ use crate::model::signals::Priors;
 use crate::model::time::{DAY, Millis};
 use crate::model::{Epoch, Kind, SignalKey, Signals, Turn};
 use crate::operators::window::{Entry, Panes};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Clock, Durable, Route, Saver, Vault};
 
 /// One record of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,14 +47,14 @@ pub struct Change {
 /// The stage: each user's changes in, new signals of every key they count for out.
 pub fn signals<'scope>(
     deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &super::Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (weights, half_life) = (params.weights.table(), params.signals.half_life);
     let state = State::new(&params.signals, weights.clone());
     let own = deltas.flat_map(move |delta| counts(&delta, &weights, half_life)).route(|count| count.key.hash());
-    own.keep(clock, Pipeline, state, vault, State::step)
+    own.keep(clock, state, vault, State::step)
 }
 
 /// The records of a user's delta, under every key they count for.

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
 
@@ -34,7 +33,7 @@ use crate::model::kind::Weights;
 use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId, Variant};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Arrivals, Arrive, Clock, Durable, Route, Saver, Vault};
 use crate::scoring::blend::{self, Blend};
 use crate::scoring::diversity::{self, Race};
 use crate::scoring::learned::{Lesson, READINGS};
@@ -75,23 +74,23 @@ enum Output {
 /// The stage: what changed of the board, the feature store and the users in, new slates out. What an epoch taught is applied before
 /// the next one begins, on every worker.
 pub fn slates<'scope>(
-    rows: StreamVec<'scope, u64, Row>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    rows: Arrivals<'scope, Row>,
+    clock: &Clock,
     params: &Params,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (scope, weights) = (rows.scope(), unlearned());
     if !params.learn.enabled {
-        return rows.keep(clock, Pipeline, State::new(params, weights), vault, State::refresh_all);
+        return rows.keep(clock, State::new(params, weights), vault, State::refresh_all);
     }
     let learner = Learner::new(params.learn.clone(), weights.clone(), scope.index() == 0);
     let (applied, after) = scope.feedback(1);
-    let out = rows.concat(after).keep(clock.clone(), Pipeline, State::new(params, weights), vault, State::learn_and_refresh);
+    let out = rows.concat(after.arrive()).keep(clock, State::new(params, weights), vault, State::learn_and_refresh);
     let (changes, lessons): (StreamVec<u64, Change>, StreamVec<u64, Arc<Lesson>>) = out.ok_err(|output| match output {
         Output::Change(change) => Ok(change),
         Output::Lesson(lesson) => Err(lesson),
     });
-    let learned = lessons.to_all().keep(clock, Pipeline, learner, vault, Learner::step);
+    let learned = lessons.to_all().keep(clock, learner, vault, Learner::step);
     learned.clone().flat_map(|_| None::<Row>).connect_loop(applied);
     changes.concat(learned)
 }

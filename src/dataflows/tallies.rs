@@ -9,13 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 
 use super::trails::Count;
 use crate::model::decayed::Decayed;
 use crate::model::time::{MINUTE, Millis};
 use crate::model::{Epoch, ItemId};
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Clock, Durable, Route, Saver, Vault};
 
 /// How many half-lives are kept beside the plain count.
 pub const RUNGS: usize = 8;
@@ -51,10 +50,10 @@ pub struct Tally {
 /// The stage: steps in, the tallies that changed out.
 pub fn tallies<'scope>(
     counts: StreamVec<'scope, u64, Count>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     vault: &Vault,
 ) -> StreamVec<'scope, u64, (ItemId, Tally)> {
-    counts.route(|count| count.item.0).keep(clock, Pipeline, Tallies::default(), vault, Tallies::step)
+    counts.route(|count| count.item.0).keep(clock, Tallies::default(), vault, Tallies::step)
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

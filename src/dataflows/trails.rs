@@ -11,13 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::OkErr;
 
 use super::ledger::{Update, UserDelta};
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, Origin, UserId};
-use crate::operators::{Durable, Keep, Saver, Vault};
+use crate::operators::{Arrive, Clock, Durable, Saver, Vault};
 
 /// How many distinct items a ring holds.
 pub const RING: usize = 50;
@@ -95,12 +94,8 @@ pub enum Output {
 type Streams<'scope> = (StreamVec<'scope, u64, (UserId, Arc<Ring>)>, StreamVec<'scope, u64, Count>, StreamVec<'scope, u64, Link>);
 
 /// The stage: each user's changes in, the ends of the trails that changed and what their steps count for out.
-pub fn trails<'scope>(
-    deltas: StreamVec<'scope, u64, Arc<UserDelta>>,
-    clock: StreamVec<'scope, u64, Epoch>,
-    vault: &Vault,
-) -> Streams<'scope> {
-    let out = deltas.keep(clock, Pipeline, Trails::default(), vault, Trails::step);
+pub fn trails<'scope>(deltas: StreamVec<'scope, u64, Arc<UserDelta>>, clock: &Clock, vault: &Vault) -> Streams<'scope> {
+    let out = deltas.arrive().keep(clock, Trails::default(), vault, Trails::step);
     let (rings, others): (StreamVec<u64, (UserId, Arc<Ring>)>, StreamVec<u64, Output>) = out.ok_err(|output| match output {
         Output::Ring(user, ring) => Ok((user, ring)),
         other => Err(other),

@@ -11,9 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::vec::{Filter, Map};
-use timely::dataflow::operators::{Concat, OkErr};
+use timely::dataflow::operators::OkErr;
 
 use super::signals;
 use crate::model::catalogue::Item;
@@ -22,7 +20,7 @@ use crate::model::place::{Cell, Place, REGION};
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
 use crate::operators::top::Top;
-use crate::operators::{Durable, Keep, Route, Saver, Vault};
+use crate::operators::{Arrive, Clock, Durable, Route, Saver, Vault};
 
 /// By what a list is ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,20 +56,20 @@ impl List {
 pub fn trending<'scope>(
     items: StreamVec<'scope, u64, (ItemId, Option<Arc<Item>>)>,
     signals: StreamVec<'scope, u64, signals::Change>,
-    clock: StreamVec<'scope, u64, Epoch>,
+    clock: &Clock,
     params: &super::Params,
     vault: &Vault,
 ) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
-    let of_items = signals.filter(|change| matches!(change.key, SignalKey::Item(_))).map(Row::Signals);
-    let rows = items.map(|(item, facts)| Row::Item(item, facts)).concat(of_items); // which are with their owner already
-    let scored = rows.keep(clock.clone(), Pipeline, Heat::default(), vault, Heat::step);
+    let of_items = signals.arrive().flat_map(|change| matches!(change.key, SignalKey::Item(_)).then_some(Row::Signals(change)));
+    let rows = items.arrive().map(|(item, facts)| Row::Item(item, facts)).concat(of_items); // which are with their owner already
+    let scored = rows.keep(clock, Heat::default(), vault, Heat::step);
     let (warmth, members) = scored.ok_err(|output| match output {
         Output::Warmth(item, warmth) => Ok((item, warmth)),
         Output::Member(list, item, score) => Err((list, item, score)),
     });
     let lists = Lists::new(params.trending.kept.max(params.slates.candidates));
     let members = members.route(|(list, _, _)| list.hash());
-    (warmth, members.keep(clock, Pipeline, lists, vault, Lists::step))
+    (warmth, members.keep(clock, lists, vault, Lists::step))
 }
 
 /// What `Heat` takes in.

@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::ParallelizationContract;
 
-use super::PerEpoch;
 use super::route::owner;
+use super::{Arrivals, Clock};
 use crate::model::ids::key_group;
 use crate::model::{Epoch, Handed, Saved};
 
@@ -98,41 +97,19 @@ impl Vault {
     }
 }
 
-/// Extension of streams whose time is the epoch.
-pub trait Keep<'scope, I> {
-    /// [`PerEpoch::per_epoch`] over a state that is restored from `vault` first and left there at every epoch that says so.
-    fn keep<O, P, S>(
+impl<'scope, I: 'static> Arrivals<'scope, I> {
+    /// [`Arrivals::per_epoch`] over a state that is restored from `vault` first and left there at every epoch that says so.
+    pub fn keep<O: Clone + 'static, S: Durable + 'static>(
         self,
-        clock: StreamVec<'scope, u64, Epoch>,
-        pact: P,
-        state: S,
-        vault: &Vault,
-        step: impl FnMut(&mut S, &Epoch, &mut Vec<I>, &mut Vec<O>) + 'static,
-    ) -> StreamVec<'scope, u64, O>
-    where
-        O: Clone + 'static,
-        P: ParallelizationContract<u64, Vec<I>>,
-        S: Durable + 'static;
-}
-
-impl<'scope, I: Clone + 'static> Keep<'scope, I> for StreamVec<'scope, u64, I> {
-    fn keep<O, P, S>(
-        self,
-        clock: StreamVec<'scope, u64, Epoch>,
-        pact: P,
+        clock: &Clock,
         mut state: S,
         vault: &Vault,
         mut step: impl FnMut(&mut S, &Epoch, &mut Vec<I>, &mut Vec<O>) + 'static,
-    ) -> StreamVec<'scope, u64, O>
-    where
-        O: Clone + 'static,
-        P: ParallelizationContract<u64, Vec<I>>,
-        S: Durable + 'static,
-    {
+    ) -> StreamVec<'scope, u64, O> {
         let (worker, workers) = (self.scope().index() as u64, self.scope().peers());
         vault.load(&mut state, worker, workers);
         let hand_over = vault.hand_over.clone(); // not what was restored: it is needed once
-        self.per_epoch(clock, pact, S::UID, move |epoch, rows, out| {
+        self.per_epoch(clock, S::UID, move |epoch, rows, out| {
             step(&mut state, epoch, rows, out);
             if epoch.save {
                 let mut saver = Saver { worker, workers, entries: Vec::new() };

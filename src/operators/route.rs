@@ -4,9 +4,10 @@
 
 use timely::ExchangeData;
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::Exchange;
-use timely::dataflow::operators::vec::{Broadcast, Filter, Map};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::vec::{Filter, Map};
 
+use super::{Arrivals, Arrive};
 use crate::model::ids::{KEY_GROUPS, key_group};
 
 /// The worker that owns a hashed key.
@@ -22,52 +23,49 @@ pub enum To {
     All,
 }
 
-/// Extension of streams.
+/// Extension of streams whose time is the epoch.
 pub trait Route<'scope, I> {
-    /// Sends each row to the owner of `key(row)`.
+    /// Each row at the owner of `key(row)`.
     ///
     /// ```
-    /// use overdrive::operators::Route;
+    /// use overdrive::model::Epoch;
+    /// use overdrive::operators::{Clock, Route};
     /// use timely::dataflow::operators::{Inspect, vec::ToStream};
     ///
     /// timely::example(|scope| {
-    ///     vec![7u64].to_stream(scope).route(|x| *x).inspect(|x| assert_eq!(*x, 7));
+    ///     let (clock, rows) = Clock::pacing(vec![Epoch::default()].to_stream(scope), vec![7u64].to_stream(scope));
+    ///     rows.route(|x| *x).per_epoch(&clock, "Out", |_, rows, out| out.append(rows)).inspect(|x| assert_eq!(*x, 7));
     /// });
     /// ```
-    fn route(self, key: impl Fn(&I) -> u64 + 'static) -> Self;
+    fn route(self, key: impl Fn(&I) -> u64 + 'static) -> Arrivals<'scope, I>;
 
-    /// Sends each row to every worker.
-    fn to_all(self) -> Self;
+    /// Each row at every worker.
+    fn to_all(self) -> Arrivals<'scope, I>;
+
+    /// Each row at whom `to(row)` says.
+    fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Arrivals<'scope, I>;
 
     /// Of rows that every worker has, those whose `key(row)` this one owns: among all workers each row stays once.
     fn owned(self, key: impl Fn(&I) -> u64 + 'static) -> Self;
-
-    /// Sends each row to whom `to(row)` says.
-    fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Self;
 }
 
 impl<'scope, I: ExchangeData + Clone> Route<'scope, I> for StreamVec<'scope, u64, I> {
-    fn route(self, key: impl Fn(&I) -> u64 + 'static) -> Self {
+    fn route(self, key: impl Fn(&I) -> u64 + 'static) -> Arrivals<'scope, I> {
         let workers = self.scope().peers();
         if workers == 1 {
-            return self;
+            return self.arrive();
         }
-        self.exchange(move |row| owner(key(row), workers))
+        self.arrive_by(Exchange::new(move |row: &I| owner(key(row), workers)))
     }
 
-    fn to_all(self) -> Self {
-        if self.scope().peers() == 1 { self } else { self.broadcast() }
+    fn to_all(self) -> Arrivals<'scope, I> {
+        self.deliver(|_| To::All)
     }
 
-    fn owned(self, key: impl Fn(&I) -> u64 + 'static) -> Self {
-        let (index, workers) = (self.scope().index() as u64, self.scope().peers());
-        self.filter(move |row| owner(key(row), workers) == index)
-    }
-
-    fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Self {
+    fn deliver(self, to: impl Fn(&I) -> To + 'static) -> Arrivals<'scope, I> {
         let workers = self.scope().peers();
         if workers == 1 {
-            return self;
+            return self.arrive();
         }
         let copies = move |row: I| {
             let (first, last) = match to(&row) {
@@ -76,6 +74,11 @@ impl<'scope, I: ExchangeData + Clone> Route<'scope, I> for StreamVec<'scope, u64
             };
             (first..=last).map(move |worker| (worker, row.clone()))
         };
-        self.flat_map(copies).exchange(|(worker, _)| *worker).map(|(_, row)| row)
+        self.flat_map(copies).arrive_by(Exchange::new(|(worker, _): &(u64, I)| *worker)).map(|(_, row)| row)
+    }
+
+    fn owned(self, key: impl Fn(&I) -> u64 + 'static) -> Self {
+        let (index, workers) = (self.scope().index() as u64, self.scope().peers());
+        self.filter(move |row| owner(key(row), workers) == index)
     }
 }

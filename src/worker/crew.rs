@@ -21,16 +21,15 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use timely::communication::{Hooks, WorkerGuards};
 use timely::dataflow::InputHandle;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Input as _;
 use timely::worker::Worker;
 
 use super::peers::Restored;
 use super::{Said, Slice};
 use crate::cluster::Sockets;
-use crate::dataflows::{self, Probes, recommend};
+use crate::dataflows::{self, recommend};
 use crate::model::{Change, Epoch, Handed, Part};
-use crate::operators::{Lead, PerEpoch, Vault};
+use crate::operators::{Arrivals, Arrive, Clock, Lead, Vault};
 use crate::telemetry;
 use crate::watch::Progress;
 
@@ -103,14 +102,15 @@ fn allocators(workers: usize, sockets: Option<(usize, Sockets)>) -> Result<(Vec<
 /// One worker: takes its slices, steps, parks. One of another process than 0 is given nothing, and only builds its part.
 fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage) {
     let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-    let (probes, kept) = (Probes::default(), Kept::default());
+    let kept = Kept::default();
     let (slices, said) = led.unzip();
     let (index, workers, progress) = (worker.index(), common.workers, common.progress.clone());
     let vault = Vault::new(restored, kept.taker());
-    worker.dataflow(|scope| {
-        let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
-        let clock = if scope.peers() > workers { clock.to_followers(workers) } else { clock };
-        let changes = recommend(rows, clock.clone(), &common.params, &vault, &probes);
+    let told_of = worker.dataflow(|scope| {
+        let (rows, epochs) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+        let epochs = if scope.peers() > workers { epochs.to_followers(workers) } else { epochs };
+        let (clock, rows) = Clock::pacing(epochs, rows);
+        let changes = recommend(rows, &clock, &common.params, &vault);
         let out = move |epoch: &Epoch, said_of: Said| {
             if let Some(said) = &said {
                 said.send(said_of).expect("the collector outlives the workers");
@@ -118,15 +118,14 @@ fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage
             }
         };
         if scope.peers() > workers {
-            let told = told(changes, clock.clone(), kept.clone(), workers);
-            told.per_epoch(clock, Pipeline, "Out", move |e, told, _: &mut Vec<()>| {
-                out(e, Said::of(e.number, told, kept.take(e.number)))
-            });
+            let told = told(changes, &clock, kept.clone(), workers).arrive();
+            told.per_epoch(&clock, "Out", move |e, told, _: &mut Vec<()>| out(e, Said::of(e.number, told, kept.take(e.number))));
         } else {
-            changes.per_epoch(clock, Pipeline, "Out", move |e, changes, _: &mut Vec<()>| {
+            changes.per_epoch(&clock, "Out", move |e, changes, _: &mut Vec<()>| {
                 out(e, Said::Part(e.number, std::mem::take(changes), kept.take(e.number)));
             });
         }
+        clock
     });
     drop(vault); // what was restored is needed once
     let Some(slices) = slices else { return }; // timely steps on until the dataflow is complete
@@ -145,7 +144,7 @@ fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage
         }
         if told.elapsed() > TELL {
             told = Instant::now();
-            tell(&probes, *clock.time(), worker.index(), &common.progress);
+            tell(&told_of, *clock.time(), worker.index(), &common.progress);
         }
     }
 }
@@ -158,14 +157,9 @@ pub enum Told {
 }
 
 /// What changed and what the followers' operators handed over, on process 0.
-fn told<'scope>(
-    changes: StreamVec<'scope, u64, Change>,
-    clock: StreamVec<'scope, u64, Epoch>,
-    kept: Kept,
-    workers: usize,
-) -> StreamVec<'scope, u64, Told> {
+fn told<'scope>(changes: Arrivals<'scope, Change>, clock: &Clock, kept: Kept, workers: usize) -> StreamVec<'scope, u64, Told> {
     let follows = changes.scope().index() >= workers;
-    let told = changes.per_epoch(clock, Pipeline, "Tell", move |epoch, changes, out| {
+    let told = changes.per_epoch(clock, "Tell", move |epoch, changes, out| {
         let handed = if follows { kept.take(epoch.number) } else { Vec::new() };
         out.extend(handed.into_iter().flat_map(|handed| handed.write().pieces()).map(Told::Kept));
         out.extend(changes.drain(..).map(Told::Changed));
@@ -192,14 +186,13 @@ impl Kept {
     }
 }
 
-/// How many epochs each stage is behind what this worker was given.
-fn tell(probes: &Probes, given: u64, worker: usize, progress: &Progress) {
-    if worker == 0 {
-        for (stage, probe) in probes.stages() {
-            let frontier = probe.with_frontier(|frontier| frontier.first().copied());
-            let behind = frontier.map_or(0, |passed| given.saturating_sub(passed));
+/// How many epochs each stage is behind what this process's workers were given.
+fn tell(clock: &Clock, given: u64, worker: usize, progress: &Progress) {
+    for (stage, operator) in dataflows::watched() {
+        let slowest = clock.next(operator).map(|next| progress.tell(worker, stage, next));
+        if worker == 0 {
+            let behind = slowest.map_or(0, |next| given.saturating_sub(next));
             metrics::gauge!(telemetry::FRONTIER_LAG, "stage" => stage).set(behind as f64);
-            frontier.into_iter().for_each(|at| progress.tell(stage, at));
         }
     }
 }

@@ -9,7 +9,7 @@ use super::crew::{self, Common};
 use super::failstop;
 use crate::cluster::{self, ClusterError, Member, Sockets};
 use crate::config::Config;
-use crate::dataflows::{self, Probes};
+use crate::dataflows;
 use crate::model::ids::KEY_GROUPS;
 use crate::model::{Part, Saved};
 use crate::operators::route::owner;
@@ -105,7 +105,7 @@ impl Follower {
         let common = Common {
             params,
             workers: config.engine.workers,
-            progress: Arc::new(Progress::new(config.engine.workers, Probes::default().stages().map(|(stage, _)| stage))),
+            progress: Arc::new(Progress::new(config.engine.workers, dataflows::watched().map(|(stage, _)| stage))),
         };
         let workers = crew::start(common, Arc::new(restored), Some((process, joined.sockets)), None)?;
         Ok(Self { workers })

@@ -4,9 +4,9 @@
 //! for theirs. Here all are built in one thread, the next one while the one before begins to wait: timely asks for the first buffer
 //! just then. What workers send each other goes as bytes, as it does between processes.
 
-use overdrive::dataflows::{self, Probes, recommend};
+use overdrive::dataflows::{self, recommend};
 use overdrive::model::{Change, Epoch, Handed, Row, Saved};
-use overdrive::operators::{PerEpoch, Vault};
+use overdrive::operators::{Clock, Vault};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::DerefMut;
@@ -16,7 +16,6 @@ use timely::communication::Allocator;
 use timely::communication::allocator::zero_copy::bytes_slab::BytesRefill;
 use timely::communication::allocator::{Process, ProcessBuilder};
 use timely::dataflow::InputHandleVec;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Input as _;
 use timely::worker::Worker;
 
@@ -84,11 +83,11 @@ impl Member {
         let hand_over = move |epoch: &Epoch, handed| kept.borrow_mut().push(Said::Kept(epoch.number, handed));
         let vault = Vault::new(restored.clone(), hand_over);
         worker.dataflow(|scope| {
-            let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+            let (clock, rows) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut rows));
             let tell = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
                 parts.borrow_mut().push(Said::Part(epoch.number, std::mem::take(changes)));
             };
-            recommend(rows, clock.clone(), params, &vault, &Probes::default()).per_epoch(clock, Pipeline, "Out", tell);
+            recommend(rows, &clock, params, &vault).per_epoch(&clock, "Out", tell);
         });
         Self { worker, rows, clock, slices: VecDeque::new() }
     }

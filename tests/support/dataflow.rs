@@ -1,17 +1,16 @@
 //! One helper that runs `recommend` over a log of epochs, and what tests ask of its changes.
 
 use overdrive::dataflows::Params;
-use overdrive::dataflows::recommend::{Probes, recommend};
+use overdrive::dataflows::recommend;
 use overdrive::model::catalogue::Item;
 use overdrive::model::changes::Account;
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
 use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, Turn, UserId};
-use overdrive::operators::{PerEpoch, Vault};
+use overdrive::operators::{Clock, Vault};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Input as _, Probe};
 
 /// The changes of each epoch, in an order of their own.
@@ -254,12 +253,11 @@ pub fn resume_by(log: &Log, kept: &Kept, how: Run, params: &Params) -> (Changes,
         let (out, hand_over) = (out.clone(), hand_over.clone());
         let vault = Vault::new(restored.clone(), move |_, kept: Handed| hand_over.lock().expect("no panic").push(kept));
         let probe = worker.dataflow(|scope| {
-            let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+            let (clock, rows) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut rows));
             let collect = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
                 out.lock().expect("no panic").entry(epoch.number).or_default().append(changes);
             };
-            let changes = recommend(rows, clock.clone(), &params, &vault, &Probes::default());
-            changes.per_epoch(clock, Pipeline, "Collect", collect).probe().0
+            recommend(rows, &clock, &params, &vault).per_epoch(&clock, "Collect", collect).probe().0
         });
         let (index, peers) = (worker.index(), worker.peers());
         for (epoch, all) in &epochs {

@@ -8,17 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use timely::dataflow::InputHandle;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::{Input as _, Probe};
 use timely::worker::Worker;
 
 use super::metrics::Ranked;
 use super::split::{RANKED, Shown, Split};
 use super::stream::Stream;
-use crate::dataflows::{Params, Probes, recommend};
+use crate::dataflows::{Params, recommend};
 use crate::model::time::Millis;
 use crate::model::{Change, Control, Epoch, Event, Input, ItemId, Kind, Op, Origin, Ranker, Role, Row, Turn, UserId};
-use crate::operators::{PerEpoch, Vault};
+use crate::operators::{Clock, Vault};
 use crate::sinks::examples::Examples;
 
 /// How a stream is driven.
@@ -244,12 +243,11 @@ fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, note: &Arc<Note>
     let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
     let note = note.clone();
     let probe = worker.dataflow(|scope| {
-        let (rows, clock) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
+        let (clock, rows) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut rows));
         let note = move |epoch: &Epoch, changes: &mut Vec<Change>, _: &mut Vec<()>| {
             changes.drain(..).for_each(|change| note(epoch, change));
         };
-        let changes = recommend(rows, clock.clone(), params, &Vault::default(), &Probes::default());
-        changes.per_epoch(clock, Pipeline, "Rank", note).probe().0
+        recommend(rows, &clock, params, &Vault::default()).per_epoch(&clock, "Rank", note).probe().0
     });
     let first = worker.index() == 0;
     for (epoch, inputs) in &plan.epochs {
