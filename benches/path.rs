@@ -1,6 +1,6 @@
 //! The whole path without servers: how many events a second go from the embedded log into the store in memory, and what CPU that
-//! takes. `EVENTS`, `USERS`, `ITEMS`, `WORKERS`, `EPOCH` (rows of a full epoch) change the workload, `LEARN=1` turns the learned blend on; under `perf record -g` it
-//! shows where the time goes.
+//! takes. `EVENTS`, `USERS`, `ITEMS`, `WORKERS` and `EPOCH` (rows of a full epoch) change the workload, `LEARN=1` turns the learned
+//! blend on; under `perf record -g` it shows where the time goes.
 
 mod common;
 

@@ -5,7 +5,7 @@
 //! which this process itself was held does not count, because the watch was held with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 /// Looks within the time an epoch may take.
@@ -19,7 +19,7 @@ const FIRST: u32 = 10;
 pub struct Progress {
     given: AtomicU64,
     passed: Vec<AtomicU64>,
-    stages: Vec<(&'static str, Vec<AtomicU64>)>,
+    stages: Vec<(&'static str, Vec<OnceLock<Arc<AtomicU64>>>)>,
 }
 
 impl Progress {
@@ -27,8 +27,8 @@ impl Progress {
     pub fn new(workers: usize, stages: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             given: AtomicU64::new(0),
-            passed: none(workers),
-            stages: stages.into_iter().map(|stage| (stage, none(workers))).collect(),
+            passed: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            stages: stages.into_iter().map(|stage| (stage, vec![OnceLock::new(); workers])).collect(),
         }
     }
 
@@ -42,11 +42,15 @@ impl Progress {
         self.passed[worker].store(epoch + 1, Ordering::Release);
     }
 
-    /// How far a worker is with a stage. Yields how far the slowest is.
-    pub fn tell(&self, worker: usize, stage: &str, next: u64) -> u64 {
-        let Some((_, told)) = self.stages.iter().find(|(name, _)| *name == stage) else { return next };
-        told[worker].store(next, Ordering::Release);
-        slowest(told)
+    /// Where a worker's stage says how far it is, said once.
+    pub fn watch(&self, worker: usize, stage: &str, next: Arc<AtomicU64>) {
+        let told = self.stages.iter().find(|(name, _)| *name == stage);
+        told.into_iter().for_each(|(_, told)| drop(told[worker].set(next.clone())));
+    }
+
+    /// How far each stage is at the slowest worker of this process.
+    pub fn stages(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.stages.iter().map(|(stage, told)| (*stage, slowest(told.iter().filter_map(OnceLock::get).map(Arc::as_ref))))
     }
 
     fn given(&self) -> u64 {
@@ -54,23 +58,18 @@ impl Progress {
     }
 
     fn passed(&self) -> u64 {
-        slowest(&self.passed)
+        slowest(self.passed.iter())
     }
 
     /// `ledger 812, signals 812, …`
     fn frontiers(&self) -> String {
-        let each = self.stages.iter().map(|(stage, told)| format!("{stage} {}", slowest(told)));
+        let each = self.stages().map(|(stage, next)| format!("{stage} {next}"));
         each.collect::<Vec<_>>().join(", ")
     }
 }
 
-/// Of so many workers that have passed nothing.
-fn none(workers: usize) -> Vec<AtomicU64> {
-    (0..workers).map(|_| AtomicU64::new(0)).collect()
-}
-
-fn slowest(told: &[AtomicU64]) -> u64 {
-    told.iter().map(|at| at.load(Ordering::Acquire)).min().unwrap_or(0)
+fn slowest<'a>(of: impl Iterator<Item = &'a AtomicU64>) -> u64 {
+    of.map(|at| at.load(Ordering::Acquire)).min().unwrap_or(0)
 }
 
 /// For how long nothing has moved. Pure: the time between looks is handed in.
@@ -148,7 +147,8 @@ mod tests {
         progress.pass(0, 7);
         assert_eq!((progress.given(), progress.passed()), (8, 0));
         progress.pass(1, 6);
-        assert_eq!((progress.tell(0, "slates", 8), progress.tell(1, "slates", 7)), (0, 7));
+        progress.watch(0, "slates", Arc::new(AtomicU64::new(8)));
+        progress.watch(1, "slates", Arc::new(AtomicU64::new(7)));
         assert_eq!((progress.passed(), progress.frontiers().as_str()), (7, "ledger 0, slates 7"));
     }
 }

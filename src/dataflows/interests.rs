@@ -50,11 +50,11 @@ struct OfUser {
     named_at: Millis,
 }
 
-/// The state of one worker: its users.
+/// The state of one worker: its users, shared with a snapshot that is being written; then copied before they change.
 pub struct State {
     params: InterestsParams,
     weights: Weights,
-    users: FxHashMap<UserId, OfUser>,
+    users: FxHashMap<UserId, Arc<OfUser>>,
 }
 
 impl State {
@@ -68,7 +68,7 @@ impl State {
         deltas.sort_by_key(|d| d.user);
         let again = self.retold(epoch, deltas);
         for delta in deltas.drain(..) {
-            let of = self.users.entry(delta.user).or_default();
+            let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             for update in &delta.updates {
                 of.learn(update, &self.params, &self.weights);
             }
@@ -113,7 +113,7 @@ impl Durable for State {
 
     fn load(&mut self, _tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
         let (user, of) = postcard::from_bytes(body)?;
-        self.users.insert(user, of);
+        self.users.insert(user, Arc::new(of));
         Ok(())
     }
 }

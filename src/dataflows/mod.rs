@@ -200,7 +200,7 @@ pub struct FactorsParams {
     pub kept: usize,
 }
 
-/// The stages that are watched, by name, with the uid of the operator that ends each.
+/// The stages that are watched, by name, with the uid of the operator that tells how far each is.
 pub fn watched() -> [(&'static str, &'static str); 6] {
     use crate::operators::Durable;
     [

@@ -120,10 +120,10 @@ impl Row {
     }
 }
 
-/// The rows of one worker's items.
+/// The rows of one worker's items, shared with a snapshot that is being written; then copied before they change.
 pub struct Rows {
     kept: usize,
-    rows: FxHashMap<ItemId, Row>,
+    rows: FxHashMap<ItemId, Arc<Row>>,
     /// Items whose row is dirty, each once, by key group.
     dirty: Vec<Vec<ItemId>>,
     turns: Turns,
@@ -162,7 +162,7 @@ impl Rows {
     }
 
     fn sum(&mut self, item: ItemId, links: &[Link]) {
-        let row = self.rows.entry(item).or_default();
+        let row = Arc::make_mut(self.rows.entry(item).or_default());
         let mut matters = false;
         for link in links {
             matters |= row.sum(link);
@@ -175,6 +175,7 @@ impl Rows {
     /// What is said once more is said at its next turn.
     fn again(&mut self, which: impl Fn(ItemId) -> bool) {
         for (item, row) in self.rows.iter_mut().filter(|(item, _)| which(**item)) {
+            let row = Arc::make_mut(row);
             row.told = 0;
             if !std::mem::replace(&mut row.dirty, true) {
                 self.dirty[key_group(item.0) as usize].push(*item);
@@ -186,7 +187,7 @@ impl Rows {
         let mut dirty = std::mem::take(&mut self.dirty[group as usize]);
         dirty.sort_unstable();
         for item in dirty {
-            let row = self.rows.get_mut(&item).expect("a dirty row exists");
+            let row = Arc::make_mut(self.rows.get_mut(&item).expect("a dirty row exists"));
             row.dirty = false;
             let nearest = nearest(&row.counts, self.kept);
             row.floor = if nearest.len() < self.kept { 0 } else { nearest.last().map_or(0, |n| n.1) };
@@ -257,7 +258,7 @@ impl Durable for Rows {
         }
         let (item, row): (ItemId, Row) = postcard::from_bytes(body)?;
         self.dirty[key_group(item.0) as usize].extend(row.dirty.then_some(item));
-        self.rows.insert(item, row);
+        self.rows.insert(item, Arc::new(row));
         Ok(())
     }
 }

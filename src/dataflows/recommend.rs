@@ -71,7 +71,7 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Para
     let slates = slates(looked_up, clock, params, vault);
 
     let unusable = dead.clone().arrive().map(|_| Account { consumed: 1, dead: 1, ..Account::default() });
-    let changes = (slates.arrive())
+    let changes = slates
         .concat(signals.arrive().map(|change| Change::Signals(change.key, change.signals)))
         .concat(interests.arrive().map(|(user, interests)| Change::Interests(user, interests)))
         .concat(neighbours.arrive().map(|(item, users, nearest)| Change::Neighbours(item, users, nearest.to_vec())))

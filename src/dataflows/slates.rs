@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::operators::{Concat, ConnectLoop, Feedback, OkErr};
+use timely::dataflow::operators::{ConnectLoop, Feedback, OkErr};
 
 use super::board::{Board, Card, Post};
 use super::candidates::Candidates;
@@ -73,15 +73,10 @@ enum Output {
 
 /// The stage: what changed of the board, the feature store and the users in, new slates out. What an epoch taught is applied before
 /// the next one begins, on every worker.
-pub fn slates<'scope>(
-    rows: Arrivals<'scope, Row>,
-    clock: &Clock,
-    params: &Params,
-    vault: &Vault,
-) -> StreamVec<'scope, u64, Change> {
+pub fn slates<'scope>(rows: Arrivals<'scope, Row>, clock: &Clock, params: &Params, vault: &Vault) -> Arrivals<'scope, Change> {
     let (scope, weights) = (rows.scope(), unlearned());
     if !params.learn.enabled {
-        return rows.keep(clock, State::new(params, weights), vault, State::refresh_all);
+        return rows.keep(clock, State::new(params, weights), vault, State::refresh_all).arrive();
     }
     let learner = Learner::new(params.learn.clone(), weights.clone(), scope.index() == 0);
     let (applied, after) = scope.feedback(1);
@@ -92,7 +87,7 @@ pub fn slates<'scope>(
     });
     let learned = lessons.to_all().keep(clock, learner, vault, Learner::step);
     learned.clone().flat_map(|_| None::<Row>).connect_loop(applied);
-    changes.concat(learned)
+    changes.arrive().concat(learned.arrive())
 }
 
 /// One key group's queue.

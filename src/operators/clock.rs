@@ -1,12 +1,15 @@
-//! What tells every operator of one worker of the epochs, and is told how far each has come.
+//! What tells every operator of one worker of the epochs, and knows how far each has come.
 //!
 //! Epochs come as a stream; operators do not read it, they look at a queue of their own, because a channel to each of them costs
-//! timely's accounts more than the epochs are worth. The facts that must stay true: every operator is told of every epoch, in order;
-//! and none sees its inputs pass an epoch it was not told of, because the rows they come from pass by here first.
+//! timely's accounts more than the epochs are worth. The facts that must stay true: every operator is told of every epoch, in rising
+//! order; and none sees its inputs pass an epoch it was not told of, because the times of its inputs come from here, and here a time
+//! is held until it was told of.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -19,7 +22,6 @@ use crate::model::Epoch;
 pub struct Clock(Rc<RefCell<Vec<Listener>>>);
 
 /// One operator's ear.
-#[derive(Clone)]
 struct Listener {
     operator: String,
     heard: Rc<RefCell<Heard>>,
@@ -31,25 +33,30 @@ pub struct Heard {
     epochs: VecDeque<Epoch>,
     /// No more will come.
     ended: bool,
-    /// The number of the next epoch it has not passed; 0 before the first.
-    next: u64,
+    /// One more than the last it passed; 0: none yet. Others may look at it.
+    next: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// Tells of `epochs`, one [`Epoch`] per epoch; the rows that come out are those that went in, none of them before every operator
-    /// was told of its epoch. All operators that are to hear of epochs must take what they take from those rows.
+    /// Tells of `epochs`, one [`Epoch`] per epoch in rising order. The rows that come out are those that went in; no operator sees
+    /// them pass an epoch before it was told of it. All operators that are to hear of epochs must take what they take from those rows.
     pub fn pacing<'scope, R: Clone + 'static>(
         epochs: StreamVec<'scope, u64, Epoch>,
         rows: StreamVec<'scope, u64, R>,
     ) -> (Self, StreamVec<'scope, u64, R>) {
         let clock = Self::default();
         let told = clock.clone();
-        let rows = rows.binary_frontier(epochs, Pipeline, Pipeline, "Clock", move |_capability, _info| {
+        let rows = rows.binary_frontier(epochs, Pipeline, Pipeline, "Clock", move |capability, _info| {
+            let mut held = Some(capability);
             move |(rows, rows_frontier), (epochs, epochs_frontier), output| {
                 epochs.for_each_time(|_, batches| batches.flat_map(|batch| batch.drain(..)).for_each(|epoch| told.tell(epoch)));
                 rows.for_each_time(|time, batches| output.session(&time).give_containers(batches));
-                if rows_frontier.is_empty() && epochs_frontier.is_empty() {
-                    told.end();
+                let fronts = [rows_frontier, epochs_frontier].map(|front| front.frontier().first().copied());
+                let earliest = fronts.into_iter().flatten().min();
+                match earliest {
+                    Some(time) => held.iter_mut().filter(|held| *held.time() < time).for_each(|held| held.downgrade(&time)),
+                    None if held.take().is_some() => told.end(),
+                    None => {}
                 }
             }
         });
@@ -63,12 +70,11 @@ impl Clock {
         heard
     }
 
-    /// The next epoch of the operator of this name; `None`: there is no such operator, or it was told of none yet.
-    pub fn next(&self, operator: &str) -> Option<u64> {
+    /// One more than the last epoch that the operator of this name has passed, 0 before the first, now and whenever it is looked at.
+    pub fn next_of(&self, operator: &str) -> Option<Arc<AtomicU64>> {
         let listeners = self.0.borrow();
         let listener = listeners.iter().find(|listener| listener.operator == operator)?;
-        let next = listener.heard.borrow().next;
-        (next > 0).then_some(next)
+        Some(listener.heard.borrow().next.clone())
     }
 
     fn tell(&self, epoch: Epoch) {
@@ -84,7 +90,8 @@ impl Heard {
     /// The next epoch, if it is `settled`: it counts as passed.
     pub fn pass(&mut self, settled: impl Fn(u64) -> bool) -> Option<Epoch> {
         let epoch = self.epochs.pop_front_if(|epoch| settled(epoch.number))?;
-        self.next = epoch.number + 1;
+        debug_assert!(epoch.number >= self.next(), "epochs rise");
+        self.next.store(epoch.number + 1, Ordering::Release);
         Some(epoch)
     }
 
@@ -92,7 +99,11 @@ impl Heard {
     pub fn earliest(&self) -> Option<u64> {
         match self.epochs.front() {
             Some(epoch) => Some(epoch.number),
-            None => (!self.ended).then_some(self.next),
+            None => (!self.ended).then_some(self.next()),
         }
+    }
+
+    fn next(&self) -> u64 {
+        self.next.load(Ordering::Acquire)
     }
 }

@@ -1,4 +1,4 @@
-//! What moves rows, each a verb and a file. None of them knows a configuration, a codec, a clock or a socket.
+//! What moves rows, each a verb and a file. None of them knows a configuration, a codec, the time of day or a socket.
 
 pub mod arrivals;
 pub mod clock;

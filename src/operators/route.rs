@@ -72,7 +72,7 @@ impl<'scope, I: ExchangeData + Clone> Route<'scope, I> for StreamVec<'scope, u64
                 To::Owner(hash) => (owner(hash, workers), owner(hash, workers)),
                 To::All => (0, workers as u64 - 1),
             };
-            (first..=last).map(move |worker| (worker, row.clone()))
+            (first..=last).zip(std::iter::repeat_n(row, (last - first + 1) as usize))
         };
         self.flat_map(copies).arrive_by(Exchange::new(|(worker, _): &(u64, I)| *worker)).map(|(_, row)| row)
     }

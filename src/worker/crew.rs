@@ -106,7 +106,7 @@ fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage
     let (slices, said) = led.unzip();
     let (index, workers, progress) = (worker.index(), common.workers, common.progress.clone());
     let vault = Vault::new(restored, kept.taker());
-    let told_of = worker.dataflow(|scope| {
+    worker.dataflow(|scope| {
         let (rows, epochs) = (scope.input_from(&mut rows), scope.input_from(&mut clock));
         let epochs = if scope.peers() > workers { epochs.to_followers(workers) } else { epochs };
         let (clock, rows) = Clock::pacing(epochs, rows);
@@ -125,7 +125,9 @@ fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage
                 out(e, Said::Part(e.number, std::mem::take(changes), kept.take(e.number)));
             });
         }
-        clock
+        for (stage, operator) in dataflows::watched() {
+            clock.next_of(operator).into_iter().for_each(|next| common.progress.watch(index % workers, stage, next));
+        }
     });
     drop(vault); // what was restored is needed once
     let Some(slices) = slices else { return }; // timely steps on until the dataflow is complete
@@ -142,9 +144,9 @@ fn work(worker: &mut Worker, common: &Common, Luggage { restored, led }: Luggage
             Err(TryRecvError::Empty) => drop(worker.step_or_park(Some(NAP))),
             Err(TryRecvError::Disconnected) => return,
         }
-        if told.elapsed() > TELL {
+        if index == 0 && told.elapsed() > TELL {
             told = Instant::now();
-            tell(&told_of, *clock.time(), worker.index(), &common.progress);
+            tell(*clock.time(), &common.progress);
         }
     }
 }
@@ -186,13 +188,10 @@ impl Kept {
     }
 }
 
-/// How many epochs each stage is behind what this process's workers were given.
-fn tell(clock: &Clock, given: u64, worker: usize, progress: &Progress) {
-    for (stage, operator) in dataflows::watched() {
-        let slowest = clock.next(operator).map(|next| progress.tell(worker, stage, next));
-        if worker == 0 {
-            let behind = slowest.map_or(0, |next| given.saturating_sub(next));
-            metrics::gauge!(telemetry::FRONTIER_LAG, "stage" => stage).set(behind as f64);
-        }
+/// How many epochs each stage is behind the last that was given; before its first one it is behind none.
+fn tell(given: u64, progress: &Progress) {
+    for (stage, next) in progress.stages() {
+        let behind = if next == 0 { 0 } else { given.saturating_sub(next) };
+        metrics::gauge!(telemetry::FRONTIER_LAG, "stage" => stage).set(behind as f64);
     }
 }
