@@ -174,7 +174,8 @@ impl Rows {
 
     /// What is said once more is said at its next turn.
     fn again(&mut self, which: impl Fn(ItemId) -> bool) {
-        for (item, row) in self.rows.iter_mut().filter(|(item, _)| which(**item)) {
+        let news = |row: &Row| row.told != 0 || !row.dirty; // no other row is copied for it
+        for (item, row) in self.rows.iter_mut().filter(|(item, row)| which(**item) && news(row)) {
             let row = Arc::make_mut(row);
             row.told = 0;
             if !std::mem::replace(&mut row.dirty, true) {

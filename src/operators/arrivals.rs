@@ -172,51 +172,60 @@ fn rows_of<I>(waiting: &mut BTreeMap<u64, Vec<I>>, epoch: u64) -> Vec<I> {
 mod tests {
     use super::*;
     use crate::operators::Route;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::Duration;
     use timely::dataflow::InputHandle;
     use timely::dataflow::operators::{ConnectLoop, Feedback, Input};
+    use timely::worker::Worker;
 
-    /// Runs a loop of two operators on two workers; yields each epoch of the second with the rows it saw, sorted.
-    fn through_a_loop(epochs: &[(u64, Vec<u64>)]) -> Vec<(u64, Vec<u64>)> {
-        let (epochs, seen) = (epochs.to_vec(), Arc::new(Mutex::new(Vec::new())));
-        let sees = seen.clone();
-        let guards = timely::execute(timely::Config::process(2), move |worker| {
-            let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
-            let (first, sees) = (worker.index() == 0, sees.clone());
-            worker.dataflow::<u64, _, _>(|scope| {
-                let (clock, rows) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut rows));
-                let (back, after) = scope.feedback(1);
-                let passed = rows.route(|row: &u64| row << 54).concat(after.arrive());
-                let passed = passed.per_epoch(&clock, "Pass", |_, rows, out| out.append(rows));
-                let last = passed.to_all().per_epoch(&clock, "Last", move |epoch, rows, _| {
-                    rows.sort_unstable();
-                    if first {
-                        sees.lock().expect("no panic").push((epoch.number, std::mem::take(rows)));
-                    }
-                });
-                last.connect_loop(back);
-            });
-            for (number, all) in &epochs {
-                all.iter().filter(|row| **row as usize % 2 == worker.index()).for_each(|row| rows.send(*row));
-                clock.send(Epoch { number: *number, ..Epoch::default() });
-                rows.advance_to(number + 1);
-                clock.advance_to(number + 1);
-                worker.step();
-            }
+    /// An epoch and the rows it saw, sorted.
+    type Seen = (u64, Vec<u64>);
+
+    /// Runs a loop of two operators on two workers, with the rows given out among them; yields what the second saw on each.
+    fn through_a_loop(epochs: &[Seen]) -> [Vec<Seen>; 2] {
+        let (epochs, seen) = (epochs.to_vec(), Arc::new(Mutex::new([Vec::new(), Vec::new()])));
+        let (sees, (ended, ends)) = (seen.clone(), mpsc::channel());
+        std::thread::spawn(move || {
+            let guards = timely::execute(timely::Config::process(2), move |worker| run(worker, &epochs, sees.clone()));
+            drop(guards.expect("two workers"));
+            ended.send(()).expect("the test waits");
         });
-        drop(guards.expect("two workers"));
-        Arc::into_inner(seen).expect("the workers are gone").into_inner().expect("no panic")
+        ends.recv_timeout(Duration::from_secs(60)).expect("it ends once its inputs have ended");
+        std::mem::take(&mut *seen.lock().expect("no panic"))
+    }
+
+    fn run(worker: &mut Worker, epochs: &[Seen], sees: Arc<Mutex<[Vec<Seen>; 2]>>) {
+        let (mut rows, mut clock) = (InputHandle::new(), InputHandle::new());
+        let index = worker.index();
+        worker.dataflow::<u64, _, _>(|scope| {
+            let (clock, rows) = Clock::pacing(scope.input_from(&mut clock), scope.input_from(&mut rows));
+            let (back, after) = scope.feedback(1);
+            let passed = rows.route(|row: &u64| row << 8).concat(after.arrive());
+            let passed = passed.per_epoch(&clock, "Pass", |_, rows, out| out.append(rows));
+            let last = passed.to_all().per_epoch(&clock, "Last", move |epoch, rows, _| {
+                rows.sort_unstable();
+                sees.lock().expect("no panic")[index].push((epoch.number, std::mem::take(rows)));
+            });
+            last.connect_loop(back);
+        });
+        for (number, all) in epochs {
+            all.iter().filter(|row| **row as usize % 2 == index).for_each(|row| rows.send(*row));
+            clock.send(Epoch { number: *number, ..Epoch::default() });
+            rows.advance_to(number + 1);
+            clock.advance_to(number + 1);
+            worker.step();
+        }
     }
 
     #[test]
     fn every_epoch_is_passed_once_with_its_rows_whatever_its_number() {
         let began = 1_700_000_000_000; // while timely's times begin at 0
         let epochs = [(began, vec![1, 2, 3]), (began + 1, vec![]), (began + 5, vec![4, 5]), (began + 6, vec![6])];
-        assert_eq!(through_a_loop(&epochs), epochs);
+        assert_eq!(through_a_loop(&epochs), [epochs.to_vec(), epochs.to_vec()]);
     }
 
     #[test]
     fn without_an_epoch_it_ends() {
-        assert_eq!(through_a_loop(&[]), []);
+        assert_eq!(through_a_loop(&[]), [vec![], vec![]]);
     }
 }

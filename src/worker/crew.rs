@@ -35,7 +35,7 @@ use crate::watch::Progress;
 
 /// How long a worker sleeps when nobody wakes it.
 const NAP: Duration = Duration::from_millis(100);
-/// How often a worker tells how far its stages are.
+/// How often the metrics are told how far the stages are.
 const TELL: Duration = Duration::from_millis(500);
 
 /// What the workers of a process have in common.
