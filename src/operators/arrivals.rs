@@ -114,13 +114,14 @@ impl<'scope, I: 'static> Arrivals<'scope, I> {
                 inputs.iter_mut().for_each(|read| read(&mut |epoch, rows| put(waiting.entry(epoch).or_default(), rows)));
                 let settled = |epoch| !frontiers.iter().any(|frontier| frontier.less_equal(&epoch));
                 let mut output = output.activate();
-                let next = || heard.borrow_mut().pass(settled);
+                let next = || heard.borrow_mut().take(settled);
                 while let Some(epoch) = next() {
                     let capability = capability.as_mut().expect("it is kept while there may be epochs");
                     capability.downgrade(&epoch.number);
                     step(&epoch, &mut rows_of(&mut waiting, epoch.number), &mut out);
                     output.session(capability).give_container(&mut out);
                     out.clear();
+                    heard.borrow_mut().pass(epoch.number);
                 }
                 match heard.borrow().earliest() {
                     Some(epoch) => {

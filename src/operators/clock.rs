@@ -87,12 +87,15 @@ impl Clock {
 }
 
 impl Heard {
-    /// The next epoch, if it is `settled`: it counts as passed.
-    pub fn pass(&mut self, settled: impl Fn(u64) -> bool) -> Option<Epoch> {
-        let epoch = self.epochs.pop_front_if(|epoch| settled(epoch.number))?;
-        debug_assert!(epoch.number >= self.next(), "epochs rise");
-        self.next.store(epoch.number + 1, Ordering::Release);
-        Some(epoch)
+    /// The next epoch, if it is `settled`.
+    pub fn take(&mut self, settled: impl Fn(u64) -> bool) -> Option<Epoch> {
+        self.epochs.pop_front_if(|epoch| settled(epoch.number))
+    }
+
+    /// An epoch that was taken is worked off.
+    pub fn pass(&mut self, epoch: u64) {
+        debug_assert!(epoch >= self.next(), "epochs rise");
+        self.next.store(epoch + 1, Ordering::Release);
     }
 
     /// No epoch before this one will be passed any more; `None`: none at all.
