@@ -87,16 +87,17 @@ impl Stream {
         vec![
             Change::Slate {
                 user,
-                surface: Surface::Home,
+                surface: Surface::HOME,
                 slate: some.then(|| {
                     Arc::new(Slate {
                         user,
-                        surface: Surface::Home,
+                        surface: Surface::HOME,
                         model: None,
                         variant: None,
                         items,
                         categories: vec![],
                         history: vec![],
+                        taken: 0,
                     })
                 }),
                 entered: vec![],
@@ -325,16 +326,17 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let (user, item) = (stream.users[0], stream.items[0]);
     let slate = |some: bool| Change::Slate {
         user,
-        surface: Surface::Home,
+        surface: Surface::HOME,
         slate: some.then(|| {
             Arc::new(Slate {
                 user,
-                surface: Surface::Home,
+                surface: Surface::HOME,
                 model: None,
                 variant: None,
                 items: vec![],
                 categories: vec![],
                 history: vec![],
+                taken: 0,
             })
         }),
         entered: vec![],

@@ -362,6 +362,10 @@ fn redis_values() {
     fuzz("redis_values", corpus.map(<[u8]>::to_vec).into(), |bytes| {
         let decode = |value: &[u8]| {
             layout::is_deleted_value(value);
+            let pages = layout::SlatePages::open(&value.to_vec().into());
+            pages
+                .iter()
+                .for_each(|pages| (0..pages.len()).for_each(|at| _ = (pages.id(at), pages.item(at), pages.places_of("jazz"))));
             let decoded = layout::decode_slate(value).is_ok() | layout::decode_neighbours(value).is_ok();
             let decoded = decoded | layout::decode_card(value).is_ok();
             layout::open(value).is_ok() | decoded

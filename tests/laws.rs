@@ -12,20 +12,33 @@ mod oracle;
 
 use dataflow::{Changes, Kept, Log, Run, accumulated, differences, resume_by, run_by};
 use overdrive::dataflows::Params;
+use overdrive::dataflows::surfaces::{OnlyParams, SurfaceParams};
 use overdrive::model::catalogue::User;
-use overdrive::model::time::{HOUR, MINUTE, SECOND};
-use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, UserId};
+use overdrive::model::slate::Slate;
+use overdrive::model::time::{DAY, HOUR, MINUTE, SECOND};
+use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, Source, Surface, UserId};
+use overdrive::scoring::blend;
 use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// The settings of the harness, and an experiment that has some of the users.
+/// The settings of the harness, an experiment that has some of the users, a second surface, and much that is explored.
 fn params() -> Params {
     let mut params = dataflow::params();
     let arm = |name: &str, ranks: &str| Arm { name: name.into(), weight: 1.0, ranks: Ranks::from(ranks.to_string()) };
     let arms = vec![arm("control", "blend"), arm("fixed", "fixed")];
     params.experiments.list = vec![Experiment { name: "first".into(), rollout: 0.5, arms }];
+    params.surfaces.list = vec![second()];
+    (params.explore.every, params.explore.shown, params.explore.young) = (2, 4, 100 * DAY);
     params
+}
+
+/// Three places for what is of one category.
+fn second() -> SurfaceParams {
+    let only = OnlyParams { categories: vec!["c1".into()], ..OnlyParams::default() };
+    let blend = Some(blend::Params { real_time: 1.0, freshness: 1.0, ..blend::Params::default() });
+    SurfaceParams { name: "second".into(), kept: Some(3), neighbours: Some(0), blend, only, ..SurfaceParams::default() }
 }
 
 fn run(log: &Log, how: Run) -> Changes {
@@ -231,6 +244,113 @@ fn a_profile_that_came_after_the_forget_stays() {
     });
     let last = slates.next_back().expect("who likes something has a slate");
     assert!(!last.items.is_empty() && last.items.iter().all(|shown| shown.item != dataflow::item(2)), "{last:?}");
+}
+
+/// The last slate of every user on a surface; none where it was taken away.
+fn slates(changes: &Changes, surface: &str) -> BTreeMap<UserId, Arc<Slate>> {
+    let mut all = BTreeMap::new();
+    for change in changes.values().flatten() {
+        if let Change::Slate { user, surface: on, slate, .. } = change
+            && *on == Surface::named(surface)
+        {
+            match slate {
+                Some(slate) => all.insert(*user, slate.clone()),
+                None => all.remove(user),
+            };
+        }
+    }
+    all
+}
+
+/// Six users who like a few items, and enough ticks for everything to be told.
+fn likes() -> Log {
+    let mut log = Log::with_catalogue();
+    for round in 0..4u8 {
+        let clock = log.advance(SECOND);
+        let like = |n: u8| {
+            let (user, item) = (dataflow::user(n), dataflow::item((n + 3 * round) % 8));
+            let id = u64::from(round) * 10 + u64::from(n);
+            Input::Event(Event { id, user, item, kind: Kind::Like, op: Op::Add, at: clock, value_milli: None })
+        };
+        log.epoch((0..6).map(like).collect());
+        (0..3).for_each(|_| log.epoch(vec![]));
+    }
+    log
+}
+
+#[test]
+fn c20_a_surface_of_the_settings_has_its_own_filter_weights_and_length_and_home_stays_as_it_is() {
+    let log = likes();
+    let changes = run(&log, Run::plain());
+    let (second, home) = (slates(&changes, "second"), slates(&changes, "home"));
+    assert_eq!(second.len(), 6);
+    for (user, slate) in &second {
+        assert!((1..=3).contains(&slate.items.len()) && home[user].items.len() > 3, "{slate:?}");
+        let shown = |n: &u8| slate.items.iter().any(|row| row.item == dataflow::item(*n));
+        assert!((0..dataflow::ITEMS).filter(|n| n % 3 != 1).all(|n| !shown(&n)), "every item is of category c1: {slate:?}");
+        assert!(slate.items.iter().all(|row| row.source != Source::Explored), "only home explores");
+        let scores: Vec<i32> = slate.items.iter().map(|row| row.score_micro).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    }
+    let mut without = params();
+    without.surfaces.list.clear();
+    let alone = run_by(&log, Run::plain(), &without);
+    assert_eq!(slates(&alone, "home"), home);
+    assert!(slates(&alone, "second").is_empty());
+}
+
+#[test]
+fn c20_a_surface_that_leaves_the_settings_takes_its_slates_along() {
+    let (log, mut without) = (likes(), params());
+    without.surfaces.list.clear();
+    let cut = log.epochs.len() as u64 - 4;
+    let (before, kept) = resume(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain());
+    let there = slates(&before, "second");
+    let (after, _) = resume_by(&log.since(cut), &kept, Run::plain(), &without);
+    let gone = after.values().flatten().filter_map(|change| match change {
+        Change::Slate { user, surface, slate: None, left, .. } if surface.name() == "second" => Some((*user, left.len())),
+        _ => None,
+    });
+    let expected: BTreeMap<UserId, usize> = there.iter().map(|(user, slate)| (*user, slate.items.len())).collect();
+    assert_eq!(gone.collect::<BTreeMap<_, _>>(), expected);
+}
+
+#[test]
+fn c33_explored_items_have_their_places_until_they_were_shown_enough() {
+    let mut log = likes();
+    let explored = |changes: &Changes| -> BTreeSet<_> {
+        let all = slates(changes, "home").into_values();
+        all.flat_map(|slate| slate.items.clone()).filter(|row| row.source == Source::Explored).map(|row| row.item).collect()
+    };
+    let mut few = params();
+    few.slates.kept = 6; // else every item is in every slate already
+    let at_first = run_by(&log, Run::plain(), &few);
+    for (user, slate) in slates(&at_first, "home") {
+        let places: Vec<usize> =
+            slate.items.iter().enumerate().filter(|(_, row)| row.source == Source::Explored).map(|(at, _)| at).collect();
+        assert!(!places.is_empty() && places.iter().all(|at| [1, 3].contains(at)), "{places:?} of {user:?}");
+        let items: BTreeSet<_> = slate.items.iter().map(|row| row.item).collect();
+        assert_eq!(items.len(), slate.items.len(), "no item stands twice");
+        let scores: Vec<i32> = slate.items.iter().map(|row| row.score_micro).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    }
+    let tried: BTreeSet<_> = explored(&at_first);
+    let clock = log.advance(SECOND);
+    let impressions = (0..dataflow::ITEMS).flat_map(|n| (0..4u8).map(move |who| (n, who)));
+    let shown = |(n, who): (u8, u8)| {
+        let (user, item) = (dataflow::user(50 + who), dataflow::item(n));
+        let id = 5_000 + u64::from(n) * 10 + u64::from(who);
+        Input::Event(Event { id, user, item, kind: Kind::Impression, op: Op::Add, at: clock, value_milli: None })
+    };
+    log.epoch(impressions.map(shown).collect());
+    (0..6).for_each(|_| log.epoch(vec![]));
+    let again = |n: u8| {
+        let (user, item) = (dataflow::user(n), dataflow::item(11));
+        Input::Event(Event { id: 9_000 + u64::from(n), user, item, kind: Kind::View, op: Op::Add, at: clock, value_milli: None })
+    };
+    log.epoch((0..6).map(again).collect());
+    assert!(!tried.is_empty());
+    assert_eq!(explored(&run_by(&log, Run::plain(), &few)), BTreeSet::new(), "each was shown four times");
 }
 
 #[test]

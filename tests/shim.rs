@@ -289,9 +289,9 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
         let items = get(w.addr, "/v1/feeds/home/u1?explain=true").json()["items"].clone();
         assert_eq!(items.as_array().map(Vec::len), Some(3));
         let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items,
-            "history": [{"item_id": "i0", "interaction": "share"}]});
+            "history": [{"item_id": "i0", "interaction": "share"}], "taken": 1});
         let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
-            "seen": seen});
+            "surfaces": {}, "seen": seen});
         assert_eq!(export, whole, "over {}", w.name);
 
         // Who has only been seen somewhere is held all the same.
@@ -610,6 +610,42 @@ fn c19_a_chain_of_pages_neither_repeats_nor_skips() {
 }
 
 /// Row 20: the slate narrowed to the category, then what is trending in it, over one chain of pages.
+/// `jazzy` is a surface of the settings, about jazz.
+#[test]
+fn c20_a_surface_of_the_settings_is_read_as_home_is() {
+    both(|mut w| {
+        w.write(&[
+            w.slate("u1", &["i1", "i2"]),
+            w.slate_on("jazzy", "u1", &["j1", "j2", "j3"], 2),
+            w.trending(Some("jazz"), &["j9", "j1"]),
+            w.trending(None, &["t1"]),
+            w.seen("u1", &["j2"]),
+            w.gone("j9"),
+        ]);
+        let page = |user: &str| {
+            let answer = get(w.addr, &format!("/v1/feeds/jazzy/{user}"));
+            conforms(&openapi(), "/v1/feeds/{surface}/{user}", "get", "200", &answer.json());
+            (answer.ids(), answer.json())
+        };
+        let (items, body) = page("u1");
+        assert_eq!(items, ["j1", "j3"], "over {}", w.name);
+        assert_eq!((&body["surface"], &body["fallback"], &body["model"]), (&json!("jazzy"), &json!(false), &json!("blend")));
+        // Who has no slate there gets what trends in what it is about, then what trends at all.
+        let (items, body) = page("u2");
+        assert_eq!((items, &body["fallback"]), (vec!["j1".to_string(), "t1".to_string()], &json!(true)), "over {}", w.name);
+        assert_eq!(body["items"][0]["reason"], "popular in jazz now");
+        let many = post(w.addr, "/v1/feeds/jazzy", r#"{"user_ids":["u1","u2"]}"#).json();
+        assert_eq!(many["feeds"][0]["items"][1]["item_id"], "j3");
+        let export = get(w.addr, "/v1/users/u1/export").json();
+        conforms(&openapi(), "/v1/users/{user}/export", "get", "200", &export);
+        assert_eq!(export["slate"]["items"][0]["item_id"], "i1");
+        assert_eq!(export["surfaces"]["jazzy"]["items"][2]["item_id"], "j3", "over {}", w.name);
+        let unknown = get(w.addr, "/v1/feeds/jazz/u1");
+        let why = unknown.json()["error"]["message"].as_str().expect("a message").to_string();
+        assert!(why.contains("home, jazzy, category, near, trending"), "{why}");
+    });
+}
+
 #[test]
 fn c20_a_category_is_a_surface_of_its_own() {
     both(|mut w| {

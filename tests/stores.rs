@@ -61,8 +61,8 @@ mod golden {
             row("i5", -7, Source::Popular, Reason::Popular, 0),
         ];
         let categories = vec![(jazz, 0), (jazz, 3)];
-        let (surface, history) = (Surface::Home, vec![(Kind::Share, item("i1")), (Kind::View, item("käse"))]);
-        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
+        let (surface, history) = (Surface::HOME, vec![(Kind::Share, item("i1")), (Kind::View, item("käse"))]);
+        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history, taken: 1 }));
         let counts = vec![(Kind::View, [1, 2, 3, 4, 5]), (Kind::Like, [0, 0, 0, 1, 1])];
         let signals = Signals {
             counts,
@@ -92,7 +92,7 @@ mod golden {
             ..Item::default()
         };
         vec![
-            Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] },
+            Change::Slate { user, surface: Surface::HOME, slate, entered: vec![], left: vec![] },
             Change::Neighbours(item("i9"), 424, neighbours),
             Change::Card(item("i9"), Some((Arc::new(facts), 1_763_500_000_123))),
             Change::Signals(SignalKey::User(user), Some(Arc::new(signals))),
@@ -582,8 +582,9 @@ mod contract {
                 terms: [pick(4, 10_000) as u16; 5],
             };
             let items = self.items[..pick(5, 20)].iter().map(row).collect();
-            let (surface, categories, history) = (Surface::Home, vec![], vec![(overdrive::model::Kind::View, item)]);
-            let slate = some.then(|| Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
+            let (surface, categories, history) = (Surface::HOME, vec![], vec![(overdrive::model::Kind::View, item)]);
+            let slate =
+                some.then(|| Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history, taken: 1 }));
             let card = some.then(|| (Arc::new(Item { available: true, ..Item::default() }), number as i64));
             let signals = Signals {
                 counts: vec![],
@@ -595,7 +596,7 @@ mod contract {
             };
             let neighbours = vec![Neighbour { item: self.items[pick(7, 60)], similarity_micro: 5, users: 1 }; usize::from(some)];
             let changes = vec![
-                Change::Slate { user, surface: Surface::Home, slate, entered: vec![item], left: vec![] },
+                Change::Slate { user, surface: Surface::HOME, slate, entered: vec![item], left: vec![] },
                 Change::Signals(SignalKey::Item(item), some.then(|| Arc::new(signals))),
                 Change::Seen(
                     user,
@@ -719,15 +720,16 @@ mod contract {
             let slate = some.then(|| {
                 Arc::new(Slate {
                     user,
-                    surface: Surface::Home,
+                    surface: Surface::HOME,
                     model: None,
                     variant: None,
                     items: vec![],
                     categories: vec![],
                     history: vec![],
+                    taken: 0,
                 })
             });
-            Change::Slate { user, surface: Surface::Home, slate, entered, left: vec![] }
+            Change::Slate { user, surface: Surface::HOME, slate, entered, left: vec![] }
         };
         let (gone, back, item) = (stream.users[0], stream.users[1], stream.items[0]);
         let dead = Dead { topic: "t".into(), partition: 0, offset: 5, reason: "no".into(), sample: "x".into() };

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, Layers};
+use crate::scoring::blend::Params as Blend;
 use crate::scoring::experiments::{Experiment, Ranks};
 use crate::state::Address;
 
@@ -30,6 +31,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     stores(&mut check, config);
     stages(&mut check, config);
     slates(&mut check, config);
+    surfaces(&mut check, config);
     learn(&mut check, config);
     experiments(&mut check, config);
     factors(&mut check, config);
@@ -267,18 +269,67 @@ fn slates(check: &mut Check, config: &Config) {
     check.number("slates.category_decay", slates.category_decay, 0.0..=1.0);
     check.number("slates.category_floor", slates.category_floor, 0.0..=1.0);
 
-    let blend = &config.recommend.blend;
-    let terms = [
-        ("blend.content", blend.content),
-        ("blend.collaborative", blend.collaborative),
-        ("blend.real_time", blend.real_time),
-        ("blend.interests", blend.interests),
-        ("blend.freshness", blend.freshness),
-    ];
-    for (key, weight) in terms {
-        check.number(key, weight, 0.0..=1_000_000.0);
+    let explore = &config.recommend.explore;
+    check.within("explore.slots", explore.slots, 0..=100);
+    check.within("explore.every", explore.every, 1..=500);
+    check.within("explore.drawn", explore.drawn, 1..=1_000);
+    check.within("explore.shown", explore.shown as usize, 1..=1_000_000);
+    weights(check, "blend", &config.recommend.blend);
+    check.number("cold.n0", config.recommend.cold.n0, 0.0..=1_000_000.0);
+    weights(check, "cold", &config.recommend.cold.weights());
+}
+
+fn weights(check: &mut Check, section: &str, weights: &Blend) {
+    let terms = named(weights).map(|(term, weight)| (format!("{section}.{term}"), weight));
+    for (key, weight) in &terms {
+        check.number(key, *weight, 0.0..=1_000_000.0);
     }
-    check.rule(&terms.map(|(key, _)| key), terms.iter().any(|(_, weight)| *weight > 0.0), "their sum must be above 0");
+    let keys: Vec<&str> = terms.iter().map(|(key, _)| key.as_str()).collect();
+    check.rule(&keys, terms.iter().any(|(_, weight)| *weight > 0.0), "their sum must be above 0");
+}
+
+fn named(weights: &Blend) -> [(&'static str, f64); 5] {
+    let Blend { content, collaborative, real_time, interests, freshness } = *weights;
+    let weights = [content, collaborative, real_time, interests, freshness];
+    std::array::from_fn(|term| (crate::model::slate::TERMS[term], weights[term]))
+}
+
+fn surfaces(check: &mut Check, config: &Config) {
+    const KEY: &str = "surfaces.list";
+    const TAKEN: [&str; 4] = ["home", "category", "near", "trending"];
+    let list = &config.recommend.surfaces.list;
+    check.rule(&[KEY], list.len() <= 16, "must be 16 surfaces at most");
+    check.rule(&[KEY], distinct(list.iter().map(|own| own.name.as_str())), "surfaces must have different names");
+    for own in list {
+        let slates = own.slates(&config.recommend.slates);
+        let mut rule = |holds, allowed: &str| check.rule(&[KEY], holds, format!("the surface `{}`: {allowed}", own.name));
+        let name = is_plain(&own.name) && !TAKEN.contains(&own.name.as_str());
+        rule(
+            name,
+            "its name must be 1 to 64 small letters, digits, dashes and underscores, and none of home, category, near, trending",
+        );
+        rule((1..=500).contains(&slates.kept), "kept must be 1 to 500");
+        rule((1..=10_000).contains(&slates.candidates), "candidates must be 1 to 10000");
+        let sources = [slates.neighbours, slates.interests, slates.trending, slates.fresh];
+        rule(sources.iter().all(|most| *most <= 10_000), "neighbours, interests, trending and fresh must be 0 to 10000");
+        rule(sources.iter().any(|most| *most > 0), "one of neighbours, interests, trending and fresh must be above 0");
+        let shares = [slates.author_decay, slates.author_floor, slates.category_decay, slates.category_floor];
+        rule(shares.iter().all(|share| (0.0..=1.0).contains(share)), "decays and floors must be numbers from 0 to 1");
+        if let Some(blend) = &own.blend {
+            let weights = named(blend).map(|(_, weight)| weight);
+            rule(
+                weights.iter().all(|weight| (0.0..=1e6).contains(weight)),
+                "weights of its blend must be numbers from 0 to 1000000",
+            );
+            rule(weights.iter().any(|weight| *weight > 0.0), "the sum of its blend must be above 0");
+        }
+        let spans = [own.fresh_half_life, own.only.max_age].into_iter().flatten();
+        rule(spans.into_iter().all(|span| span > 0), "fresh_half_life and max_age must be above 0");
+        let quality = own.only.min_quality.is_none_or(|least| (0.0..=1.0).contains(&least));
+        rule(quality, "min_quality must be a number from 0 to 1");
+        let names = [&own.only.categories, &own.only.tags, &own.only.languages];
+        rule(names.iter().all(|names| names.len() <= 32), "it may name 32 categories, tags and languages each");
+    }
 }
 
 fn learn(check: &mut Check, config: &Config) {

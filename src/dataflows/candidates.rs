@@ -4,14 +4,17 @@
 //! user likes; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
 
 use super::SlatesParams;
 use super::board::{Board, Card};
-use super::profiles::{Filter, Profile, Recent};
+use super::profiles::{Filter, History, Profile, Recent};
+use super::surfaces::Only;
 use super::trending::{List, Order};
 use crate::model::changes::Scope;
 use crate::model::kind::Weights;
 use crate::model::place::{Place, REGION};
+use crate::model::time::Millis;
 use crate::model::{ItemId, Kind};
 use crate::scoring::affinity::{Voices, loudness};
 use crate::scoring::terms::Known;
@@ -35,9 +38,20 @@ impl Candidate<'_> {
     }
 }
 
+/// For whom candidates are gathered, and when.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub profile: &'a Profile,
+    pub history: &'a History,
+    /// What the factors say they like.
+    pub liked: &'a [ItemId],
+    pub clock: Millis,
+}
+
 /// Settings, and buffers that are reused from refresh to refresh.
 pub struct Candidates {
     params: SlatesParams,
+    only: Arc<Only>,
     weights: Weights,
     damping: f64,
     voices: FxHashMap<ItemId, Voices>,
@@ -56,53 +70,72 @@ struct Heard {
 /// So many more than are wanted are put in order, for some of them may not be shown.
 const SPARE: usize = 32;
 
+/// What may be shown: of the user's rules and the surface's.
+struct Gates<'a> {
+    user: Filter<'a>,
+    only: &'a Only,
+    clock: Millis,
+}
+
+impl Gates<'_> {
+    fn pass(&self, item: ItemId, card: &Card) -> bool {
+        self.user.passes(item, card.gate.as_ref()) && self.only.passes(card, self.clock)
+    }
+}
+
 impl Candidates {
     /// `damping` as in `[neighbours]`.
-    pub fn new(params: SlatesParams, weights: Weights, damping: f64) -> Self {
-        Self { params, weights, damping, voices: FxHashMap::default(), heard: Vec::new(), known: FxHashSet::default() }
+    pub fn new(params: SlatesParams, only: Only, weights: Weights, damping: f64) -> Self {
+        let (voices, heard, known) = (FxHashMap::default(), Vec::new(), FxHashSet::default());
+        Self { params, only: Arc::new(only), weights, damping, voices, heard, known }
     }
 
-    /// All candidates of a user, in a fixed order.
-    pub fn gather<'a>(&mut self, profile: &Profile, recent: &[Recent], liked: &[ItemId], board: &'a Board) -> Vec<Candidate<'a>> {
-        let filter = profile.filter();
+    /// All candidates of a user, in a fixed order; the less is known of them (`coldness`, 0 to 1), the more of where they live and what
+    /// they speak.
+    pub fn gather<'a>(&mut self, asked: &Asked, coldness: f64, board: &'a Board) -> Vec<Candidate<'a>> {
+        let only = self.only.clone();
+        let gates = Gates { user: asked.profile.filter(), only: &only, clock: asked.clock };
         let mut all = Vec::with_capacity(self.params.candidates);
         let found = &mut all;
         self.known.clear();
-        self.neighbours(recent, board, &filter, found);
-        self.liked(liked, board, &filter, found);
+        self.neighbours(&asked.history.latest, board, &gates, found);
+        asked.liked.iter().for_each(|item| _ = self.push(*item, board, &gates, found));
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
-        let categories = categories(profile, recent, board);
-        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
-        self.lists(&[Order::Trending], &segments(profile, recent), trending / 2, board, &filter, found);
-        self.lists(&[Order::Trending], &[Scope::Global], trending, board, &filter, found);
-        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
-        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
+        let (categories, everywhere) = (categories(asked, board), only.scopes());
+        let segments: Vec<Scope> = only.segments().chain(segments(asked.profile)).collect();
+        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &gates, found);
+        self.lists(&[Order::Trending], &segments, share(trending / 2, coldness), board, &gates, found);
+        self.lists(&[Order::Trending], &everywhere, trending, board, &gates, found);
+        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &gates, found);
+        self.lists(&[Order::Fresh], &everywhere, fresh - fresh / 2, board, &gates, found);
         let room = kept.saturating_sub(found.len());
-        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
+        self.lists(&[Order::Popular, Order::Fresh], &everywhere, room, board, &gates, found);
         all
     }
 
     /// What the learned blend's own sources do not bring: items of the categories the user likes, and new ones nobody took yet; then
     /// popular ones, as far as room is left beside `known`.
-    pub fn explore<'a>(&mut self, profile: &Profile, recent: &[Recent], board: &'a Board, known: usize) -> Vec<Candidate<'a>> {
-        let filter = profile.filter();
+    pub fn explore<'a>(&mut self, asked: &Asked, coldness: f64, board: &'a Board, known: usize) -> Vec<Candidate<'a>> {
+        let only = self.only.clone();
+        let gates = Gates { user: asked.profile.filter(), only: &only, clock: asked.clock };
         let mut all = Vec::with_capacity(self.params.candidates);
         let found = &mut all;
         self.known.clear();
         let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
-        let categories = categories(profile, recent, board);
-        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &filter, found);
-        self.lists(&[Order::Trending], &segments(profile, recent), interests / 2, board, &filter, found);
-        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &filter, found);
-        self.lists(&[Order::Fresh], &[Scope::Global], fresh - fresh / 2, board, &filter, found);
+        let (categories, everywhere) = (categories(asked, board), only.scopes());
+        let segments = segments(asked.profile);
+        self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &gates, found);
+        self.lists(&[Order::Trending], &segments, share(interests / 2, coldness), board, &gates, found);
+        self.lists(&[Order::Fresh], &categories, fresh / 2, board, &gates, found);
+        self.lists(&[Order::Fresh], &everywhere, fresh - fresh / 2, board, &gates, found);
         let room = kept.saturating_sub(known + found.len());
-        self.lists(&[Order::Popular, Order::Fresh], &[Scope::Global], room, board, &filter, found);
+        self.lists(&[Order::Popular, Order::Fresh], &everywhere, room, board, &gates, found);
         all
     }
 
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
-    fn neighbours<'a>(&mut self, recent: &[Recent], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
+    fn neighbours<'a>(&mut self, recent: &[Recent], board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
         self.listen(recent, board);
         let mut left = std::mem::take(&mut self.heard);
         while found.len() < self.params.neighbours && !left.is_empty() {
@@ -119,7 +152,7 @@ impl Candidates {
                 }
                 let card = board.item(item);
                 let because = Some((recent[back].kind, recent[back].item));
-                if !card.is_empty() && filter.passes(item, card.gate.as_ref()) {
+                if !card.is_empty() && gates.pass(item, card) {
                     found.push(Candidate { item, card, affinity, because });
                 }
             }
@@ -148,13 +181,6 @@ impl Candidates {
         self.heard.extend(self.voices.iter().map(heard));
     }
 
-    /// What the factors say the user likes.
-    fn liked<'a>(&mut self, liked: &[ItemId], board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) {
-        for item in liked {
-            self.push(*item, board, filter, found);
-        }
-    }
-
     /// Up to `most` new items from the tops of lists: an equal share of each scope in turn, the first order first.
     fn lists<'a>(
         &mut self,
@@ -162,7 +188,7 @@ impl Candidates {
         scopes: &[Scope],
         most: usize,
         board: &'a Board,
-        filter: &Filter,
+        gates: &Gates,
         found: &mut Vec<Candidate<'a>>,
     ) {
         let mut room = most;
@@ -173,7 +199,7 @@ impl Candidates {
                     if share == 0 {
                         break;
                     }
-                    if self.push(*item, board, filter, found) {
+                    if self.push(*item, board, gates, found) {
                         share -= 1;
                         room -= 1;
                     }
@@ -183,12 +209,12 @@ impl Candidates {
     }
 
     /// Whether an item is one more candidate: not found before, and the user may be shown it.
-    fn push<'a>(&mut self, item: ItemId, board: &'a Board, filter: &Filter, found: &mut Vec<Candidate<'a>>) -> bool {
+    fn push<'a>(&mut self, item: ItemId, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) -> bool {
         if self.known.contains(&item) {
             return false;
         }
         let card = board.item(item);
-        let shown = filter.passes(item, card.gate.as_ref());
+        let shown = gates.pass(item, card);
         if shown {
             self.known.insert(item);
             found.push(Candidate { item, card, affinity: 0.0, because: None });
@@ -197,9 +223,14 @@ impl Candidates {
     }
 }
 
-/// Of a user who took nothing yet: where they live and what they speak, as they said at sign-up.
-fn segments(profile: &Profile, recent: &[Recent]) -> Vec<Scope> {
-    let Some(said) = profile.said.as_deref().filter(|_| recent.is_empty()) else { return Vec::new() };
+/// A share of so many, to the nearest.
+fn share(most: usize, of: f64) -> usize {
+    (most as f64 * of + 0.5) as usize
+}
+
+/// Where a user lives and what they speak, as they said at sign-up.
+fn segments(profile: &Profile) -> Vec<Scope> {
+    let Some(said) = profile.said.as_deref() else { return Vec::new() };
     let place = said.lat.zip(said.lon).and_then(|(lat, lon)| Place::new(lat, lon));
     let region = place.map(|place| Scope::Cell(place.cell(REGION)));
     region.into_iter().chain(said.language.map(Scope::Language)).collect()
@@ -209,8 +240,8 @@ fn segments(profile: &Profile, recent: &[Recent]) -> Vec<Scope> {
 const CATEGORIES: usize = 6;
 
 /// The categories the user likes most, in general and now, then those of the latest items.
-fn categories(profile: &Profile, recent: &[Recent], board: &Board) -> Vec<Scope> {
-    let interests = profile.interests.as_deref();
+fn categories(asked: &Asked, board: &Board) -> Vec<Scope> {
+    let (recent, interests) = (&asked.history.latest, asked.profile.interests.as_deref());
     let liked = interests.into_iter().flat_map(|i| i.long.iter().take(8).chain(i.short.iter().take(4)).map(|(token, _)| *token));
     let latest = recent.iter().take(8).filter_map(|r| board.item(r.item).category);
     let mut scopes = Vec::with_capacity(CATEGORIES);
@@ -232,7 +263,6 @@ mod tests {
     use crate::model::catalogue::{Item, User};
     use crate::model::changes::Neighbour;
     use crate::model::ids::TokenKind;
-    use std::sync::Arc;
 
     fn defaults() -> SlatesParams {
         let defaults: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
@@ -251,42 +281,49 @@ mod tests {
         let recent = [Recent { item: ItemId(999), kind: Kind::Like, at: 0 }];
         for blocked in [0, 2, SPARE as u64 + 9, 98, 100] {
             let params = SlatesParams { neighbours: 3, ..defaults() };
-            let mut candidates = Candidates::new(params, Weights([1_000; Kind::ALL.len()]), 5.0);
+            let (weights, only) = (Weights([1_000; Kind::ALL.len()]), Only::default());
+            let mut candidates = Candidates::new(params, only.clone(), weights, 5.0);
             let mut profile = Profile::default();
             profile.said = Some(Arc::new(User { blocked_items: (1..=blocked).map(ItemId).collect(), ..User::default() }));
             let mut found = Vec::new();
-            candidates.neighbours(&recent, &board, &profile.filter(), &mut found);
+            let gates = Gates { user: profile.filter(), only: &only, clock: 0 };
+            candidates.neighbours(&recent, &board, &gates, &mut found);
             let found: Vec<u64> = found.iter().map(|candidate| candidate.item.0).collect();
             let expected: Vec<u64> = (blocked + 1..=100).take(3).collect();
             assert_eq!(found, expected, "{blocked} are blocked");
         }
     }
 
-    /// What trends only in a language or a region is for those who said at sign-up that it is theirs, until they took something.
+    /// What trends only in a language or a region is for those who said at sign-up that it is theirs, and the less the more they took.
     #[test]
-    fn who_took_nothing_yet_is_offered_what_trends_where_they_live_and_in_their_language() {
+    fn c21_what_trends_where_they_live_hands_over_to_what_they_took() {
         let params = defaults();
         let german = TokenId::typed(TokenKind::Language, "de");
         let place = Place::new(48.137, 11.575).expect("on the earth");
         let mut board = Board::default();
-        for (item, scope) in [(1, Scope::Language(german)), (2, Scope::Cell(place.cell(REGION)))] {
-            board.post(Post::Item(ItemId(item), Some(Arc::new(Item { available: true, ..Item::default() }))));
-            board.post(Post::List((List { order: Order::Trending, scope }, Arc::new(vec![(ItemId(item), 5)]))));
+        let scopes = [Scope::Language(german), Scope::Cell(place.cell(REGION))];
+        for (scope, from) in scopes.into_iter().zip([100u64, 200]) {
+            let items: Vec<ItemId> = (from..from + 50).map(ItemId).collect();
+            for item in &items {
+                board.post(Post::Item(*item, Some(Arc::new(Item { available: true, ..Item::default() }))));
+            }
+            let best = items.into_iter().map(|item| (item, 5)).collect();
+            board.post(Post::List((List { order: Order::Trending, scope }, Arc::new(best))));
         }
-        let mut candidates = Candidates::new(params, Weights([1_000; Kind::ALL.len()]), 5.0);
+        let most = params.trending / 2;
+        let mut candidates = Candidates::new(params, Only::default(), Weights([1_000; Kind::ALL.len()]), 5.0);
         let said = User { language: Some(german), lat: Some(48.137), lon: Some(11.575), ..User::default() };
-        let profile = |said: User| {
+        let mut found = |said: Option<User>, coldness: f64| -> (usize, usize) {
             let mut profile = Profile::default();
-            profile.said = Some(Arc::new(said));
-            profile
+            profile.said = said.map(Arc::new);
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], clock: 0 };
+            let found = candidates.gather(&asked, coldness, &board);
+            (found.iter().filter(|of| of.item.0 < 200).count(), found.iter().filter(|of| of.item.0 >= 200).count())
         };
-        let mut found = |profile: &Profile, recent: &[Recent]| -> Vec<u64> {
-            candidates.gather(profile, recent, &[], &board).iter().map(|candidate| candidate.item.0).collect()
-        };
-        assert_eq!(found(&profile(said.clone()), &[]), [2, 1]);
-        assert_eq!(found(&profile(User { language: None, ..said.clone() }), &[]), [2]);
-        assert_eq!(found(&Profile::default(), &[]), [0; 0]);
-        let recent = [Recent { item: ItemId(9), kind: Kind::Like, at: 0 }];
-        assert_eq!(found(&profile(said), &recent), [0; 0]);
+        assert_eq!(found(Some(said.clone()), 1.0), (most / 2, most / 2));
+        assert_eq!(found(Some(User { language: None, ..said.clone() }), 1.0), (0, most));
+        assert_eq!(found(None, 1.0), (0, 0));
+        assert_eq!(found(Some(said.clone()), 0.5), (most / 4, most / 4));
+        assert_eq!(found(Some(said), 0.0), (0, 0));
     }
 }

@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::board::{Board, Card};
-use super::candidates::Candidates;
+use super::candidates::Asked;
 use super::feature_store::{FeatureStore, Now};
 use super::learner::Weights;
 use super::ledger::UserDelta;
-use super::profiles::{Profile, Recent};
 use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
-use super::slates::Scored;
+use super::surfaces::{Rules, Scored};
 use super::trails::Ring;
 use crate::model::changes::Compared;
 use crate::model::ids::lot;
@@ -86,13 +85,9 @@ pub struct Seen {
 /// A user, as a slate is made for them.
 pub struct User<'a> {
     pub id: UserId,
-    pub profile: &'a Profile,
-    /// The latest of the history.
-    pub recent: &'a [Recent],
+    pub asked: Asked<'a>,
     pub ring: &'a Ring,
     pub habit: Option<[f64; READINGS]>,
-    /// What the factors say they like.
-    pub liked: &'a [ItemId],
 }
 
 impl Learned {
@@ -173,7 +168,7 @@ impl Learned {
         lesson: &mut Lesson,
     ) -> Seen {
         let taken = self.lessons_of(epoch, delta, viewer, store);
-        let asked = delta.asked.filter(|by| *by != Ranker::Factors); // they answer for themselves
+        let asked = delta.asked.filter(|by| !matches!(by, Ranker::Factors | Ranker::Fixed)); // these are asked elsewhere
         if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_) | Ranker::Next)) = asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
             let ranking = drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect();
@@ -296,14 +291,13 @@ impl Learned {
         user: &User,
         board: &'b Board,
         store: &FeatureStore,
-        candidates: &mut Candidates,
+        rules: &mut Rules,
         weights: &Weights,
-        clock: Millis,
     ) -> (Vec<Scored<'b>>, Option<Arc<ModelName>>) {
-        let filter = user.profile.filter();
-        let viewer = Viewer { ring: user.ring, habit: user.habit, city: user.profile.city(), filter: &filter, liked: user.liked };
-        let others: Vec<ItemId> =
-            candidates.explore(user.profile, user.recent, board, self.params.per_source).iter().map(|c| c.item).collect();
+        let Asked { profile, liked, clock, .. } = user.asked;
+        let filter = profile.filter();
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: profile.city(), filter: &filter, liked };
+        let others = rules.others(&user.asked, board, self.params.per_source);
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
@@ -374,7 +368,7 @@ impl Learned {
             }
             Voice::Collaborative => {
                 let item = drawn.because?;
-                let kind = user.profile.kind(item)?;
+                let kind = user.asked.profile.kind(item)?;
                 Some((Source::Neighbours, Reason::Because { kind, item }))
             }
             Voice::Now => Some((Source::Trending, Reason::Trending { token: card.category })),

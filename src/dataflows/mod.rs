@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod cards;
 pub mod catalogue;
 pub mod experiments;
+pub mod explore;
 pub mod factors;
 pub mod feature_store;
 pub mod interests;
@@ -21,6 +22,7 @@ pub mod sampler;
 pub mod shelves;
 pub mod signals;
 pub mod slates;
+pub mod surfaces;
 pub mod tallies;
 pub mod tastes;
 pub mod trails;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::kind::{Kind, Weights};
 use crate::model::signals::Priors;
 use crate::model::time::{Millis, millis};
+use crate::scoring::blend::Handover;
 use crate::scoring::diversity::Damping;
 use crate::scoring::rank;
 
@@ -48,7 +51,10 @@ pub struct Params {
     pub trending: TrendingParams,
     pub near: NearParams,
     pub slates: SlatesParams,
+    pub surfaces: surfaces::SurfacesParams,
+    pub explore: ExploreParams,
     pub blend: crate::scoring::blend::Params,
+    pub cold: crate::scoring::blend::Cold,
     pub learn: crate::scoring::learned::Params,
     pub ranker: crate::scoring::ranker::Params,
     pub experiments: crate::scoring::experiments::Params,
@@ -59,7 +65,7 @@ impl Params {
     /// What orders candidates that a caller brings, as a refresh would under the fixed weights.
     pub fn rank(&self) -> rank::Params {
         rank::Params {
-            blend: self.blend.clone(),
+            blend: Handover::new(&self.blend, &self.cold),
             weights: self.weights.table(),
             damping: self.neighbours.damping,
             fresh_half_life: self.slates.fresh_half_life,
@@ -184,6 +190,25 @@ impl SlatesParams {
     /// The same of a category.
     pub fn category_damping(&self) -> Damping {
         Damping { decay: self.category_decay, floor: self.category_floor }
+    }
+}
+
+/// `[explore]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExploreParams {
+    pub slots: usize,
+    pub every: usize,
+    pub drawn: usize,
+    pub shown: u32,
+    #[serde(with = "millis")]
+    pub young: Millis,
+}
+
+impl ExploreParams {
+    /// How often an item must have been shown not to be explored; without slots none is.
+    pub fn enough(&self) -> u32 {
+        if self.slots > 0 { self.shown } else { 0 }
     }
 }
 

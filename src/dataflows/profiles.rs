@@ -30,6 +30,15 @@ pub struct Recent {
     pub at: Millis,
 }
 
+/// What a user took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The latest first, as far as they are looked at.
+    pub latest: Vec<Recent>,
+    /// How many items it was in all.
+    pub taken: usize,
+}
+
 /// What changed in what must not be shown again: an item with the time of the last interaction, or `None` when it may be shown.
 pub type SeenChange = (ItemId, Option<Millis>);
 
@@ -68,14 +77,15 @@ impl Profile {
         seen
     }
 
-    /// The `n` items of the history with the latest positive interaction, latest first.
-    pub fn recent(&self, n: usize) -> Vec<Recent> {
+    /// The history, of which the `n` items with the latest positive interaction are looked at.
+    pub fn history(&self, n: usize) -> History {
         let positive = |(item, touch): (&ItemId, &Touch)| {
             let ((_, at), kind) = (touch.positive?, touch.kind?);
             Some(Recent { item: *item, kind, at })
         };
-        let recent = self.touches.iter().filter_map(positive).collect();
-        first(recent, n, |a: &Recent, b| b.at.cmp(&a.at).then(a.item.cmp(&b.item)))
+        let all: Vec<Recent> = self.touches.iter().filter_map(positive).collect();
+        let taken = all.len();
+        History { taken, latest: first(all, n, |a: &Recent, b| b.at.cmp(&a.at).then(a.item.cmp(&b.item))) }
     }
 
     /// Where the user lives.

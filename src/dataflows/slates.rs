@@ -14,31 +14,30 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{ConnectLoop, Feedback, OkErr};
 
-use super::board::{Board, Card, Post};
-use super::candidates::Candidates;
+use super::Params;
+use super::board::{Board, Post};
+use super::candidates::Asked;
+use super::explore::{Explore, Explorer};
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
 use super::interests;
 use super::learned::{self, Learned};
 use super::learner::{Learner, Shared, unlearned};
 use super::ledger::UserDelta;
-use super::profiles::{Profile, Recent};
+use super::profiles::{History, Profile};
 use super::sampler::{Viewer, reading};
+use super::surfaces::{Rules, Scored};
 use super::trails::Ring;
-use super::trending::{List, Order};
-use super::{Params, SlatesParams};
-use crate::model::changes::{Account, Acts, Arms, Scope};
+use crate::model::changes::{Account, Acts, Arms};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
-use crate::model::slate::{Reason, Slate, SlateItem, Source, Surface};
+use crate::model::slate::{Slate, SlateItem, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, Kind, ModelName, TokenId, UserId, Variant};
+use crate::model::{Change, Epoch, ItemId, Kind, Ranker, UserId, Variant};
 use crate::operators::{Arrivals, Arrive, Clock, Durable, Route, Saver, Vault};
-use crate::scoring::blend::{self, Blend};
-use crate::scoring::diversity::{self, Race};
+use crate::scoring::blend;
 use crate::scoring::learned::{Lesson, READINGS};
 use crate::scoring::ranker::Tally;
-use crate::scoring::terms;
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,12 +113,40 @@ impl Queue {
 /// When a user is due again whose slate came out empty: at the start the board has not been told anything yet.
 const SOON: Millis = SECOND;
 
-/// A user and their latest slate.
+/// What was let out of a slate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Shown {
+    items: Vec<ItemId>,
+    digest: u64,
+}
+
+impl Shown {
+    /// The change that makes it this slate, unless it is that already.
+    fn turn_into(&mut self, slate: Slate, gone: &mut FxHashSet<ItemId>) -> Option<Change> {
+        let digest = digest(&slate);
+        if std::mem::replace(&mut self.digest, digest) == digest {
+            return None;
+        }
+        let items: Vec<ItemId> = slate.items.iter().map(|i| i.item).collect();
+        let before = std::mem::replace(&mut self.items, items);
+        let (entered, left) = differences(&self.items, &before, gone);
+        let (user, surface) = (slate.user, slate.surface);
+        Some(Change::Slate { user, surface, slate: (!slate.items.is_empty()).then(|| Arc::new(slate)), entered, left })
+    }
+
+    /// The change that ends it, if there is anything to end.
+    fn end(self, user: UserId, surface: Surface) -> Option<Change> {
+        (!self.items.is_empty()).then(|| Change::Slate { user, surface, slate: None, entered: Vec::new(), left: self.items })
+    }
+}
+
+/// A user and their latest slates.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct OfUser {
     profile: Profile,
-    shown: Vec<ItemId>,
-    digest: u64,
+    home: Shown,
+    /// On the surfaces of the settings.
+    elsewhere: Vec<(Surface, Shown)>,
     /// Weight of the signals since the last refresh; `None`: not waiting.
     pending: Option<i64>,
     due: Option<Millis>,
@@ -130,13 +157,28 @@ struct OfUser {
     taken: u32,
 }
 
+impl OfUser {
+    fn on(&mut self, surface: Surface) -> &mut Shown {
+        if surface == Surface::HOME {
+            return &mut self.home;
+        }
+        let at = self.elsewhere.iter().position(|(of, _)| *of == surface);
+        let at = at.unwrap_or_else(|| {
+            self.elsewhere.push((surface, Shown::default()));
+            self.elsewhere.len() - 1
+        });
+        &mut self.elsewhere[at].1
+    }
+}
+
 /// The users of one worker, and its board.
 pub struct State {
     params: Params,
     weights: Weights,
-    blend: Blend,
-    candidates: Candidates,
-    race: Race,
+    home: Rules,
+    /// Of the surfaces of the settings.
+    others: Vec<Rules>,
+    explore: Explore,
     /// Room to tell two slates apart in.
     gone: FxHashSet<ItemId>,
     board: Board,
@@ -168,12 +210,11 @@ fn count(kind: Kind, acts: &mut Acts) {
 impl State {
     /// Nobody known yet.
     pub fn new(params: &Params, shared: Shared) -> Self {
-        let (weights, slates) = (params.weights.table(), &params.slates);
         Self {
-            weights: weights.clone(),
-            blend: Blend::new(&params.blend),
-            candidates: Candidates::new(params.slates.clone(), weights, params.neighbours.damping),
-            race: Race::new(slates.author_damping(), slates.category_damping()),
+            weights: params.weights.table(),
+            home: Rules::home(params),
+            others: Rules::elsewhere(params),
+            explore: Explore::new(params.explore.clone(), params.signals.priors()),
             gone: FxHashSet::default(),
             board: Board::default(),
             store: FeatureStore::default(),
@@ -252,6 +293,14 @@ impl State {
                 continue;
             }
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
+            if delta.asked == Some(Ranker::Fixed) {
+                let history = of.profile.history(self.params.slates.neighbours_from);
+                let asked = Asked { profile: &of.profile, history: &history, liked: &[], clock: epoch.clock_ms };
+                let viewer = self.home.viewer(&asked, &self.board);
+                let scored = self.home.scored(&asked, &viewer, &self.board);
+                let ranking = self.home.choose(scored).iter().map(|scored| (scored.item, 0)).collect();
+                out.push(Change::Ranking(delta.user, ranking));
+            }
             let filter = of.profile.filter();
             let habit = (of.taken > 0).then_some(of.habit);
             let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
@@ -305,7 +354,8 @@ impl State {
     /// A slate made anew, because nobody keeps the old one whole, and all that was seen.
     fn tell_again(&mut self, epoch: &Epoch, user: UserId, out: &mut Vec<Change>) {
         let of = self.users.get_mut(&user).map(Arc::make_mut).expect("a known user is told again");
-        of.digest = !of.digest;
+        let all = [&mut of.home].into_iter().chain(of.elsewhere.iter_mut().map(|(_, shown)| shown));
+        all.for_each(|shown| shown.digest = !shown.digest);
         if let Some(weight) = of.pending {
             self.queues[key_group(user.0) as usize].pending.remove(&(Reverse(weight), user));
         }
@@ -350,9 +400,8 @@ impl State {
         let queue = &mut self.queues[key_group(user.0) as usize];
         of.pending.map(|weight| queue.pending.remove(&(Reverse(weight), user)));
         of.due.map(|due| queue.due.remove(&(due, user)));
-        if !of.shown.is_empty() {
-            out.push(Change::Slate { user, surface: Surface::Home, slate: None, entered: Vec::new(), left: of.shown });
-        }
+        let shown = [(Surface::HOME, of.home)].into_iter().chain(of.elsewhere);
+        out.extend(shown.filter_map(|(surface, shown)| shown.end(user, surface)));
     }
 
     /// The users of a key group whose turn it is: those who acted, as far as the budget goes, and at most one that is due.
@@ -390,41 +439,46 @@ impl State {
         of.due.take().map(|due| queue.due.remove(&(due, user)));
         let weights = self.shared.borrow();
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
-        let recent = of.profile.recent(self.params.slates.neighbours_from);
+        let history = of.profile.history(self.params.slates.neighbours_from);
+        let asked = Asked { profile: &of.profile, history: &history, liked, clock: epoch.clock_ms };
+        let viewer = self.home.viewer(&asked, &self.board);
         let (scored, model) = if self.learned.serves(user, &weights) {
             let habit = (of.taken > 0).then_some(of.habit);
-            let user = learned::User { id: user, profile: &of.profile, recent: &recent, ring: &of.ring, habit, liked };
-            self.learned.scored(&user, &self.board, &self.store, &mut self.candidates, &weights, epoch.clock_ms)
+            let user = learned::User { id: user, asked, ring: &of.ring, habit };
+            self.learned.scored(&user, &self.board, &self.store, &mut self.home, &weights)
         } else {
-            let (candidates, clock) = (&mut self.candidates, epoch.clock_ms);
-            (fixed(&of.profile, &recent, liked, &self.board, candidates, &self.blend, clock, &self.params.slates), None)
+            (self.home.scored(&asked, &viewer, &self.board), None)
         };
-        let (items, categories) = chosen(scored, &mut self.race, &self.params.slates);
+        let mut chosen = self.home.choose(scored);
+        let explorer = Explorer { user, clock: epoch.clock_ms, filter: &of.profile.filter(), viewer: &viewer };
+        self.home.explore(&mut chosen, &self.explore, &explorer, &self.board);
+        let place = self.params.experiments.place(user);
+        let variant = place.map(|of| self.variants[usize::from(of.experiment)][usize::from(of.arm)].clone());
+        let home = Slate { model, variant, ..laid_out(user, Surface::HOME, &chosen, &history) };
+        let other = |rules: &mut Rules| {
+            let scored = rules.scored(&asked, &rules.viewer(&asked, &self.board), &self.board);
+            laid_out(user, rules.surface, &rules.choose(scored), &history)
+        };
+        let others: Vec<Slate> = self.others.iter_mut().map(other).collect();
         if epoch.clock_ms - of.active < self.params.slates.active_for {
-            let due = epoch.clock_ms + if items.is_empty() { SOON } else { self.params.slates.refresh_every };
+            let due = epoch.clock_ms + if home.items.is_empty() { SOON } else { self.params.slates.refresh_every };
             of.due = Some(due);
             queue.call(due, user);
         } else {
             self.liked.remove(&user); // until they act again
         }
-        let place = self.params.experiments.place(user);
-        let variant = place.map(|of| self.variants[usize::from(of.experiment)][usize::from(of.arm)].clone());
-        let history: Vec<(Kind, ItemId)> = recent.iter().map(|recent| (recent.kind, recent.item)).collect();
-        let digest = digest(&items, &categories, &history, model.as_deref(), variant.as_deref());
-        if std::mem::replace(&mut of.digest, digest) == digest {
-            return;
+        let none = |surface: &Surface| others.iter().all(|slate| slate.surface != *surface);
+        for (surface, shown) in of.elsewhere.extract_if(.., |(surface, _)| none(surface)) {
+            out.extend(shown.end(user, surface)); // the settings name it no more
         }
-        let ids: Vec<ItemId> = items.iter().map(|i| i.item).collect();
-        let before = std::mem::replace(&mut of.shown, ids);
-        let (entered, left) = differences(&of.shown, &before, &mut self.gone);
-        let surface = Surface::Home;
-        let slate = (!items.is_empty()).then(|| Arc::new(Slate { user, surface, model, variant, items, categories, history }));
-        out.push(Change::Slate { user, surface, slate, entered, left });
+        for slate in [home].into_iter().chain(others) {
+            out.extend(of.on(slate.surface).turn_into(slate, &mut self.gone));
+        }
     }
 }
 
 impl Durable for State {
-    const UID: &'static str = "slates/4";
+    const UID: &'static str = "slates/5";
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);
@@ -476,84 +530,29 @@ impl Durable for State {
     }
 }
 
-/// The candidates of a user, scored by the fixed weights.
-#[allow(clippy::too_many_arguments, reason = "what a slate is made of, each once")]
-fn fixed<'b>(
-    profile: &Profile,
-    recent: &[Recent],
-    liked: &[ItemId],
-    board: &'b Board,
-    candidates: &mut Candidates,
-    blend: &Blend,
-    clock: Millis,
-    params: &SlatesParams,
-) -> Vec<Scored<'b>> {
-    let hottest = board.list(List { order: Order::Trending, scope: Scope::Global }).first().map_or(0, |best| best.1);
-    let viewer = terms::Viewer::new(profile.interests.as_deref(), hottest, clock, params.fresh_half_life);
-    candidates
-        .gather(profile, recent, liked, board)
-        .iter()
-        .map(|candidate| {
-            let (terms, source, reason) = viewer.terms(&candidate.known(), blend);
-            Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
-        })
-        .collect()
-}
-
-/// The places of a slate, the best candidates in the order that diversity gives them, and their categories.
-fn chosen(mut scored: Vec<Scored>, race: &mut Race, params: &SlatesParams) -> (Vec<SlateItem>, Vec<(TokenId, u16)>) {
-    let order = |s: &Scored| (Reverse(s.score_micro), s.item);
-    if scored.len() > params.candidates {
-        scored.select_nth_unstable_by_key(params.candidates - 1, order);
-        scored.truncate(params.candidates);
-    }
-    let entry = |s: &Scored| {
-        let (author, category) = (s.card.author(), s.card.category);
-        diversity::Entry { item: s.item, score_micro: s.score_micro, author, category }
-    };
-    let entries: Vec<diversity::Entry> = scored.iter().map(entry).collect();
-    let chosen = race.choose(&entries, params.kept);
+/// A slate with these places.
+fn laid_out(user: UserId, surface: Surface, chosen: &[Scored], history: &History) -> Slate {
     let (mut items, mut categories) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len() * 2));
-    for (place, (index, score_micro)) in chosen.into_iter().enumerate() {
-        let row = &scored[index];
-        items.push(row.shown(score_micro));
-        let of = row.card.categories();
+    for (place, Scored { item, card, score_micro, source, reason, terms }) in chosen.iter().enumerate() {
+        let (item, score_micro, source, reason, terms) = (*item, *score_micro, *source, *reason, blend::stored(terms));
+        items.push(SlateItem { item, score_micro, source, reason, terms });
+        let of = card.categories();
         let each = of.iter().enumerate().filter(|(n, category)| !of[..*n].contains(category)); // a catalogue may name one twice
         categories.extend(each.map(|(_, category)| (*category, place as u16)));
     }
-    (items, categories)
-}
-
-/// A candidate with its score, before diversity.
-pub struct Scored<'b> {
-    pub item: ItemId,
-    pub card: &'b Card,
-    pub score_micro: i32,
-    pub source: Source,
-    pub reason: Reason,
-    pub terms: blend::Terms,
-}
-
-impl Scored<'_> {
-    fn shown(&self, score_micro: i32) -> SlateItem {
-        SlateItem { item: self.item, score_micro, source: self.source, reason: self.reason, terms: blend::stored(&self.terms) }
-    }
+    let (latest, taken) = (&history.latest, history.taken as u32);
+    let history = latest.iter().map(|recent| (recent.kind, recent.item)).collect();
+    Slate { user, surface, model: None, variant: None, items, categories, history, taken }
 }
 
 /// Of items, order, reasons, categories, the history they are made from, what ordered them and under which arm; the empty slate is 0.
 /// Scores move with time and are left out.
-fn digest(
-    items: &[SlateItem],
-    categories: &[(TokenId, u16)],
-    history: &[(Kind, ItemId)],
-    model: Option<&ModelName>,
-    variant: Option<&Variant>,
-) -> u64 {
+fn digest(slate: &Slate) -> u64 {
     use std::hash::{Hash, Hasher};
+    let Slate { model, variant, items, categories, history, taken, .. } = slate;
     let mut hasher = rustc_hash::FxHasher::default();
     items.iter().for_each(|i| (i.item, i.source, i.reason).hash(&mut hasher));
-    categories.hash(&mut hasher);
-    history.hash(&mut hasher);
+    (categories, history, taken).hash(&mut hasher);
     model.iter().for_each(|model| model.number.hash(&mut hasher));
     variant.iter().for_each(|variant| variant.hash(&mut hasher));
     if items.is_empty() { 0 } else { hasher.finish() | 1 }

@@ -1,4 +1,5 @@
-//! Lists kept for everyone: what is trending, popular and fresh, in all and per category, and what is trending per language and region.
+//! Lists kept for everyone: what is trending, popular and fresh, in all and per category, what is trending per language and region,
+//! and what hardly anybody was shown.
 //!
 //! Two stages. `Heat`, at the item, turns signals and the catalogue into scores at each tick; `Lists`, at the list, keeps their order.
 //! The fact that must stay true: after a tick every list is a function of the signals and the catalogue, in no list stands an
@@ -17,6 +18,7 @@ use super::signals;
 use crate::model::catalogue::Item;
 use crate::model::changes::Scope;
 use crate::model::place::{Cell, Place, REGION};
+use crate::model::signals::Tried;
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
 use crate::operators::top::Top;
@@ -31,6 +33,8 @@ pub enum Order {
     Popular,
     /// Creation time.
     Fresh,
+    /// The same, of items that hardly anybody was shown in the last day: what is explored.
+    Untried,
 }
 
 /// The name of a list.
@@ -62,7 +66,7 @@ pub fn trending<'scope>(
 ) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
     let of_items = signals.arrive().flat_map(|change| matches!(change.key, SignalKey::Item(_)).then_some(Row::Signals(change)));
     let rows = items.arrive().map(|(item, facts)| Row::Item(item, facts)).concat(of_items); // which are with their owner already
-    let scored = rows.keep(clock, Heat::default(), vault, Heat::step);
+    let scored = rows.keep(clock, Heat::new(params.explore.enough()), vault, Heat::step);
     let (warmth, members) = scored.ok_err(|output| match output {
         Output::Warmth(item, warmth) => Ok((item, warmth)),
         Output::Member(list, item, score) => Err((list, item, score)),
@@ -94,6 +98,8 @@ impl Row {
 pub struct Warmth {
     pub trending_milli: i64,
     pub created: Option<Millis>,
+    /// Of an item that is explored.
+    pub tried: Option<Tried>,
 }
 
 /// What the board needs of an item from now on; `None`: nothing is known of it any more.
@@ -127,9 +133,16 @@ struct OfItem {
 pub struct Heat {
     items: FxHashMap<ItemId, OfItem>,
     dirty: BTreeSet<ItemId>,
+    /// An item shown as often as this in a day is not explored.
+    enough: u32,
 }
 
 impl Heat {
+    /// No items yet.
+    pub fn new(enough: u32) -> Self {
+        Self { enough, ..Self::default() }
+    }
+
     /// One epoch.
     pub fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Row>, out: &mut Vec<Output>) {
         for row in rows.drain(..) {
@@ -156,13 +169,14 @@ impl Heat {
 
     fn tell(&mut self, item: ItemId, out: &mut Vec<Output>) {
         let of = self.items.get_mut(&item).expect("a dirty item exists");
-        let scores = of.scores();
+        let tried = of.tried(self.enough);
+        let scores = of.scores(tried.is_some());
         let gone = of.listed.keys().filter(|list| !scores.contains_key(list));
         out.extend(gone.map(|list| Output::Member(*list, item, None)));
         let new = scores.iter().filter(|(list, score)| of.listed.get(list) != Some(score));
         out.extend(new.map(|(list, score)| Output::Member(*list, item, Some(*score))));
         of.listed = scores;
-        let warmth = of.exists().then(|| of.warmth());
+        let warmth = of.exists().then(|| of.warmth(tried));
         if std::mem::replace(&mut of.told, warmth) != warmth {
             out.push(Output::Warmth(item, warmth));
         }
@@ -188,12 +202,18 @@ impl OfItem {
         self.facts = facts;
     }
 
-    fn warmth(&self) -> Warmth {
-        Warmth { trending_milli: self.signals.as_deref().map_or(0, Signals::trending_milli), created: self.created() }
+    fn warmth(&self, tried: Option<Tried>) -> Warmth {
+        Warmth { trending_milli: self.signals.as_deref().map_or(0, Signals::trending_milli), created: self.created(), tried }
+    }
+
+    /// What was tried of it, if that is not enough yet.
+    fn tried(&self, enough: u32) -> Option<Tried> {
+        let tried = self.signals.as_deref().map(Signals::tried).unwrap_or_default();
+        (self.facts.is_some() && tried.shown < enough).then_some(tried)
     }
 
     /// In which lists the item belongs, with its score in each.
-    fn scores(&self) -> BTreeMap<List, i64> {
+    fn scores(&self, untried: bool) -> BTreeMap<List, i64> {
         if !self.exists() || self.facts.as_ref().is_some_and(|f| f.mature || !f.available) {
             return BTreeMap::new();
         }
@@ -205,7 +225,9 @@ impl OfItem {
         let language = self.facts.as_ref().and_then(|f| f.language).map(Scope::Language);
         let segments = language.into_iter().chain(self.region.map(Scope::Cell));
         let hot = segments.filter_map(|scope| Some((List { order: Order::Trending, scope }, trending?)));
-        scopes.flat_map(list).chain(hot).collect()
+        let explored = self.created().filter(|_| untried);
+        let explored = explored.map(|score| (List { order: Order::Untried, scope: Scope::Global }, score));
+        scopes.flat_map(list).chain(hot).chain(explored).collect()
     }
 }
 
@@ -237,7 +259,7 @@ impl Lists {
 }
 
 impl Durable for Heat {
-    const UID: &'static str = "heat/1";
+    const UID: &'static str = "heat/2";
 
     fn save(&self, into: &mut Saver) {
         for (item, of) in self.items.clone() {

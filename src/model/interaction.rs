@@ -79,6 +79,8 @@ pub enum Ranker {
     Factors,
     /// What follows the user's last item oftener than chance would have it.
     Next,
+    /// The fixed weights, as they make a slate.
+    Fixed,
 }
 
 /// An order: from the control topic, or from whoever drives the dataflow.

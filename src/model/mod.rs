@@ -13,6 +13,7 @@ pub mod interaction;
 pub mod kind;
 pub mod names;
 pub mod place;
+pub mod rng;
 pub mod saved;
 pub mod serving;
 pub mod signals;

@@ -41,6 +41,14 @@ pub struct Signals {
     pub weighted_milli: [i64; 5],
 }
 
+/// How often an item was shown, and how often something positive came of it: the kind that came most often, for one showing may
+/// lead to a view, a click and a like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    pub shown: u32,
+    pub taken: u32,
+}
+
 /// Smoothing of the rates: `(hits + prior * strength) / (trials + strength)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Priors {
@@ -79,6 +87,13 @@ impl Signals {
     /// The count of a kind in a window.
     pub fn count(&self, kind: Kind, window: Window) -> u32 {
         self.counts.iter().find(|(k, _)| *k == kind).map_or(0, |(_, n)| n[window as usize])
+    }
+
+    /// What was tried of an item in the last day.
+    pub fn tried(&self) -> Tried {
+        let of = |kind: Kind| self.count(kind, Window::H24);
+        let taken = Kind::ALL.into_iter().filter(|kind| kind.is_positive()).map(of).max().unwrap_or(0);
+        Tried { shown: of(Kind::Impression).max(taken), taken }
     }
 
     /// Counts by window, as they are read: only kinds that are there.

@@ -1,24 +1,43 @@
 //! A slate: the ordered items one user gets on one surface, each with its score and the reason it is there.
 
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use super::experiment::Variant;
 use super::ids::{ItemId, TokenId, UserId};
 use super::kind::Kind;
 
-/// Where a slate is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Surface {
-    Home,
-}
+/// Where a slate is shown, by its name in keys and routes. There are as many as the settings name, and each name is kept once for as
+/// long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Surface(&'static str);
 
 impl Surface {
-    /// The name in keys and routes.
+    /// The one that is always there.
+    pub const HOME: Surface = Surface("home");
+
+    /// The surface of this name.
+    pub fn named(name: &str) -> Self {
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut names = NAMES.lock().expect("no panic under the lock");
+        let known = names.get(name).copied();
+        Self(known.unwrap_or_else(|| {
+            let name: &'static str = name.to_string().leak();
+            names.insert(name);
+            name
+        }))
+    }
+
+    /// Its name.
     pub fn name(self) -> &'static str {
-        match self {
-            Surface::Home => "home",
-        }
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Surface {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|name| Self::named(&name))
     }
 }
 
@@ -32,12 +51,20 @@ pub enum Source {
     Fresh = 4,
     Popular = 5,
     History = 6,
+    Explored = 7,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 6] =
-        [Source::Neighbours, Source::Interests, Source::Trending, Source::Fresh, Source::Popular, Source::History];
+    pub const ALL: [Source; 7] = [
+        Source::Neighbours,
+        Source::Interests,
+        Source::Trending,
+        Source::Fresh,
+        Source::Popular,
+        Source::History,
+        Source::Explored,
+    ];
 
     /// The name readers see.
     pub fn name(self) -> &'static str {
@@ -48,6 +75,7 @@ impl Source {
             Source::Fresh => "fresh",
             Source::Popular => "popular",
             Source::History => "history",
+            Source::Explored => "explored",
         }
     }
 }
@@ -105,4 +133,6 @@ pub struct Slate {
     pub categories: Vec<(TokenId, u16)>,
     /// What the user took lately, latest first: what neighbours are asked of.
     pub history: Vec<(Kind, ItemId)>,
+    /// How many items they took in all.
+    pub taken: u32,
 }

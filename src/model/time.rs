@@ -88,6 +88,25 @@ pub mod millis {
     }
 }
 
+/// The same where there may be none.
+pub mod maybe_millis {
+    use super::{Millis, millis};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Span(#[serde(with = "millis")] Millis);
+
+    /// `7d` as milliseconds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Millis>, D::Error> {
+        Ok(Option::<Span>::deserialize(from)?.map(|Span(span)| span))
+    }
+
+    /// Milliseconds as `7d`.
+    pub fn serialize<S: Serializer>(span: &Option<Millis>, to: S) -> Result<S::Ok, S::Error> {
+        span.map(Span).serialize(to)
+    }
+}
+
 /// The same for `std::time::Duration`: `#[serde(with = "crate::model::time::span")]`.
 pub mod span {
     use serde::{Deserializer, Serializer};

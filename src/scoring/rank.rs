@@ -4,7 +4,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::affinity::{Voices, loudness};
-use super::blend::{self, Blend, Terms};
+use super::blend::{Handover, Terms};
 use super::diversity::{Damping, Entry, Race};
 use super::terms::{Known, Viewer, heat};
 use crate::model::changes::Interests;
@@ -16,7 +16,7 @@ use crate::model::{ItemId, Kind, TokenId};
 /// The settings of the dataflow that decide the order.
 #[derive(Clone, Debug)]
 pub struct Params {
-    pub blend: blend::Params,
+    pub blend: Handover,
     pub weights: Weights,
     /// As in `[neighbours]`.
     pub damping: f64,
@@ -40,6 +40,8 @@ pub struct Person {
     pub interests: Option<Interests>,
     /// Latest first, each with what is near it.
     pub history: Vec<(Kind, ItemId, Near)>,
+    /// Items they took, of which the history has the latest.
+    pub taken: usize,
 }
 
 /// What is known of a candidate.
@@ -78,7 +80,7 @@ pub struct Ranked {
 
 /// The best `k` candidates, best first.
 pub fn rank(params: &Params, person: &Person, candidates: &[Candidate], moment: Moment, k: usize) -> Vec<Ranked> {
-    let blend = Blend::new(&params.blend);
+    let blend = params.blend.after(person.taken);
     let viewer = Viewer::new(person.interests.as_ref(), moment.hottest_milli, moment.clock, params.fresh_half_life);
     let voices = listen(params, person, candidates);
     let scored: Vec<(Terms, Source, Reason)> = candidates
@@ -120,12 +122,15 @@ fn listen(params: &Params, person: &Person, candidates: &[Candidate]) -> FxHashM
 
 #[cfg(test)]
 mod tests {
+    use super::super::blend::Cold;
     use super::*;
     use crate::model::ids::TokenKind;
 
     fn params() -> Params {
         let table: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
-        let blend = table["blend"].clone().try_into().expect("the section of the blend");
+        let warm = table["blend"].clone().try_into().expect("the section of the blend");
+        let cold = Cold { n0: 0.0, ..table["cold"].clone().try_into().expect("the section of the cold start") };
+        let blend = Handover::new(&warm, &cold);
         let mut weights = Weights([1_000; Kind::ALL.len()]);
         weights.0[Kind::Follow as usize] = 5_000;
         let none = Damping { decay: 1.0, floor: 1.0 };
@@ -152,6 +157,7 @@ mod tests {
         let person = Person {
             interests: Some(Interests { short: long.clone(), long, drift: 0.0 }),
             history: vec![(Kind::Follow, ItemId(9), near)],
+            taken: 1,
         };
         let moment = Moment { clock: 0, hottest_milli: 40_000 };
         let ranked = rank(&params(), &person, &candidates, moment, 5);

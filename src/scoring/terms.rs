@@ -93,6 +93,11 @@ impl Viewer {
         Self { taste, hottest: heat(hottest_milli), clock, fresh_half_life: fresh_half_life as f64 }
     }
 
+    /// How well an item of these tokens fits what the user likes in general.
+    pub fn content(&self, tokens: &[TokenId]) -> f64 {
+        self.taste.likes(tokens)[0].0
+    }
+
     /// The terms of a candidate, and its reason.
     pub fn terms(&self, known: &Known, blend: &Blend) -> (Terms, Source, Reason) {
         let [(content, token), (now, token_now)] = self.taste.likes(known.tokens);

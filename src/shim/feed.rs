@@ -12,7 +12,7 @@ use super::cursor::{Cursor, stamp_of};
 use super::near::{LOCAL_KM, Near};
 use crate::model::slate::TERMS;
 use crate::model::{self, Source, Surface};
-use crate::sinks::layout::{self, StoredSlate};
+use crate::sinks::layout::{self, SlatePages, StoredSlate};
 use crate::sinks::proto::{self, ReasonKind};
 
 /// A list kept for everyone, best first.
@@ -45,7 +45,8 @@ pub struct Lists<'a, 'f> {
 /// Which feed is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Home,
+    /// A slate that is kept for the user.
+    Slate(Surface),
     /// The user's slate narrowed to a category, then what is trending in it.
     Category,
     /// What is near a point.
@@ -57,19 +58,25 @@ impl Kind {
     /// The name in routes and answers.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Home => Surface::Home.name(),
+            Self::Slate(surface) => surface.name(),
             Self::Category => "category",
             Self::Near => "near",
             Self::Trending => Source::Trending.name(),
         }
     }
 
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Home, Self::Category, Self::Near, Self::Trending];
+    /// The user's own.
+    pub const HOME: Self = Self::Slate(Surface::HOME);
 
-    /// The kind of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    /// Those that are made of home, or of no slate.
+    pub const NARROW: [Self; 3] = [Self::Category, Self::Near, Self::Trending];
+
+    /// Whose slate it is made of.
+    pub fn slate(self) -> Surface {
+        match self {
+            Self::Slate(surface) => surface,
+            _ => Surface::HOME,
+        }
     }
 }
 
@@ -116,7 +123,7 @@ const NOTHING: Page<'static> =
 /// A list a page is taken from.
 #[derive(Clone, Copy)]
 pub enum List<'a, 'f> {
-    Slate(&'a StoredSlate),
+    Slate(&'a SlatePages),
     Mixed(&'f Mixed<'a>),
     Shelf(&'a Shelf),
 }
@@ -132,7 +139,7 @@ pub struct Mixed<'a> {
 
 /// One place of it.
 enum Place<'a> {
-    Slate(&'a proto::SlateItem),
+    Slate(&'a SlatePages, usize),
     Shelf(&'a Shelf, usize),
     /// With its score.
     Near(&'a Near, f64),
@@ -141,7 +148,7 @@ enum Place<'a> {
 impl<'a> Place<'a> {
     fn item(&self) -> &'a str {
         match self {
-            Self::Slate(item) => &item.item_id,
+            Self::Slate(slate, at) => slate.id(*at),
             Self::Shelf(shelf, at) => &shelf.items[*at].0,
             Self::Near(near, _) => &near.item_id,
         }
@@ -159,12 +166,12 @@ pub struct Spot {
 /// What is near, best first: by nearness, quality and what the slate says of it. `as_of` and `epoch` are of the mark it was read under.
 pub fn nearby<'a>(
     found: &'a BTreeMap<String, Near>,
-    slate: Option<&'a StoredSlate>,
+    slate: Option<&'a SlatePages>,
     preference: f64,
     (as_of, epoch): (i64, u64),
 ) -> Mixed<'a> {
-    let items = slate.into_iter().flat_map(|stored| &stored.slate.items);
-    let model: HashMap<&str, f64> = items.map(|item| (item.item_id.as_str(), micro(item).clamp(0.0, 1.0))).collect();
+    let items = slate.into_iter().flat_map(|slate| (0..slate.len()).map(|at| (slate.id(at), slate.item(at))));
+    let model: HashMap<&str, f64> = items.filter_map(|(id, item)| Some((id, micro(&item.ok()?).clamp(0.0, 1.0)))).collect();
     let score = |near: &Near| near.score(preference, model.get(near.item_id.as_str()).copied().unwrap_or(0.0));
     let mut scored: Vec<(&Near, f64)> = found.values().map(|near| (near, score(near))).collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.item_id.cmp(&b.0.item_id)));
@@ -179,26 +186,23 @@ pub fn strung<'a>(shelves: impl Iterator<Item = &'a Shelf>) -> Mixed<'a> {
     let mut already = HashSet::new();
     let all = shelves.iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
     let places: Vec<Place> = all.filter(|place| already.insert(place.item())).collect();
-    let about = shelves.first().map_or(NOTHING, |shelf| List::Shelf(shelf).about(Kind::Home));
+    let about = shelves.first().map_or(NOTHING, |shelf| List::Shelf(shelf).about(Kind::HOME));
     Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
 }
 
 /// What a slate has of a category, best first, then what else stands on the shelf of the category.
-pub fn narrowed<'a>(slate: Option<&'a StoredSlate>, category: &str, shelf: Option<&'a Shelf>) -> Mixed<'a> {
-    let personal: Vec<_> = slate.into_iter().flat_map(|stored| of_category(&stored.slate, category)).collect();
-    let already: HashSet<&str> = personal.iter().map(|item| item.item_id.as_str()).collect();
+pub fn narrowed<'a>(slate: Option<&'a SlatePages>, category: &str, shelf: Option<&'a Shelf>) -> Mixed<'a> {
+    let of_category = |slate: &'a SlatePages| slate.places_of(category).into_iter().map(move |at| Place::Slate(slate, at));
+    let personal: Vec<Place> = slate.into_iter().flat_map(of_category).collect();
+    let already: HashSet<&str> = personal.iter().map(Place::item).collect();
     let from = slate.filter(|_| !personal.is_empty()).map(List::Slate).or(shelf.map(List::Shelf));
     let about = from.map_or(NOTHING, |list| list.about(Kind::Category));
     let others = shelf.into_iter().flat_map(|shelf| (0..shelf.items.len()).map(move |at| Place::Shelf(shelf, at)));
     let others = others.filter(|place| !already.contains(place.item()));
-    let places: Vec<Place> = personal.into_iter().map(Place::Slate).chain(others).collect();
+    let others: Vec<Place> = others.collect();
+    let places: Vec<Place> = personal.into_iter().chain(others).collect();
     let stamp = stamp_of(places.iter().map(Place::item));
     Mixed { places, about, stamp }
-}
-
-fn of_category<'a>(slate: &'a proto::Slate, category: &str) -> impl Iterator<Item = &'a proto::SlateItem> {
-    let of = slate.categories.iter().find(|of| of.name == category);
-    of.into_iter().flat_map(|of| &of.places).filter_map(|place| slate.items.get(*place as usize))
 }
 
 /// The next `k` items (fewer at the end) after `cursor`.
@@ -225,7 +229,7 @@ pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, ex
     }
     match found {
         Some((list, taken, next)) => {
-            let items = taken.iter().map(|&at| list.shown(at, explain)).collect();
+            let items = taken.iter().filter_map(|&at| list.shown(at, explain)).collect();
             Page { items, cursor: next.map(|cursor| cursor.text()), ..list.about(kind) }
         }
         None => NOTHING,
@@ -235,7 +239,7 @@ pub fn page<'a>(kind: Kind, lists: &Lists<'a, '_>, cursor: &Cursor, k: usize, ex
 impl<'a> List<'a, '_> {
     fn len(self) -> usize {
         match self {
-            Self::Slate(stored) => stored.slate.items.len(),
+            Self::Slate(slate) => slate.len(),
             Self::Mixed(mixed) => mixed.places.len(),
             Self::Shelf(shelf) => shelf.items.len(),
         }
@@ -243,7 +247,7 @@ impl<'a> List<'a, '_> {
 
     fn item(self, at: usize) -> &'a str {
         match self {
-            Self::Slate(stored) => &stored.slate.items[at].item_id,
+            Self::Slate(slate) => slate.id(at),
             Self::Mixed(mixed) => mixed.places[at].item(),
             Self::Shelf(shelf) => &shelf.items[at].0,
         }
@@ -252,7 +256,7 @@ impl<'a> List<'a, '_> {
     fn stamp(self) -> u64 {
         match self {
             // A slate is written once per epoch and generation.
-            Self::Slate(stored) => xxhash_rust::xxh3::xxh3_64_with_seed(&stored.epoch.to_be_bytes(), stored.generation.into()),
+            Self::Slate(slate) => xxhash_rust::xxh3::xxh3_64_with_seed(&slate.epoch.to_be_bytes(), slate.generation.into()),
             Self::Mixed(mixed) => mixed.stamp,
             Self::Shelf(shelf) => shelf.stamp,
         }
@@ -277,12 +281,12 @@ impl<'a> List<'a, '_> {
     /// A page of it without items.
     fn about(self, kind: Kind) -> Page<'a> {
         match self {
-            Self::Slate(StoredSlate { epoch, slate, .. }) => Page {
-                as_of: slate.as_of_ms,
+            Self::Slate(SlatePages { epoch, shell, .. }) => Page {
+                as_of: shell.as_of_ms,
                 epoch: *epoch,
-                model: &slate.model,
-                experiment: &slate.experiment,
-                variant: &slate.variant,
+                model: &shell.model,
+                experiment: &shell.experiment,
+                variant: &shell.variant,
                 fallback: false,
                 ..NOTHING
             },
@@ -299,14 +303,15 @@ impl<'a> List<'a, '_> {
         }
     }
 
-    fn shown(self, at: usize, explain: bool) -> Shown<'a> {
+    /// `None`: it cannot be read.
+    fn shown(self, at: usize, explain: bool) -> Option<Shown<'a>> {
         match self {
-            Self::Slate(stored) => of_slate(&stored.slate.items[at], explain),
-            Self::Shelf(shelf) => of_shelf(shelf, at, explain),
+            Self::Slate(slate) => of_pages(slate, at, explain),
+            Self::Shelf(shelf) => Some(of_shelf(shelf, at, explain)),
             Self::Mixed(mixed) => match mixed.places[at] {
-                Place::Slate(item) => of_slate(item, explain),
-                Place::Shelf(shelf, at) => of_shelf(shelf, at, explain),
-                Place::Near(near, score) => of_near(near, score, explain),
+                Place::Slate(slate, at) => of_pages(slate, at, explain),
+                Place::Shelf(shelf, at) => Some(of_shelf(shelf, at, explain)),
+                Place::Near(near, score) => Some(of_near(near, score, explain)),
             },
         }
     }
@@ -345,17 +350,21 @@ fn of_near(near: &Near, score: f64, explain: bool) -> Shown<'_> {
 
 /// All items of a slate.
 pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
-    stored.slate.items.iter().map(|item| of_slate(item, explain)).collect()
+    stored.slate.items.iter().map(|item| of_slate(&item.item_id, item, explain)).collect()
+}
+
+fn of_pages(slate: &SlatePages, at: usize, explain: bool) -> Option<Shown<'_>> {
+    slate.item(at).ok().map(|item| of_slate(slate.id(at), &item, explain))
 }
 
 fn micro(item: &proto::SlateItem) -> f64 {
     f64::from(item.score_micro) / 1e6
 }
 
-fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
+fn of_slate<'a>(item_id: &'a str, item: &proto::SlateItem, explain: bool) -> Shown<'a> {
     let source = Source::ALL.into_iter().find(|source| *source as i32 == item.source);
     Shown {
-        item_id: &item.item_id,
+        item_id,
         score: micro(item),
         source: source.map_or("unknown", Source::name),
         reason: item.reason.as_ref().map_or(Cow::Borrowed(""), |reason| layout::reason_text(reason, None).into()),
@@ -368,13 +377,15 @@ fn of_slate(item: &proto::SlateItem, explain: bool) -> Shown<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use prost::Message as _;
 
-    fn slate(epoch: u64, items: &[u32]) -> StoredSlate {
+    fn slate(epoch: u64, items: &[u32]) -> SlatePages {
         let item = |i: &u32| proto::SlateItem { item_id: format!("i{i}"), ..Default::default() };
         // Every other place is jazz.
         let jazz = proto::Category { name: "jazz".into(), places: (0..items.len() as u32).step_by(2).collect() };
         let slate = proto::Slate { items: items.iter().map(item).collect(), categories: vec![jazz], ..Default::default() };
-        StoredSlate { epoch, generation: 1, model: 0, slate }
+        let shell = proto::SlateShell::decode(prost::bytes::Bytes::from(slate.encode_to_vec())).expect("a slate is one");
+        SlatePages { epoch, generation: 1, shell }
     }
 
     fn shelf(source: Source, items: &[u32]) -> Shelf {
@@ -384,7 +395,7 @@ mod tests {
     }
 
     struct World {
-        slate: Option<StoredSlate>,
+        slate: Option<SlatePages>,
         jazz: Option<Shelf>,
         shelves: [Shelf; 2],
         seen: Vec<&'static str>,
@@ -398,7 +409,7 @@ mod tests {
             let (gone, exclude) = (&self.gone, &self.exclude);
             let mixed = narrowed(self.slate.as_ref(), "jazz", self.jazz.as_ref());
             let own = match kind {
-                Kind::Home => self.slate.as_ref().map(List::Slate),
+                Kind::Slate(_) => self.slate.as_ref().map(List::Slate),
                 Kind::Category => Some(List::Mixed(&mixed)),
                 Kind::Near | Kind::Trending => None,
             };
@@ -418,7 +429,7 @@ mod tests {
     /// The order in which lists are tried, and what each rule leaves out.
     #[test]
     fn a_feed_is_empty_only_when_there_is_nothing() {
-        let ids = |world: &World| world.page(Kind::Home, &Cursor::default(), 10);
+        let ids = |world: &World| world.page(Kind::HOME, &Cursor::default(), 10);
         let mut w = world(Some(&[1, 2, 3]), &[3, 4]);
         w.seen = vec!["i1"];
         w.gone = HashSet::from(["i2".to_string()]);
@@ -445,12 +456,12 @@ mod tests {
     #[test]
     fn a_replaced_slate_goes_on_without_repeats() {
         let mut w = world(Some(&[1, 2, 3, 4, 5, 6]), &[]);
-        let (first, cursor, _) = w.page(Kind::Home, &Cursor::default(), 2);
+        let (first, cursor, _) = w.page(Kind::HOME, &Cursor::default(), 2);
         assert_eq!(first, ["i1", "i2"]);
         w.slate = Some(slate(2, &[9, 2, 3, 1, 8]));
-        let (second, cursor, _) = w.page(Kind::Home, &cursor.expect("more"), 2);
+        let (second, cursor, _) = w.page(Kind::HOME, &cursor.expect("more"), 2);
         assert_eq!(second, ["i9", "i3"]);
-        let (third, cursor, _) = w.page(Kind::Home, &cursor.expect("more"), 2);
+        let (third, cursor, _) = w.page(Kind::HOME, &cursor.expect("more"), 2);
         assert_eq!((third, cursor), (vec!["i8".to_string()], None));
     }
 
@@ -474,7 +485,8 @@ mod tests {
         w.jazz = None;
         assert_eq!(w.page(Kind::Category, &Cursor::default(), 9), (ids(&[9]), None, true), "nothing of it at all");
         w.slate = Some(slate(2, &[1, 2]));
-        w.slate.as_mut().expect("just set").slate.categories[0].places.push(70);
+        let jazz = proto::Category { name: "jazz".into(), places: vec![0, 70] };
+        w.slate.as_mut().expect("just set").shell.categories = vec![jazz.encode_to_vec().into()];
         assert_eq!(w.page(Kind::Category, &Cursor::default(), 9).0, ids(&[1]), "a place that is not there is none");
     }
 
@@ -491,7 +503,7 @@ mod tests {
                 if change == Some(pages) {
                     w.slate = Some(slate(2, &items.iter().map(|i| i + shift).rev().collect::<Vec<_>>()));
                 }
-                let (items, next, _) = w.page(Kind::Home, &at, k);
+                let (items, next, _) = w.page(Kind::HOME, &at, k);
                 all.extend(items);
                 (cursor, pages) = (next, pages + 1);
             }

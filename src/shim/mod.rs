@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use crate::config::Metrics;
 use crate::model::time::span;
 use crate::model::{Positions, Role};
-use crate::scoring::rank;
 use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
 use crate::sources::Appender;
@@ -31,6 +30,7 @@ mod access;
 mod aging;
 mod commons;
 mod cursor;
+mod engine;
 mod error;
 mod feed;
 mod grpc;
@@ -52,6 +52,7 @@ mod watched;
 mod wire;
 
 pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
+pub use engine::{Engine, OwnSurface};
 pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
@@ -99,8 +100,7 @@ pub struct State {
     log: Arc<dyn Appender>,
     access: Access,
     recent: Recent,
-    /// How candidates are ordered that a caller brings.
-    ranking: rank::Params,
+    engine: Engine,
     commons: commons::Commons,
     last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
@@ -130,7 +130,7 @@ impl Cadence {
 
 impl State {
     /// Over a store and a log, for whom `access` lets in. `prefix` is of every key of the store; `recent` may be shared with whoever knows
-    /// who is active; `ranking` orders candidates that callers bring.
+    /// who is active.
     pub fn new(
         params: &Params,
         prefix: &str,
@@ -138,13 +138,13 @@ impl State {
         log: Arc<dyn Appender>,
         access: Access,
         recent: Recent,
-        ranking: rank::Params,
+        engine: Engine,
     ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, ranking, commons, last_good, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, access, recent, engine, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

@@ -171,7 +171,7 @@ mod tests {
             .expect("the defaults");
         let mut feed = open(&params, dir.path(), &kafka, names.clone()).expect("it opens");
         let epoch = Epoch { number: 3, clock_ms: 9, ..Epoch::default() };
-        let slate = |user, entered, left| Change::Slate { user, surface: Surface::Home, slate: None, entered, left };
+        let slate = |user, entered, left| Change::Slate { user, surface: Surface::HOME, slate: None, entered, left };
         let changes = [
             slate(user, vec![items[0]], vec![items[1], items[2]]),
             Change::Forgotten(user),

@@ -289,7 +289,7 @@ mod tests {
 
     fn slate(user: u64, entered: &[u64], left: &[u64]) -> Change {
         let ids = |ids: &[u64]| ids.iter().map(|i| ItemId(*i)).collect();
-        Change::Slate { user: UserId(user), surface: Surface::Home, slate: None, entered: ids(entered), left: ids(left) }
+        Change::Slate { user: UserId(user), surface: Surface::HOME, slate: None, entered: ids(entered), left: ids(left) }
     }
 
     #[test]

@@ -211,6 +211,7 @@ impl Encoder {
                 self.skip();
             }
         }
+        value.in_all(slate.taken);
         let value = value.finish(Stamp { model: number, ..when.stamp });
         Some(Write::Value { key, value, ttl: self.slate_ttl, fence: when.fence() })
     }
@@ -504,15 +505,15 @@ mod tests {
         let item = |(i, (reason, _)): (usize, &(Reason, &str))| SlateItem {
             item: names.item(&format!("i{i}")).expect("no collision"),
             score_micro: 1_000 - i as i32,
-            source: Source::ALL[i % 6],
+            source: Source::ALL[i % Source::ALL.len()],
             reason: *reason,
             terms: [1, 2, 3, 4, i as u16],
         };
         let items = reasons.iter().enumerate().map(item).collect();
         let categories = vec![(jazz, 0), (jazz, 2)];
         let history = vec![(Kind::Share, shared)];
-        let slate = Slate { user, surface: Surface::Home, model: None, variant: None, items, categories, history };
-        let change = Change::Slate { user, surface: Surface::Home, slate: Some(slate.into()), entered: vec![], left: vec![] };
+        let slate = Slate { user, surface: Surface::HOME, model: None, variant: None, items, categories, history, taken: 1 };
+        let change = Change::Slate { user, surface: Surface::HOME, slate: Some(slate.into()), entered: vec![], left: vec![] };
         let Some(Write::Value { key, value, ttl, fence }) = write_of(&encoder, change) else { panic!("a slate is a value") };
         assert_eq!(fence, FENCE);
         assert_eq!((key.as_str(), ttl), ("od:slate:home:{u%3A1}", params().slate_ttl));
@@ -523,7 +524,7 @@ mod tests {
         for (i, (item, (_, text))) in stored.slate.items.iter().zip(reasons).enumerate() {
             let reason = item.reason.as_ref().expect("always written");
             assert_eq!((item.item_id.clone(), layout::reason_text(reason, None).as_str()), (format!("i{i}"), text));
-            assert_eq!((item.score_micro, item.source), (1_000 - i as i32, Source::ALL[i % 6] as i32));
+            assert_eq!((item.score_micro, item.source), (1_000 - i as i32, Source::ALL[i % Source::ALL.len()] as i32));
             assert_eq!(item.terms, [1, 2, 3, 4, i as u32]);
         }
         assert_eq!(stored.slate.categories, [proto::Category { name: "jazz".into(), places: vec![0, 2] }]);
@@ -537,7 +538,7 @@ mod tests {
         let (user, item) = (names.user("u").expect("no collision"), names.item("i").expect("no collision"));
         let token = names.token(TokenKind::Author, "a").expect("no collision");
         let english = names.token(TokenKind::Language, "en").expect("no collision");
-        let slate = Change::Slate { user, surface: Surface::Home, slate: None, entered: vec![], left: vec![item] };
+        let slate = Change::Slate { user, surface: Surface::HOME, slate: None, entered: vec![], left: vec![item] };
         let table = [
             (slate, "od:slate:home:{u}", Sort::Value),
             (Change::Signals(SignalKey::User(user), None), "od:user:{u}", Sort::Fields),
@@ -659,9 +660,9 @@ mod tests {
         let items = vec![row(ItemId(1), Reason::Popular), row(item, because), row(item, Reason::Popular)];
         let jazz = names.token(TokenKind::Category, "jazz").expect("no collision");
         let categories = vec![(jazz, 0), (jazz, 1), (jazz, 2), (TokenId(1), 2)];
-        let (surface, history) = (Surface::Home, vec![(Kind::Like, ItemId(1)), (Kind::Like, item)]);
-        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history }));
-        let change = Change::Slate { user, surface: Surface::Home, slate, entered: vec![], left: vec![] };
+        let (surface, history) = (Surface::HOME, vec![(Kind::Like, ItemId(1)), (Kind::Like, item)]);
+        let slate = Some(Arc::new(Slate { user, surface, model: None, variant: None, items, categories, history, taken: 1 }));
+        let change = Change::Slate { user, surface: Surface::HOME, slate, entered: vec![], left: vec![] };
         let Some(Write::Value { value, .. }) = write_of(&encoder, change) else { panic!("the known one stays") };
         let read = layout::decode_slate(&value).expect("written").slate;
         assert_eq!((read.items.len(), read.history.len(), encoder.skipped()), (1, 1, 7));

@@ -1,5 +1,7 @@
 //! The messages of `schemas/slate.proto`, by hand; a test below holds every name, number and type against that file.
 
+use prost::bytes::Bytes;
+
 /// What one user gets on one surface, best first.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Slate {
@@ -27,6 +29,26 @@ pub struct Slate {
     /// What the user took lately, latest first.
     #[prost(message, repeated, tag = "9")]
     pub history: Vec<Taken>,
+    /// How many items the user took in all.
+    #[prost(uint32, tag = "10")]
+    pub taken: u32,
+}
+
+/// A [`Slate`] of which items and categories are left as they lie, for whoever shows a few of them.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SlateShell {
+    #[prost(int64, tag = "3")]
+    pub as_of_ms: i64,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub items: Vec<Bytes>,
+    #[prost(string, tag = "5")]
+    pub model: String,
+    #[prost(string, tag = "6")]
+    pub variant: String,
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub categories: Vec<Bytes>,
+    #[prost(string, tag = "8")]
+    pub experiment: String,
 }
 
 /// An item a user took.
@@ -77,6 +99,7 @@ pub enum Source {
     Fresh = 4,
     Popular = 5,
     History = 6,
+    Explored = 7,
 }
 
 /// Why an item is there.
@@ -197,6 +220,7 @@ mod tests {
             categories: vec![Category { name: "jazz".into(), places: vec![0, 300] }],
             experiment: "e".into(),
             history: vec![Taken { item_id: "i0".into(), interaction: "share".into() }],
+            taken: 700,
         }
     }
 
@@ -224,6 +248,7 @@ mod tests {
         assert_eq!(field(&slate, "as_of_ms"), Value::I64(1 << 40));
         assert_eq!(field(&slate, "model"), Value::String("m".into()));
         assert_eq!(field(&slate, "variant"), Value::String("v".into()));
+        assert_eq!(field(&slate, "taken"), Value::U32(700));
         assert_eq!(field(&slate, "experiment"), Value::String("e".into()));
         let categories = field(&slate, "categories");
         let category = categories.as_list().expect("repeated")[0].as_message().expect("a message").clone();

@@ -20,12 +20,12 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+use crate::model::rng::Rng;
 use crate::model::time::Millis;
 
 mod catalogue;
 mod flaws;
 mod oracle;
-mod rng;
 mod slice;
 mod stream;
 
@@ -34,7 +34,27 @@ pub use oracle::OracleScores;
 pub use stream::{Counts, Events, Row};
 
 use catalogue::{CITIES, Labels};
-use rng::{Rng, Stream};
+
+/// What random numbers are for: a stream of its own for every purpose and index, so that more users change nothing about an item.
+#[derive(Clone, Copy)]
+enum Stream {
+    Item = 1,
+    User,
+    Bursts,
+    Taste,
+    Drift,
+    Play,
+    Oracle,
+    Words,
+    Profile,
+    Mishap,
+}
+
+impl Stream {
+    fn of(self, seed: u64, index: u64) -> Rng {
+        Rng::of(seed, [self as u64, index])
+    }
+}
 
 /// Length of a slice in seconds.
 const SLICE: f64 = 600.0;
@@ -150,7 +170,7 @@ impl Params {
 
     fn taste(&self, user: u32) -> Vec<f32> {
         let mut theta = vec![0.0; self.categories as usize];
-        Rng::of(self.seed, Stream::Taste, u64::from(user)).dirichlet(TASTE_ALPHA, &mut theta);
+        Stream::Taste.of(self.seed, u64::from(user)).dirichlet(TASTE_ALPHA, &mut theta);
         theta
     }
 }
@@ -277,7 +297,7 @@ impl World {
 }
 
 fn item(params: &Params, index: u32) -> Item {
-    let mut rng = Rng::of(params.seed, Stream::Item, u64::from(index));
+    let mut rng = Stream::Item.of(params.seed, u64::from(index));
     let span = params.span();
     // the first is there from the start, so that there is always something to draw
     let old = rng.unit() < 0.4 || index == 0;
@@ -296,7 +316,7 @@ fn item(params: &Params, index: u32) -> Item {
 }
 
 fn user(params: &Params, index: u32) -> User {
-    let mut rng = Rng::of(params.seed, Stream::User, u64::from(index));
+    let mut rng = Stream::User.of(params.seed, u64::from(index));
     let old = rng.unit() < 0.6 || index == 0;
     let place = rng.unit();
     User {
@@ -307,7 +327,7 @@ fn user(params: &Params, index: u32) -> User {
 }
 
 fn bursts(params: &Params, names: &Labels) -> Vec<Burst> {
-    let mut rng = Rng::of(params.seed, Stream::Bursts, 0);
+    let mut rng = Stream::Bursts.of(params.seed, 0);
     let mut bursts = Vec::new();
     let mut at = 0.0;
     loop {

@@ -2,8 +2,8 @@
 
 use overdrive::config::Config;
 use overdrive::model::place::{Place, Standing};
-use overdrive::model::{Kind, Positions, Role, Signals, Source};
-use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
+use overdrive::model::{Kind, Positions, Role, Signals, Source, Surface};
+use overdrive::shim::{Access, AccessParams, Engine, Handle, MemoryReader, OwnSurface, Params, Reader, Recent, State, spawn};
 use overdrive::sinks::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
@@ -110,7 +110,10 @@ impl World {
         change(&mut params);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
-        let state = State::new(&params, PREFIX, reader, log, access, Recent::default(), config.recommend.rank());
+        // beside home
+        let jazz = OwnSurface { surface: Surface::named("jazzy"), categories: vec!["jazz".into()], languages: Vec::new() };
+        let engine = Engine { ranking: config.recommend.rank(), surfaces: vec![jazz] };
+        let state = State::new(&params, PREFIX, reader, log, access, Recent::default(), engine);
         let handle = spawn(&params, state).expect("a free port");
         World {
             name,
@@ -186,7 +189,12 @@ impl World {
 
     /// The same, as of a given epoch.
     pub fn slate_of(&self, user: &str, items: &[&str], epoch: u64) -> Write {
-        let mut slate = SlateValue::new(Vec::new(), user, "home", CLOCK);
+        self.slate_on("home", user, items, epoch)
+    }
+
+    /// The same, on another surface.
+    pub fn slate_on(&self, surface: &str, user: &str, items: &[&str], epoch: u64) -> Write {
+        let mut slate = SlateValue::new(Vec::new(), user, surface, CLOCK);
         let mut why = Vec::new();
         Why { kind: proto::ReasonKind::Because, interaction: "share", subject: "i0" }.encode(&mut why);
         for (place, item) in items.iter().enumerate() {
@@ -198,8 +206,9 @@ impl World {
         (0..items.len() as u16).step_by(2).for_each(|place| layout::put_place(&mut places, place));
         slate.categorise("jazz", &places);
         slate.took("i0", "share");
+        slate.in_all(1);
         let value = slate.finish(Stamp { epoch, generation: 1, model: 0 });
-        Write::Value { key: self.keys.slate("home", None, user), value, ttl: TTL, fence: self.fence() }
+        Write::Value { key: self.keys.slate(surface, None, user), value, ttl: TTL, fence: self.fence() }
     }
 
     /// Items a user has seen, latest first.

@@ -64,7 +64,7 @@ impl Drive {
 
     /// The same, and at the end what follows each of some items: what a newcomer who has just taken it would be shown for it.
     pub fn run_then_ask(&self, stream: &Stream, items: &[ItemId], params: &Params) -> Result<(Vec<Ranked>, After), String> {
-        let mut plan = self.plan(stream, self.measured_by(params).factors.enabled);
+        let mut plan = self.plan(stream, self.turns(params));
         let questions = std::mem::take(&mut plan.questions);
         let newcomers: BTreeMap<UserId, ItemId> = items.iter().map(|item| (newcomer(*item), *item)).collect();
         if !newcomers.is_empty() {
@@ -134,7 +134,7 @@ impl Drive {
         bar.with_style(style)
     }
 
-    fn plan(&self, stream: &Stream, turns: bool) -> Plan {
+    fn plan(&self, stream: &Stream, turns: Option<u64>) -> Plan {
         let mut plan = Plan::default();
         plan.epoch(stream.rows.first().map_or(0, |row| row.event.at), stream.described.clone());
         let learned_only = stream.rows.len() / 10;
@@ -162,7 +162,7 @@ impl Drive {
                 asked.into_iter().for_each(|asked| plan.epoch(at, vec![asked]));
                 late.push_back((at + self.lag, events));
             }
-            if turns && (plan.epochs.len() as u64).is_multiple_of(UNTURNED) {
+            if turns.is_some_and(|every| (plan.epochs.len() as u64).is_multiple_of(every)) {
                 plan.turn();
             }
         }
@@ -194,10 +194,20 @@ impl Drive {
         params.factors.rounds = 1;
         params
     }
+
+    /// Groups of rows between two rounds of turns, if there are to be any.
+    fn turns(&self, params: &Params) -> Option<u64> {
+        match self.by {
+            Ranker::Fixed => Some(UNTOLD),
+            _ => self.measured_by(params).factors.enabled.then_some(UNTURNED),
+        }
+    }
 }
 
 /// Groups of rows between two rounds of turns, where factors are on: in a round every user or every item is solved.
 const UNTURNED: u64 = 200;
+/// The same where fixed weights rank: in a round the lists and the neighbours are told that they look at.
+const UNTOLD: u64 = 20;
 
 impl Plan {
     fn epoch(&mut self, at: Millis, inputs: Vec<Input>) {

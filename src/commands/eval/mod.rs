@@ -75,7 +75,7 @@ pub struct Recorded {
 /// What the protocols ask that drive the dataflow.
 #[derive(Debug, Parser)]
 pub struct Driven {
-    /// What ranks: blend, factors, next (what follows the last item oftener than chance), popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
+    /// What ranks: blend, fixed (a slate by the weights of [blend] and [cold]), factors, next (what follows the last item oftener than chance), popularity:RUNG or nearness:RUNG (RUNG 0 is a half-life of 10 minutes, each next one four times as long,
     /// 8 is a plain count)
     #[arg(long, default_value = "blend", value_parser = ranker)]
     pub by: Ranker,
@@ -164,9 +164,10 @@ fn ranker(text: &str) -> Result<Ranker, String> {
         None if text == "blend" => Ok(Ranker::Blend),
         None if text == "factors" => Ok(Ranker::Factors),
         None if text == "next" => Ok(Ranker::Next),
+        None if text == "fixed" => Ok(Ranker::Fixed),
         Some(("popularity", at)) => rung(at).map(Ranker::Popularity),
         Some(("nearness", at)) => rung(at).map(Ranker::Nearness),
-        _ => Err(format!("`{text}` ranks nothing; write blend, factors, next, popularity:4 or nearness:4")),
+        _ => Err(format!("`{text}` ranks nothing; write blend, fixed, factors, next, popularity:4 or nearness:4")),
     }
 }
 

@@ -133,7 +133,7 @@ async fn found(
 ) -> Result<Vec<proto::Feed>, Refusal> {
     let users = feeds::users(shim, &caller.who, users)?;
     asked::check_id(surface, shim.params.max_id_bytes)?;
-    let kind = parse_surface(if surface.is_empty() { "home" } else { surface })?;
+    let kind = parse_surface(if surface.is_empty() { "home" } else { surface }, &shim.engine)?;
     let token = token(at_least)?;
     let wanted = unchecked.checked(&shim.params)?;
     let asked = Asked::new(kind, &wanted, &caller.id)?;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::params::{Sent, User, bad_path};
 use super::views::Body;
-use crate::shim::feed::{self, Kind, Shown};
+use crate::model::Surface;
+use crate::shim::feed::{self, Shown};
 use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Wanted;
 use crate::shim::queries::views::{FeaturesView, InterestsView, Of, stale, unknown, unreadable};
@@ -25,8 +26,16 @@ const STRONGEST: usize = 20;
 struct Held {
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
-    slate: Option<StoredSlate>,
+    /// Of home first, then of the surfaces of the settings.
+    slates: Vec<(Surface, Option<StoredSlate>)>,
     seen: Vec<Seen>,
+}
+
+impl Held {
+    /// The slate of home.
+    fn home(&self) -> Option<&StoredSlate> {
+        self.slates.first().and_then(|(_, slate)| slate.as_ref())
+    }
 }
 
 /// An item the user has met.
@@ -72,6 +81,8 @@ struct Export<'a> {
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
     slate: Option<SlateView<'a>>,
+    /// The slates of the surfaces of the settings, by name.
+    surfaces: BTreeMap<&'static str, SlateView<'a>>,
     seen: Vec<Seen>,
 }
 
@@ -85,6 +96,8 @@ struct SlateView<'a> {
     items: Vec<Shown<'a>>,
     /// What it was made from, latest first.
     history: Vec<Taken<'a>>,
+    /// How many items they took in all.
+    taken: u32,
 }
 
 #[derive(Serialize)]
@@ -108,15 +121,15 @@ pub async fn activity(
 pub async fn insights(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     let stale = stale(&shim, token.as_ref(), Cadence::Epoch).await?;
     let held = held(&shim, &user, 1).await?;
-    let interests = held.interests.ok_or_else(|| unknown("unknown_user", "user", stale))?;
-    let items = held.slate.as_ref().map(|slate| feed::shown(slate, false)).unwrap_or_default();
+    let items = held.home().map(|slate| feed::shown(slate, false)).unwrap_or_default();
     let (mut sources, mut reasons) = (BTreeMap::new(), BTreeMap::new());
     for item in &items {
         *sources.entry(item.source).or_default() += 1;
         *reasons.entry(item.reason.to_string()).or_default() += 1;
     }
-    let InterestsView { as_of, epoch, drift, .. } = interests;
-    let rest = Insights { as_of, epoch, drift, interests: strongest(&interests), sources, reasons };
+    let interests = held.interests.as_ref().ok_or_else(|| unknown("unknown_user", "user", stale))?;
+    let InterestsView { as_of, epoch, drift, .. } = *interests;
+    let rest = Insights { as_of, epoch, drift, interests: strongest(interests), sources, reasons };
     Ok(Body::of(&Of::user(&user, stale, rest)))
 }
 
@@ -134,12 +147,16 @@ fn strongest(view: &InterestsView) -> Vec<Interest<'_>> {
 pub async fn export(State(shim): State<Arc<Shim>>, User(user): User, caller: Caller) -> Result<Body, Refusal> {
     caller.who.personal(&user)?;
     shim.access.note(caller.deed("export", &user)).await?;
-    let Held { features, interests, slate, seen } = held(&shim, &user, ALL).await?;
-    if features.is_none() && interests.is_none() && slate.is_none() && seen.is_empty() {
+    let Held { features, interests, slates, seen } = held(&shim, &user, ALL).await?;
+    let mut surfaces: BTreeMap<&'static str, SlateView> = BTreeMap::new();
+    for (surface, slate) in &slates {
+        surfaces.extend(slate.as_ref().map(|slate| (surface.name(), SlateView::of(slate))));
+    }
+    if features.is_none() && interests.is_none() && surfaces.is_empty() && seen.is_empty() {
         return Err(unknown("unknown_user", "user", None));
     }
-    let slate = slate.as_ref().map(SlateView::of);
-    let rest = Export { exported_at: now_ms(), features, interests, slate, seen };
+    let slate = surfaces.remove(Surface::HOME.name());
+    let rest = Export { exported_at: now_ms(), features, interests, slate, surfaces, seen };
     Ok(Body::of(&Of::user(&user, None, rest)))
 }
 
@@ -154,6 +171,7 @@ impl<'a> SlateView<'a> {
             variant: &slate.variant,
             items: feed::shown(stored, true),
             history: slate.history.iter().map(|of| Taken { item_id: &of.item_id, interaction: &of.interaction }).collect(),
+            taken: slate.taken,
         }
     }
 }
@@ -184,16 +202,23 @@ pub async fn receipt(State(shim): State<Arc<Shim>>, path: Result<Path<String>, P
 async fn held(shim: &Shim, user: &str, seen: usize) -> Result<Held, Refusal> {
     let keys = &shim.keys;
     let (features, interests) = (keys.user(user), keys.interests(user));
-    let (slate, met) = (keys.slate(Kind::Home.name(), None, user), keys.seen(user));
+    let (surfaces, met): (Vec<Surface>, String) = (shim.engine.kept().collect(), keys.seen(user));
+    let slates: Vec<String> = surfaces.iter().map(|surface| keys.slate(surface.name(), None, user)).collect();
     let reader = &*shim.reader;
-    let (features, interests, slate, met) =
-        tokio::try_join!(reader.fields(&features), reader.fields(&interests), reader.value(&slate), reader.ranked(&met, seen))?;
+    let (features, interests, slates, met) = tokio::try_join!(
+        reader.fields(&features),
+        reader.fields(&interests),
+        reader.many(&slates, &[]),
+        reader.ranked(&met, seen)
+    )?;
+    let decoded = |value: Option<bytes::Bytes>| value.map(|value| layout::decode_slate(&value)).transpose().map_err(unreadable);
+    let slates: Vec<Option<StoredSlate>> = slates.values.into_iter().map(decoded).collect::<Result<_, _>>()?;
     let features = features.map(|fields| layout::decode_features(&fields)).transpose().map_err(unreadable)?;
     let interests = interests.map(|fields| layout::decode_interests(&fields)).transpose().map_err(unreadable)?;
     Ok(Held {
         features: features.as_ref().map(FeaturesView::from),
         interests: interests.map(InterestsView::from),
-        slate: slate.map(|value| layout::decode_slate(&value)).transpose().map_err(unreadable)?,
+        slates: surfaces.into_iter().zip(slates).collect(),
         seen: met.into_iter().map(|(item_id, at)| Seen { item_id, at: at as i64 }).collect(),
     })
 }

@@ -168,7 +168,7 @@ async fn feed(
     show: impl FnOnce(&Feed<'_>) -> Body,
 ) -> Result<Body, Refusal> {
     let Asked { user_id, num_recommendations } = asked;
-    let kind = if category.is_some() { Kind::Category } else { Kind::Home };
+    let kind = if category.is_some() { Kind::Category } else { Kind::HOME };
     let unchecked = Unchecked { k: num_recommendations, category, ..Unchecked::default() };
     feeds::first_page(shim, id, who, kind, user_id, unchecked, show).await
 }

@@ -50,7 +50,7 @@ impl FromRequestParts<Arc<State>> for SurfaceAndUser {
         let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path((surface, user)) = path.map_err(bad_path)?;
         let user = asked::user(user, &extension::<Who>(&parts.extensions)?, &state.params)?;
-        Ok(Self(parse_surface(&surface)?, user))
+        Ok(Self(parse_surface(&surface, &state.engine)?, user))
     }
 }
 
@@ -63,7 +63,7 @@ impl FromRequestParts<Arc<State>> for Surface {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path(surface) = path.map_err(bad_path)?;
-        parse_surface(&surface).map(Self)
+        parse_surface(&surface, &state.engine).map(Self)
     }
 }
 

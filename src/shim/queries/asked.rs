@@ -6,15 +6,15 @@ use crate::model::place::Place;
 use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::{Kind, Narrow, Spot};
-use crate::shim::{Params, Refusal, Token};
+use crate::shim::{Engine, Params, Refusal, Token};
 
 /// The surface of this name.
-pub fn parse_surface(name: &str) -> Result<Kind, Refusal> {
-    let unknown = || {
-        let names = Kind::ALL.map(Kind::name).join(", ");
-        Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use one of {names}"))
-    };
-    Kind::parse(name).ok_or_else(unknown)
+pub fn parse_surface(name: &str, engine: &Engine) -> Result<Kind, Refusal> {
+    let all = || engine.kept().map(Kind::Slate).chain(Kind::NARROW);
+    all().find(|kind| kind.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = all().map(Kind::name).collect();
+        Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use one of {}", names.join(", ")))
+    })
 }
 
 /// Refuses an id that cannot be one.
@@ -87,7 +87,7 @@ impl Wanted {
     /// What a surface is narrowed to; refuses a request that does not say it where it must.
     pub fn narrow(&self, kind: Kind) -> Result<Narrow<'_>, Refusal> {
         match (kind, self.category.as_deref(), self.spot) {
-            (Kind::Home | Kind::Trending, ..) => Ok(Narrow::Not),
+            (Kind::Slate(_) | Kind::Trending, ..) => Ok(Narrow::Not),
             (Kind::Category, Some(category), _) => Ok(Narrow::Category(category)),
             (Kind::Near, _, Some(spot)) => Ok(Narrow::Near(spot)),
             (Kind::Category, None, _) => {

@@ -12,8 +12,8 @@ use crate::shim::commons::{Common, trending};
 use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
 use crate::shim::guard::RequestId;
 use crate::shim::near::{self, Near};
-use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{self, Segment, StoredSlate};
+use crate::shim::{Cadence, Own, OwnKeys, OwnSurface, Parts, Refusal, State as Shim, Token, Unavailable};
+use crate::sinks::layout::{LayoutError, Segment, SlatePages, StoredSlate, decode_slate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -48,7 +48,7 @@ impl<'a> Asked<'a> {
 /// What was read for feeds; lists in the order of the users.
 pub struct Found {
     own: Vec<Arc<Own>>,
-    slates: Vec<Option<StoredSlate>>,
+    slates: Vec<Option<SlatePages>>,
     /// What is trending in the segments that were asked about; nothing while the store is away.
     segments: Vec<Shelf>,
     /// What is near the point that was asked about.
@@ -71,7 +71,7 @@ pub fn users(shim: &Shim, who: &Who, users: Vec<String>) -> Result<Vec<String>, 
 
 impl Found {
     fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
-        let slates = own.iter().map(|own| own.slate()).collect();
+        let slates = own.iter().map(|own| own.pages()).collect();
         Self { own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
     }
 
@@ -85,13 +85,14 @@ impl Found {
         let seen = self.seen(at);
         let Common { gone, shelves } = &*self.common;
         let slate = self.slates[at].as_ref();
-        let cold = kind == Kind::Home && slate.is_none() && !self.segments.is_empty();
+        let of_slate = matches!(kind, Kind::Slate(_));
+        let cold = of_slate && slate.is_none() && !self.segments.is_empty();
         let mixed = match asked.narrow {
             Narrow::Not => cold.then(|| feed::strung(self.segments.iter().chain(&shelves[..1]))),
             Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segments.first())),
             Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
         };
-        let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| kind == Kind::Home).map(List::Slate));
+        let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| of_slate).map(List::Slate));
         let lists = Lists { own, shelves, seen: &seen, gone, exclude: &wanted.exclude.0 };
         let page = feed::page(kind, &lists, &wanted.cursor, wanted.k, wanted.explain);
         Feed { request_id: &id.0, user_id: user, surface: kind.name(), stale: self.stale, page }
@@ -99,40 +100,48 @@ impl Found {
 }
 
 impl Own {
-    /// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
+    /// The slate, whole.
     pub fn slate(&self) -> Option<StoredSlate> {
-        match self.slate.as_deref().map(layout::decode_slate)? {
-            Ok(slate) => Some(slate),
-            Err(error) => {
-                metrics::counter!(STORE_ERRORS).increment(1);
-                tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
-                None
-            }
-        }
+        self.slate.as_deref().map(decode_slate).and_then(readable)
     }
+
+    /// The slate, item by item.
+    fn pages(&self) -> Option<SlatePages> {
+        self.slate.as_ref().map(SlatePages::open).and_then(readable)
+    }
+}
+
+/// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
+fn readable<T>(slate: Result<T, LayoutError>) -> Option<T> {
+    let warn = |error: &LayoutError| {
+        metrics::counter!(STORE_ERRORS).increment(1);
+        tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
+    };
+    slate.inspect_err(warn).ok()
 }
 
 /// Reads what the feeds of these users are made of; sees the write of the token, or says that it may not.
 pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
     let Some(_turn) = shim.last_good.ask() else {
         let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
-        return remembered(shim, users).ok_or_else(|| being_asked().into());
+        return remembered(shim, asked.kind, users).ok_or_else(|| being_asked().into());
     };
     let found = read(shim, asked, users, token).await;
     shim.last_good.answered(found.is_ok());
     match found {
         Ok(found) => {
-            users.iter().zip(&found.own).for_each(|(user, own)| shim.last_good.keep(user, own));
+            let keep = |(user, own): (&String, &Arc<Own>)| shim.last_good.keep(asked.kind.slate(), user, own);
+            users.iter().zip(&found.own).for_each(keep);
             Ok(found)
         }
-        Err(away) => remembered(shim, users).ok_or_else(|| away.into()),
+        Err(away) => remembered(shim, asked.kind, users).ok_or_else(|| away.into()),
     }
 }
 
 async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
-    let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, user)).collect();
+    let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, asked.kind, user)).collect();
     // What trends and what is near is written at ticks.
-    let cadence = if asked.kind == Kind::Home { Cadence::Epoch } else { Cadence::Tick };
+    let cadence = if matches!(asked.kind, Kind::Slate(_)) { Cadence::Epoch } else { Cadence::Tick };
     let mut parts = shim.reader.feeds(&keys).await?;
     let mut stale = false;
     let common = match token {
@@ -150,9 +159,9 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     found.mark = (applied.clock_ms, applied.tick_epoch);
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
-        Narrow::Not if asked.kind == Kind::Home && found.slates.iter().any(Option::is_none) => {
+        Narrow::Not if matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
-            for segment in segments(asked.wanted, region.as_deref()) {
+            for segment in segments(asked.wanted, region.as_deref(), shim.engine.own(asked.kind.slate())) {
                 found.segments.push(trending(segment, reader, keys, &applied).await?);
             }
         }
@@ -173,11 +182,13 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     Ok(found)
 }
 
-/// What the request says of a user whom nobody knows, the narrowest first.
-fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>) -> impl Iterator<Item = Segment<'a>> {
+/// What the surface is about, then what the request says of a user whom nobody knows, the narrowest first.
+fn segments<'a>(wanted: &'a Wanted, region: Option<&'a str>, own: Option<&'a OwnSurface>) -> impl Iterator<Item = Segment<'a>> {
+    let categories = own.into_iter().flat_map(|own| &own.categories).map(|name| Segment::Category(name));
+    let languages = own.into_iter().flat_map(|own| &own.languages).map(|name| Segment::Language(name));
     let category = wanted.category.as_deref().map(Segment::Category);
     let language = wanted.language.as_deref().map(Segment::Language);
-    category.into_iter().chain(region.map(Segment::Cell)).chain(language)
+    categories.chain(languages).chain(category).chain(region.map(Segment::Cell)).chain(language)
 }
 
 /// Whether there is a page of it that may be shown within `sure` kilometres, and one item more, so that the page knows of the next.
@@ -187,15 +198,15 @@ fn fills(near: &BTreeMap<String, Near>, sure: f64, seen: &HashSet<&str>, common:
     within.filter(|item| !hidden(item) && !wanted.cursor.ever_gave(item)).nth(wanted.k).is_some()
 }
 
-fn keys(shim: &Shim, user: &str) -> OwnKeys {
-    OwnKeys { slate: shim.keys.slate(Kind::Home.name(), None, user), seen: shim.keys.seen(user) }
+fn keys(shim: &Shim, kind: Kind, user: &str) -> OwnKeys {
+    OwnKeys { slate: shim.keys.slate(kind.slate().name(), None, user), seen: shim.keys.seen(user) }
 }
 
 /// While the store is away: what each user's feed was last made of, and the last shelves read for whom there is none. `None` when that
 /// would leave somebody without anything.
-fn remembered(shim: &Shim, users: &[String]) -> Option<Found> {
+fn remembered(shim: &Shim, kind: Kind, users: &[String]) -> Option<Found> {
     let common = shim.commons.stored()?;
-    let own: Vec<_> = users.iter().map(|user| shim.last_good.get(user).unwrap_or_default()).collect();
+    let own: Vec<_> = users.iter().map(|user| shim.last_good.get(kind.slate(), user).unwrap_or_default()).collect();
     let shelved = common.shelves.iter().any(|shelf| !shelf.items.is_empty());
     if !shelved && own.iter().any(|own| own.slate.is_none()) {
         return None;

@@ -42,7 +42,7 @@ pub async fn forget(shim: &Shim, user: &str, caller: &Caller) -> Result<Receipt,
     shim.access.note(caller.deed("forget", user)).await?;
     let gone = || {
         shim.recent.forget(user);
-        shim.last_good.forget(user);
+        shim.last_good.forget(shim.engine.kept(), user);
     };
     gone(); // whoever asked may not wait for the end
     let receipt = append(shim, Role::Control, vec![(Bytes::copy_from_slice(user.as_bytes()), Some(order))], Vec::new()).await;

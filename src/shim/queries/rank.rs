@@ -160,7 +160,7 @@ pub async fn order<'a>(
         model: MODEL,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: rank(&shim.ranking, &person, &candidates, moment, k).into_iter().map(placed).collect(),
+        items: rank(&shim.engine.ranking, &person, &candidates, moment, k).into_iter().map(placed).collect(),
         left_out,
     })
 }
@@ -298,7 +298,8 @@ fn person(owner: &Owner, near: &[proto::Neighbours], names: &Names) -> Result<Pe
         let nearest = near.neighbours.iter().map(|of| (ItemId::of(&of.item_id), of.users)).collect();
         history.push((kind, names.item(&taken.item_id).map_err(collides)?, Near { users: near.users, nearest }));
     }
-    Ok(Person { interests, history })
+    let taken = owner.slate.as_ref().map_or(0, |slate| slate.taken as usize);
+    Ok(Person { interests, history, taken })
 }
 
 /// How many users took each candidate that the history speaks of; of the others it does not matter.

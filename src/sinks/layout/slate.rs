@@ -1,6 +1,8 @@
 //! Slates, and why an item stands in one.
 
-use prost::{Message, length_delimiter_len};
+use prost::bytes;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message, length_delimiter_len};
 
 use super::header::seal;
 use super::{HEADER, LayoutError, Stamp, open, proto};
@@ -109,6 +111,11 @@ impl SlateValue {
         put_text(&mut self.value, 2, interaction);
     }
 
+    /// How many items the user took in all; after the history.
+    pub fn in_all(&mut self, taken: u32) {
+        put_number(&mut self.value, 10, u64::from(taken));
+    }
+
     /// The whole value, header and all.
     pub fn finish(mut self, stamp: Stamp) -> Vec<u8> {
         seal(&mut self.value, stamp);
@@ -214,6 +221,69 @@ pub fn decode_slate(value: &[u8]) -> Result<StoredSlate, LayoutError> {
     Ok(StoredSlate { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, slate })
 }
 
+/// A slate as it lies in the store, of which an item is read when it is looked at: a page shows a few of some hundred.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlatePages {
+    pub epoch: u64,
+    pub generation: u32,
+    pub shell: proto::SlateShell,
+}
+
+impl SlatePages {
+    /// Reads the value of a slate key as far as every item has an id.
+    pub fn open(value: &bytes::Bytes) -> Result<Self, LayoutError> {
+        let (stamp, _) = open(value)?;
+        let shell = proto::SlateShell::decode(value.slice(HEADER..))?;
+        shell.items.iter().try_for_each(|item| first_text(item).map(drop))?;
+        Ok(Self { epoch: stamp.epoch, generation: stamp.generation, shell })
+    }
+
+    /// How many items it has.
+    pub fn len(&self) -> usize {
+        self.shell.items.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.shell.items.is_empty()
+    }
+
+    /// The id of the item in this place.
+    pub fn id(&self, at: usize) -> &str {
+        first_text(&self.shell.items[at]).expect("read when the slate was opened")
+    }
+
+    /// The item in this place.
+    pub fn item(&self, at: usize) -> Result<proto::SlateItem, LayoutError> {
+        Ok(proto::SlateItem::decode(self.shell.items[at].clone())?)
+    }
+
+    /// The places of a category's items.
+    pub fn places_of(&self, category: &str) -> Vec<usize> {
+        let named = |of: &&bytes::Bytes| first_text(of).is_ok_and(|name| name == category);
+        let of = self.shell.categories.iter().find(named).and_then(|of| proto::Category::decode(of.clone()).ok());
+        let places = of.into_iter().flat_map(|of| of.places).map(|place| place as usize);
+        places.filter(|place| *place < self.len()).collect()
+    }
+}
+
+/// The text in field 1 of a message; empty where it has none.
+fn first_text(message: &[u8]) -> Result<&str, DecodeError> {
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (field, wire) = decode_key(&mut rest)?;
+        if (field, wire) != (1, WireType::LengthDelimited) {
+            skip_field(wire, field, &mut rest, DecodeContext::default())?;
+            continue;
+        }
+        let length = decode_varint(&mut rest)?;
+        let bytes = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+        let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        return text.ok_or_else(|| proto::Taken::decode(message).expect_err("its first field is cut, or no text"));
+    }
+    Ok("")
+}
+
 /// A reason in words. `title` is the title of the item it names; without one its id has to do.
 pub fn reason_text(reason: &proto::Reason, title: Option<&str>) -> String {
     let subject = title.unwrap_or(&reason.subject);
@@ -249,7 +319,7 @@ mod tests {
         let item = |(i, (id, score)): (usize, (&String, &i32))| proto::SlateItem {
             item_id: id.clone(),
             score_micro: *score,
-            source: Source::ALL[i % 6] as i32,
+            source: Source::ALL[i % Source::ALL.len()] as i32,
             reason: Some(proto::Reason {
                 kind: kinds[i % 3] as i32,
                 interaction: ["share", ""][i % 2].to_string(),
@@ -267,6 +337,7 @@ mod tests {
             experiment: ids[ids.len() - 1].clone(),
             categories: vec![proto::Category { name: ids[0].clone(), places: (0..ids.len() as u32).collect() }],
             history: vec![proto::Taken { item_id: ids[0].clone(), interaction: ["", "like"][ids.len() % 2].into() }],
+            taken: ids.len() as u32 * 100,
         }
     }
 
@@ -287,6 +358,7 @@ mod tests {
         }
         value.under(&slate.experiment);
         slate.history.iter().for_each(|taken| value.took(&taken.item_id, &taken.interaction));
+        value.in_all(slate.taken);
         value.finish(stamp)
     }
 
@@ -301,7 +373,35 @@ mod tests {
             let slate = slate_of(&ids, &scores, terms);
             let value = written(&slate, Stamp { epoch, generation, model });
             prop_assert_eq!(&value[HEADER..], slate.encode_to_vec());
+            let pages = SlatePages::open(&value.clone().into()).expect("what was written");
+            prop_assert_eq!((pages.epoch, pages.generation, pages.len()), (epoch, generation, slate.items.len()));
+            for (at, item) in slate.items.iter().enumerate() {
+                prop_assert_eq!(pages.id(at), &item.item_id);
+                prop_assert_eq!(&pages.item(at).expect("as it was written"), item);
+            }
+            let shell = pages.shell.clone();
+            prop_assert_eq!(shell.as_of_ms, slate.as_of_ms);
+            prop_assert_eq!([shell.model, shell.variant, shell.experiment],
+                [slate.model.clone(), slate.variant.clone(), slate.experiment.clone()]);
+            let places: Vec<usize> = slate.categories[0].places.iter().map(|place| *place as usize).collect();
+            prop_assert_eq!(pages.places_of(&slate.categories[0].name), places);
             prop_assert_eq!(decode_slate(&value), Ok(StoredSlate { epoch, generation, model, slate }));
+        }
+
+        /// Whatever lies there, it is read as the whole slate is, or refused, or its first bad item is.
+        #[test]
+        fn any_body_is_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..60), shift in 0usize..60) {
+            let mut value = vec![0; HEADER];
+            let sound = slate_of(&["a".into(), "b".into()], &[1, 2], [7; 5]).encode_to_vec();
+            value.extend_from_slice(&sound[..shift.min(sound.len())]);
+            value.extend_from_slice(&body);
+            seal(&mut value, Stamp::default());
+            let (whole, pages) = (decode_slate(&value), SlatePages::open(&value.into()));
+            if let Ok(whole) = whole {
+                let pages = pages.expect("what is sound as a whole is sound in pieces");
+                let items: Result<Vec<_>, _> = (0..pages.len()).map(|at| pages.item(at)).collect();
+                prop_assert_eq!(items.expect("every item is sound"), whole.slate.items);
+            }
         }
 
         #[test]

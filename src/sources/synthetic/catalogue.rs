@@ -1,9 +1,10 @@
 //! What items and users are called and what is told of them: names, authors, tags, places. An author keeps to one category, a tag
 //! belongs to one, a region is a city: so content says something about taste, but not all.
 
+use super::Stream;
 use super::World;
-use super::rng::{Rng, Stream};
 use crate::codec::json::{WireItem, WireUser};
+use crate::model::rng::Rng;
 
 /// Name, degrees north, degrees east, language.
 pub(super) const CITIES: [(&str, f64, f64, &str); 12] = [
@@ -114,7 +115,7 @@ impl World {
 
     fn item(&self, index: u32) -> WireItem<'_> {
         let item = &self.items[index as usize];
-        let mut rng = Rng::of(self.params.seed, Stream::Words, u64::from(index));
+        let mut rng = Stream::Words.of(self.params.seed, u64::from(index));
         let category = category_name(item.category);
         let authors = (self.params.items / ITEMS_PER_AUTHOR / self.params.categories).max(1);
         let author = item.category + self.params.categories * rng.below(authors);
@@ -140,7 +141,7 @@ impl World {
     }
 
     fn user(&self, index: u32) -> WireUser<'_> {
-        let mut rng = Rng::of(self.params.seed, Stream::Profile, u64::from(index));
+        let mut rng = Stream::Profile.of(self.params.seed, u64::from(index));
         let city = CITIES[self.users[index as usize].region as usize];
         let taste = self.params.taste(index);
         let named = taste.iter().enumerate().filter(|(_, share)| **share >= NAMED);

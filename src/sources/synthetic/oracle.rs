@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 
-use super::rng::{Rng, Stream};
+use super::Stream;
 use super::slice::Slice;
 use super::stream::Companions;
 use super::{Params, World};
+use crate::model::rng::Rng;
 
 /// Most bits kept of who saw what. Where all users need more, the first so many are asked; users are alike in distribution.
 const MAX_BITS: u64 = 1 << 30;
@@ -43,7 +44,7 @@ impl Oracle {
         let items = params.items as usize;
         let watched_plays = plays * f64::from(watched) / f64::from(params.users);
         Self {
-            rng: Rng::of(params.seed, Stream::Oracle, 0),
+            rng: Stream::Oracle.of(params.seed, 0),
             chance: f64::from(params.oracle) / watched_plays.max(1.0),
             watched,
             seen: vec![0; (watched as usize * items).div_ceil(64)],

@@ -22,12 +22,13 @@
 
 use serde::Serialize;
 
+use super::Stream;
 use super::oracle::{Oracle, OracleScores};
-use super::rng::{Rng, Stream};
 use super::slice::Slice;
 use super::{DAY, SLICE, TASTE_ALPHA, World, flaws};
 use crate::codec::json::{WireEvent, write};
 use crate::model::Kind;
+use crate::model::rng::Rng;
 use crate::model::time::{HOUR, Millis};
 
 /// How far back a duplicate may repeat, in records.
@@ -111,9 +112,9 @@ impl<'w> Events<'w> {
             born: 0,
             taste: (0..params.users).flat_map(|u| params.taste(u)).collect(),
             previous: vec![None; params.users as usize],
-            rng: Rng::of(params.seed, Stream::Play, 0),
-            drift: Rng::of(params.seed, Stream::Drift, 0),
-            mishap: Rng::of(params.seed, Stream::Mishap, 0),
+            rng: Stream::Play.of(params.seed, 0),
+            drift: Stream::Drift.of(params.seed, 0),
+            mishap: Stream::Mishap.of(params.seed, 0),
             oracle: (params.oracle > 0).then(|| Oracle::new(params, params.events as f64 / ROWS_PER_PLAY)),
             waiting: Vec::new(),
             recent: Vec::with_capacity(RECENT),
