@@ -21,6 +21,8 @@ mod client;
 #[path = "support/dataflow.rs"]
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod dataflow;
+#[path = "shim/flags.rs"]
+mod flags;
 #[path = "shim/frames.rs"]
 mod frames;
 #[path = "shim/grpc.rs"]
@@ -52,13 +54,18 @@ fn both(test: impl Fn(World)) {
 
 #[cfg(feature = "redis")]
 fn over_redis(change: impl Fn(&mut overdrive::shim::Params)) -> World {
+    over_redis_set(|config| change(&mut config.service))
+}
+
+#[cfg(feature = "redis")]
+fn over_redis_set(change: impl Fn(&mut overdrive::config::Config)) -> World {
     use overdrive::shim::RedisReader;
     let server = support::redis::RedisServer::start();
     let mut config = world::config();
     config.redis.url = server.url();
     let reader = RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
     let store = overdrive::sinks::redis::Redis::open(&config.redis, world::PREFIX).expect("the url is one");
-    let mut world = World::over("redis", std::sync::Arc::new(reader), Box::new(store), change);
+    let mut world = World::of("redis", std::sync::Arc::new(reader), Box::new(store), change);
     world.redis = Some(server);
     world
 }

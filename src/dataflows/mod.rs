@@ -52,6 +52,7 @@ pub struct Params {
     pub learn: crate::scoring::learned::Params,
     pub ranker: crate::scoring::ranker::Params,
     pub experiments: crate::scoring::experiments::Params,
+    pub flags: crate::scoring::flags::Params,
     pub factors: FactorsParams,
 }
 

@@ -26,6 +26,8 @@ use crate::telemetry::{REQUEST_TIME, REQUESTS};
 pub const MAX_URI: usize = 2_048;
 /// Bytes of a request id at most; a longer one is replaced.
 const MAX_REQUEST_ID: usize = 128;
+/// Whether what the engine computes is wanted, and not what everybody gets.
+const USE: &str = "x-use-overdrive";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request: the client's, or one of ours. In the answer's `x-request-id`.
@@ -69,10 +71,31 @@ impl Protocol {
 #[derive(Clone, Copy)]
 pub struct Counted(pub StatusCode);
 
-/// Who sends a request, and which it is.
+/// Whether a read wants what the engine computes for a user; else it gets what everybody does.
+#[derive(Clone, Copy)]
+struct Using(bool);
+
+impl Using {
+    /// As the client says it; who says nothing wants it.
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut said = headers.get_all(USE).iter();
+        match (said.next().map(HeaderValue::as_bytes), said.next()) {
+            (None | Some(b"1" | b"true" | b"on"), None) => Ok(Self(true)),
+            (Some(b"0" | b"false" | b"off"), None) => Ok(Self(false)),
+            _ => {
+                let message = format!("{USE} must be 1, true or on (as without it), or 0, false or off for what everybody gets");
+                Err(Refusal::bad("bad_use_overdrive", message))
+            }
+        }
+    }
+}
+
+/// Who sends a request, which it is, and what for.
 pub struct Caller {
     pub who: Who,
     pub id: RequestId,
+    /// Whether it wants what the engine computes for a user, and not what everybody gets.
+    pub using: bool,
     address: Option<IpAddr>,
 }
 
@@ -80,7 +103,8 @@ impl Caller {
     /// As the guards left it with the request.
     pub fn of(extensions: &Extensions) -> Result<Self, Refusal> {
         let address = extensions.get::<Peer>().map(|peer| peer.0);
-        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, address })
+        let using = extensions.get().is_none_or(|using: &Using| using.0);
+        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, using, address })
     }
 
     /// What the audit trail says of this request.
@@ -115,9 +139,12 @@ pub async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match shim.access.admit(request.headers(), scope) {
-        Ok(who) => {
+    let headers = request.headers();
+    let admitted = shim.access.admit(headers, scope).and_then(|who| Ok((who, Using::of(headers)?)));
+    match admitted {
+        Ok((who, using)) => {
             request.extensions_mut().insert(who);
+            request.extensions_mut().insert(using);
             next.run(request).await
         }
         Err(refusal) => protocol.refuse(refusal),

@@ -16,10 +16,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::config::Metrics;
+use crate::config::{Config, Metrics};
 use crate::model::time::span;
 use crate::model::{Positions, Role};
-use crate::scoring::rank;
+use crate::scoring::{flags, rank};
 use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
 use crate::sources::Appender;
@@ -91,6 +91,22 @@ pub struct Params {
     pub copies_ttl: Duration,
 }
 
+/// What answers go by, besides what is stored.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How candidates are ordered that a caller brings.
+    pub ranking: rank::Params,
+    /// What is on, and for whom.
+    pub flags: flags::Params,
+}
+
+impl Rules {
+    /// Of the settings.
+    pub fn of(config: &Config) -> Self {
+        Self { ranking: config.recommend.rank(), flags: config.recommend.flags.clone() }
+    }
+}
+
 /// Everything a request may use.
 pub struct State {
     params: Params,
@@ -99,8 +115,7 @@ pub struct State {
     log: Arc<dyn Appender>,
     access: Access,
     recent: Recent,
-    /// How candidates are ordered that a caller brings.
-    ranking: rank::Params,
+    rules: Rules,
     commons: commons::Commons,
     last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
@@ -130,7 +145,7 @@ impl Cadence {
 
 impl State {
     /// Over a store and a log, for whom `access` lets in. `prefix` is of every key of the store; `recent` may be shared with whoever knows
-    /// who is active; `ranking` orders candidates that callers bring.
+    /// who is active.
     pub fn new(
         params: &Params,
         prefix: &str,
@@ -138,13 +153,13 @@ impl State {
         log: Arc<dyn Appender>,
         access: Access,
         recent: Recent,
-        ranking: rank::Params,
+        rules: Rules,
     ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, ranking, commons, last_good, sizes, metrics, started })
+        Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

@@ -3,7 +3,7 @@
 use overdrive::config::Config;
 use overdrive::model::place::{Place, Standing};
 use overdrive::model::{Kind, Positions, Role, Signals, Source};
-use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, State, spawn};
+use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, Rules, State, spawn};
 use overdrive::sinks::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
@@ -95,6 +95,12 @@ impl World {
         )
     }
 
+    /// Over the memory of this process, with these settings.
+    pub fn set(change: impl Fn(&mut Config)) -> World {
+        let memory = Memory::new(PREFIX);
+        World::of("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), change)
+    }
+
     fn build(
         name: &'static str,
         reader: Arc<dyn Reader>,
@@ -102,16 +108,23 @@ impl World {
         change: impl Fn(&mut Params),
         guard: impl Fn(&mut AccessParams),
     ) -> World {
+        World::of(name, reader, store, |config| {
+            guard(&mut config.access);
+            change(&mut config.service);
+        })
+    }
+
+    /// Over any reader and store, with these settings.
+    pub fn of(name: &'static str, reader: Arc<dyn Reader>, store: Box<dyn Store>, change: impl Fn(&mut Config)) -> World {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let mut config = config();
-        guard(&mut config.access);
-        let mut params = config.service.clone();
+        let params = &mut config.service;
         (params.port, params.grpc, params.grpc_port, params.token_wait) = (0, false, 0, Duration::from_secs(20));
-        change(&mut params);
+        change(&mut config);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
-        let state = State::new(&params, PREFIX, reader, log, access, Recent::default(), config.recommend.rank());
-        let handle = spawn(&params, state).expect("a free port");
+        let state = State::new(&config.service, PREFIX, reader, log, access, Recent::default(), Rules::of(&config));
+        let handle = spawn(&config.service, state).expect("a free port");
         World {
             name,
             addr: handle.addr,

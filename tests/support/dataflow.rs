@@ -48,6 +48,7 @@ pub fn params() -> Params {
         "learn",
         "ranker",
         "experiments",
+        "flags",
         "factors",
     ];
     let of = |room: &str| (room.to_string(), all[room].clone());

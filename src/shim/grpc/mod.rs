@@ -136,7 +136,7 @@ async fn found(
     let kind = parse_surface(if surface.is_empty() { "home" } else { surface })?;
     let token = token(at_least)?;
     let wanted = unchecked.checked(&shim.params)?;
-    let asked = Asked::new(kind, &wanted, &caller.id)?;
+    let asked = Asked::new(kind, &wanted, caller)?;
     let found = feeds::find(shim, asked, &users, token.as_ref()).await?;
     Ok(users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked).into()).collect())
 }

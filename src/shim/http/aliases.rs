@@ -14,13 +14,12 @@ use std::sync::Arc;
 use super::params::Sent;
 use super::views::Body;
 use super::{Route, about, ask, body, experiments, feeds, ingest, open, read, status, views, write};
-use crate::shim::access::Who;
 use crate::shim::feed::Kind;
-use crate::shim::guard::RequestId;
+use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Unchecked;
 use crate::shim::queries::feeds::Feed;
 use crate::shim::queries::rank::{self, order};
-use crate::shim::{Refusal, State as Shim};
+use crate::shim::{Refusal, State as Shim, Token};
 
 /// All aliases.
 pub fn routes() -> Vec<Route> {
@@ -61,7 +60,19 @@ struct Asked {
 struct OfCategory {
     #[serde(flatten)]
     asked: Asked,
-    category_id: Option<String>,
+    #[serde(default)]
+    category_id: Option<CategoryId>,
+}
+
+/// The largest whole number that JSON carries everywhere.
+const LARGEST: f64 = ((1u64 << 53) - 1) as f64;
+
+/// A category by its name, or by the number it goes by elsewhere.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CategoryId {
+    Name(String),
+    Number(f64),
 }
 
 /// Candidates to be put in order: an item each, by the names its client has for what it is.
@@ -101,8 +112,7 @@ impl<'a> From<&'a Feed<'_>> for Scenario<'a> {
 async fn rank_for_you(
     State(shim): State<Arc<Shim>>,
     Sent(token): Sent,
-    who: Who,
-    id: RequestId,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
@@ -111,7 +121,7 @@ async fn rank_for_you(
     let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
     let asked = rank::Asked { user: user_id, items: &items, k, explain: false, also: rank::Also::default() };
-    Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
+    Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
 fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
@@ -125,44 +135,49 @@ fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
 
 async fn recommend(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
-    feed(&shim, &id, &who, asked, None, |feed| Body::of(feed)).await
+    feed(&shim, &caller, token.as_ref(), asked, None, |feed| Body::of(feed)).await
 }
 
 async fn home_feed(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
-    feed(&shim, &id, &who, asked, None, |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, None, |feed| Body::of(&Scenario::from(feed))).await
 }
 
 async fn category_feed(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let OfCategory { asked, category_id } = body::json(&headers, body, shim.params.body_limit).await?;
-    let Some(category) = category_id.filter(|category| !category.is_empty()) else {
-        return Err(Refusal::bad("bad_category", "category_id is missing or empty; send the name of a category"));
+    let category = match category_id {
+        Some(CategoryId::Name(name)) if !name.is_empty() => name,
+        Some(CategoryId::Number(number)) if number.fract() == 0.0 && (0.0..=LARGEST).contains(&number) => number.to_string(),
+        _ => {
+            let message = "category_id is missing, empty or no whole number; send the name or the number of a category";
+            return Err(Refusal::bad("bad_category", message));
+        }
     };
-    feed(&shim, &id, &who, asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
 }
 
 async fn feed(
     shim: &Shim,
-    id: &RequestId,
-    who: &Who,
+    caller: &Caller,
+    token: Option<&Token>,
     asked: Asked,
     category: Option<String>,
     show: impl FnOnce(&Feed<'_>) -> Body,
@@ -170,5 +185,5 @@ async fn feed(
     let Asked { user_id, num_recommendations } = asked;
     let kind = if category.is_some() { Kind::Category } else { Kind::Home };
     let unchecked = Unchecked { k: num_recommendations, category, ..Unchecked::default() };
-    feeds::first_page(shim, id, who, kind, user_id, unchecked, show).await
+    feeds::first_page(shim, caller, token, kind, user_id, unchecked, show).await
 }
