@@ -27,8 +27,12 @@ mod flags;
 mod frames;
 #[path = "shim/grpc.rs"]
 mod grpc;
+#[path = "shim/hometown.rs"]
+mod hometown;
 #[path = "shim/hostile.rs"]
 mod hostile;
+#[path = "shim/models.rs"]
+mod models;
 #[path = "shim/rank.rs"]
 mod rank;
 #[path = "shim/stub.rs"]
@@ -262,6 +266,7 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
     both(|mut w| {
         fill(&mut w);
         w.write(&[w.seen("u1", &["i7", "i8"])]);
+        w.write(&[hometown::lives(&w, "u1", Some((48.5, 11.25)), |of| of.city = Some("München".into()))]);
         let read = |route: &str| {
             let body = get(w.addr, &format!("/v1/users/u1/{route}")).json();
             if route != "features" && route != "interests" {
@@ -297,8 +302,10 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
         assert_eq!(items.as_array().map(Vec::len), Some(3));
         let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items,
             "history": [{"item_id": "i0", "interaction": "share"}]});
-        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
-            "seen": seen});
+        let profile = json!({"as_of": CLOCK, "epoch": 3, "lat": 48.5, "lon": 11.25, "city": "München", "local_preference": null,
+            "language": null, "mature": false, "hidden_authors": [], "hidden_items": []});
+        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests,
+            "profile": profile, "slate": slate, "seen": seen});
         assert_eq!(export, whole, "over {}", w.name);
 
         // Who has only been seen somewhere is held all the same.

@@ -4,6 +4,7 @@ pub mod board;
 pub mod candidates;
 pub mod cards;
 pub mod catalogue;
+pub mod census;
 pub mod experiments;
 pub mod factors;
 pub mod feature_store;
@@ -14,6 +15,7 @@ pub mod ledger;
 pub mod links;
 pub mod members;
 pub mod neighbours;
+pub mod people;
 pub mod places;
 pub mod profiles;
 pub mod recommend;
@@ -230,6 +232,9 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
         slates::State::UID,
         members::Members::UID,
         experiments::Totals::UID,
+        people::People::UID,
+        census::Counted::UID,
+        census::Census::UID,
     ];
     let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
     let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];

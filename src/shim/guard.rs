@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::access::Who;
 use super::server::Peer;
-use super::trail::Deed;
+use super::trail::{About, Deed};
 use super::{Refusal, Scope, State as Shim, grpc};
 use crate::model::UserId;
 use crate::telemetry::{REQUEST_TIME, REQUESTS};
@@ -71,21 +71,16 @@ impl Protocol {
 #[derive(Clone, Copy)]
 pub struct Counted(pub StatusCode);
 
-/// Whether a read wants what the engine computes for a user; else it gets what everybody does.
-#[derive(Clone, Copy)]
-struct Using(bool);
-
-impl Using {
-    /// As the client says it; who says nothing wants it.
-    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let mut said = headers.get_all(USE).iter();
-        match (said.next().map(HeaderValue::as_bytes), said.next()) {
-            (None | Some(b"1" | b"true" | b"on"), None) => Ok(Self(true)),
-            (Some(b"0" | b"false" | b"off"), None) => Ok(Self(false)),
-            _ => {
-                let message = format!("{USE} must be 1, true or on (as without it), or 0, false or off for what everybody gets");
-                Err(Refusal::bad("bad_use_overdrive", message))
-            }
+/// Whether a request wants what the engine computes for a user, as the client says it; who says nothing does. Else it gets what everybody
+/// gets.
+fn using(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let mut said = headers.get_all(USE).iter();
+    match (said.next().map(HeaderValue::as_bytes), said.next()) {
+        (None | Some(b"1" | b"true" | b"on"), None) => Ok(true),
+        (Some(b"0" | b"false" | b"off"), None) => Ok(false),
+        _ => {
+            let message = format!("{USE} must be 1, true or on (as without it), or 0, false or off for what everybody gets");
+            Err(Refusal::bad("bad_use_overdrive", message))
         }
     }
 }
@@ -100,17 +95,22 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// As the guards left it with the request.
-    pub fn of(extensions: &Extensions) -> Result<Self, Refusal> {
+    /// As the guards left it with the request, and as the request says.
+    pub fn of(extensions: &Extensions, headers: &HeaderMap) -> Result<Self, Refusal> {
         let address = extensions.get::<Peer>().map(|peer| peer.0);
-        let using = extensions.get().is_none_or(|using: &Using| using.0);
-        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, using, address })
+        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, using: using(headers)?, address })
     }
 
     /// What the audit trail says of this request.
     pub fn deed(&self, event: &'static str, user: &str) -> Deed {
         let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
-        Deed { event, user: UserId::of(user), by, address: self.address, request_id }
+        Deed { event, of: About::User(UserId::of(user)), by, address: self.address, request_id }
+    }
+
+    /// What it says of one that has a version rank.
+    pub fn promotion(&self, version: &str) -> Deed {
+        let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
+        Deed { event: "promote", of: About::Version(version.to_string()), by, address: self.address, request_id }
     }
 }
 
@@ -139,12 +139,9 @@ pub async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let headers = request.headers();
-    let admitted = shim.access.admit(headers, scope).and_then(|who| Ok((who, Using::of(headers)?)));
-    match admitted {
-        Ok((who, using)) => {
+    match shim.access.admit(request.headers(), scope) {
+        Ok(who) => {
             request.extensions_mut().insert(who);
-            request.extensions_mut().insert(using);
             next.run(request).await
         }
         Err(refusal) => protocol.refuse(refusal),

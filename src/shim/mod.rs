@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::config::{Config, Metrics};
 use crate::model::time::span;
 use crate::model::{Positions, Role};
+use crate::registry::Registry;
 use crate::scoring::{flags, rank};
 use crate::sinks::Applied;
 use crate::sinks::layout::Keys;
@@ -98,12 +99,22 @@ pub struct Rules {
     pub ranking: rank::Params,
     /// What is on, and for whom.
     pub flags: flags::Params,
+    /// The model that the settings name.
+    pub model: String,
+    /// Versions of models.
+    pub registry: Option<Registry>,
 }
 
 impl Rules {
     /// Of the settings.
     pub fn of(config: &Config) -> Self {
-        Self { ranking: config.recommend.rank(), flags: config.recommend.flags.clone() }
+        let ranker = &config.recommend.ranker;
+        Self {
+            ranking: config.recommend.rank(),
+            flags: config.recommend.flags.clone(),
+            model: ranker.model.clone(),
+            registry: Some(&ranker.registry).filter(|folder| !folder.is_empty()).map(Registry::new),
+        }
     }
 }
 
@@ -120,6 +131,7 @@ pub struct State {
     last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
     sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
+    versions: queries::models::Read,
     /// Or why there is none.
     metrics: Result<PrometheusHandle, String>,
     started: Instant,
@@ -158,8 +170,8 @@ impl State {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
-        let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, metrics, started })
+        let (sizes, versions, started) = (Default::default(), Default::default(), Instant::now());
+        Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, versions, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

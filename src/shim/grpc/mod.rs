@@ -81,7 +81,7 @@ where
 {
     post(async move |State(shim): State<Arc<Shim>>, request: Request| -> Response {
         let answer = async {
-            let caller = Caller::of(request.extensions())?;
+            let caller = Caller::of(request.extensions(), request.headers())?;
             let asked = message::taken(request, shim.params.body_limit).await?;
             handler(shim, caller, asked).await
         };

@@ -4,7 +4,7 @@
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::params::{Sent, User, bad_path};
@@ -14,7 +14,7 @@ use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Wanted;
 use crate::shim::queries::views::{FeaturesView, InterestsView, Of, stale, unknown, unreadable};
 use crate::shim::{Cadence, Refusal, State as Shim, Token, now_ms};
-use crate::sinks::layout::{self, StoredSlate};
+use crate::sinks::layout::{self, StoredProfile, StoredSlate};
 
 /// Items of `seen:` that are read: the store keeps no more.
 const ALL: usize = 100_000;
@@ -25,8 +25,32 @@ const STRONGEST: usize = 20;
 struct Held {
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
+    profile: Option<ProfileView>,
     slate: Option<StoredSlate>,
     seen: Vec<Seen>,
+}
+
+/// What they said of themselves, and whom they turned away.
+#[derive(Serialize)]
+struct ProfileView {
+    as_of: i64,
+    epoch: u64,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    city: Option<String>,
+    local_preference: Option<f64>,
+    language: Option<String>,
+    mature: bool,
+    hidden_authors: BTreeSet<String>,
+    hidden_items: BTreeSet<String>,
+}
+
+impl From<StoredProfile> for ProfileView {
+    fn from(of: StoredProfile) -> Self {
+        let StoredProfile { as_of, epoch, place, city, local_preference, language, mature, hidden_authors, hidden_items } = of;
+        let (lat, lon) = place.unzip();
+        Self { as_of, epoch, lat, lon, city, local_preference, language, mature, hidden_authors, hidden_items }
+    }
 }
 
 /// An item the user has met.
@@ -71,6 +95,7 @@ struct Export<'a> {
     exported_at: i64,
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
+    profile: Option<ProfileView>,
     slate: Option<SlateView<'a>>,
     seen: Vec<Seen>,
 }
@@ -134,12 +159,12 @@ fn strongest(view: &InterestsView) -> Vec<Interest<'_>> {
 pub async fn export(State(shim): State<Arc<Shim>>, User(user): User, caller: Caller) -> Result<Body, Refusal> {
     caller.who.personal(&user)?;
     shim.access.note(caller.deed("export", &user)).await?;
-    let Held { features, interests, slate, seen } = held(&shim, &user, ALL).await?;
-    if features.is_none() && interests.is_none() && slate.is_none() && seen.is_empty() {
+    let Held { features, interests, profile, slate, seen } = held(&shim, &user, ALL).await?;
+    if features.is_none() && interests.is_none() && profile.is_none() && slate.is_none() && seen.is_empty() {
         return Err(unknown("unknown_user", "user", None));
     }
     let slate = slate.as_ref().map(SlateView::of);
-    let rest = Export { exported_at: now_ms(), features, interests, slate, seen };
+    let rest = Export { exported_at: now_ms(), features, interests, profile, slate, seen };
     Ok(Body::of(&Of::user(&user, None, rest)))
 }
 
@@ -185,14 +210,20 @@ async fn held(shim: &Shim, user: &str, seen: usize) -> Result<Held, Refusal> {
     let keys = &shim.keys;
     let (features, interests) = (keys.user(user), keys.interests(user));
     let (slate, met) = (keys.slate(Kind::Home.name(), None, user), keys.seen(user));
-    let reader = &*shim.reader;
-    let (features, interests, slate, met) =
-        tokio::try_join!(reader.fields(&features), reader.fields(&interests), reader.value(&slate), reader.ranked(&met, seen))?;
+    let (reader, profile) = (&*shim.reader, keys.profile(user));
+    let (features, interests, profile, slate, met) = tokio::try_join!(
+        reader.fields(&features),
+        reader.fields(&interests),
+        reader.fields(&profile),
+        reader.value(&slate),
+        reader.ranked(&met, seen)
+    )?;
     let features = features.map(|fields| layout::decode_features(&fields)).transpose().map_err(unreadable)?;
     let interests = interests.map(|fields| layout::decode_interests(&fields)).transpose().map_err(unreadable)?;
     Ok(Held {
         features: features.as_ref().map(FeaturesView::from),
         interests: interests.map(InterestsView::from),
+        profile: profile.map(|fields| layout::decode_profile(&fields)).transpose().map_err(unreadable)?.map(ProfileView::from),
         slate: slate.map(|value| layout::decode_slate(&value)).transpose().map_err(unreadable)?,
         seen: met.into_iter().map(|(item_id, at)| Seen { item_id, at: at as i64 }).collect(),
     })

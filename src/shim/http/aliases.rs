@@ -11,14 +11,16 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use super::params::Sent;
+use super::params::{Sent, UserAndItem};
 use super::views::Body;
-use super::{Route, about, ask, body, experiments, feeds, ingest, open, read, status, views, write};
+use super::{Route, about, ask, body, experiments, feeds, ingest, models, open, read, status, views, write};
+use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Unchecked;
 use crate::shim::queries::feeds::Feed;
 use crate::shim::queries::rank::{self, order};
+use crate::shim::queries::{hometown, pair};
 use crate::shim::{Refusal, State as Shim, Token};
 
 /// All aliases.
@@ -32,8 +34,13 @@ pub fn routes() -> Vec<Route> {
         read("/performance/system", status::stats),
         read("/ab/status", experiments::experiments),
         read("/api/v1/features/user/{user}", views::user_features),
-        read("/api/v1/features/post/{item}", views::item_features),
+        read("/api/v1/features/post/{item}", views::post_features),
+        read("/api/v1/features/interaction/{user}/{item}", interaction),
         open("/api/v1/health", status::health),
+        read("/api/v1/model/status", models::status),
+        read("/api/v1/model/evaluate", models::evaluate),
+        read("/ml/status", status::ml),
+        ask("/ml/predict", predict),
         write("/signals/process", ingest::events),
         write("/feedback", ingest::events),
         ask("/rank/for-you", rank_for_you),
@@ -44,6 +51,8 @@ pub fn routes() -> Vec<Route> {
         ask("/ml/recommend", recommend),
         ask("/v1/scenarios/home_feed", home_feed),
         ask("/v1/scenarios/category_feed", category_feed),
+        ask("/v1/scenarios/hometown", near_home),
+        read("/v1/scenarios/hometown/stats", hometown_stats),
     ]
 }
 
@@ -120,7 +129,7 @@ async fn rank_for_you(
     let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
     let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
-    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, also: rank::Also::default() };
+    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, alone: false, also: rank::Also::default() };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
@@ -172,6 +181,73 @@ async fn category_feed(
         }
     };
     feed(&shim, &caller, token.as_ref(), asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
+}
+
+/// Who asks for what is near them.
+#[derive(Deserialize)]
+struct OfHometown {
+    user_id: String,
+    #[serde(default, deserialize_with = "body::count")]
+    max_results: Option<usize>,
+}
+
+async fn near_home(
+    State(shim): State<Arc<Shim>>,
+    Sent(token): Sent,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let OfHometown { user_id, max_results } = body::json(&headers, body, shim.params.body_limit).await?;
+    Ok(Body::of(&hometown::streams(&shim, &caller, user_id, max_results, token.as_ref()).await?))
+}
+
+async fn interaction(
+    State(shim): State<Arc<Shim>>,
+    UserAndItem(user, item): UserAndItem,
+    Sent(token): Sent,
+    caller: Caller,
+) -> Result<Body, Refusal> {
+    Ok(Body::of(&pair::interaction(&shim, &caller, user, item, token.as_ref()).await?))
+}
+
+/// One user and their posts, or pairs of any users and posts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Pairs {
+    OfOne {
+        user_id: String,
+        #[serde(alias = "candidate_items")]
+        post_ids: Vec<String>,
+    },
+    OfAny {
+        pairs: Vec<PairOf>,
+    },
+}
+
+#[derive(Deserialize)]
+struct PairOf {
+    user_id: String,
+    post_id: String,
+}
+
+async fn predict(
+    State(shim): State<Arc<Shim>>,
+    Sent(token): Sent,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let pairs = match body::json(&headers, body, shim.params.body_limit).await? {
+        Pairs::OfOne { user_id, post_ids } => post_ids.into_iter().map(|post| (user_id.clone(), post)).collect(),
+        Pairs::OfAny { pairs } => pairs.into_iter().map(|PairOf { user_id, post_id }| (user_id, post_id)).collect(),
+    };
+    Ok(Body::of(&pair::predict(&shim, &caller, pairs, token.as_ref()).await?))
+}
+
+async fn hometown_stats(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
+    Ok(Body::of(&hometown::stats(&shim).await?))
 }
 
 async fn feed(

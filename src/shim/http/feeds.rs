@@ -7,12 +7,12 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::params::{Sent, Surface, SurfaceAndUser};
+use super::params::{Named, Sent, Surface, SurfaceAndUser};
 use super::views::Body;
 use super::{body, etag};
 use crate::shim::feed::Kind;
 use crate::shim::guard::Caller;
-use crate::shim::queries::asked::{Unchecked, Wanted};
+use crate::shim::queries::asked::{self, Unchecked, Wanted};
 use crate::shim::queries::feeds::{self, Asked, Feed};
 use crate::shim::{Refusal, State as Shim, Token};
 
@@ -48,10 +48,37 @@ pub async fn feed(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let asked = Asked::new(kind, &wanted, &caller)?;
-    let found = feeds::find(&shim, asked, std::slice::from_ref(&user), token.as_ref()).await?;
-    let feed = found.feed(0, &user, &asked);
-    Ok(etag::answer(&headers, feed.page.epoch, &caller.id, Body::of(&feed)))
+    page(&shim, &caller, kind, &user, &wanted, token.as_ref(), &headers).await
+}
+
+/// Of the user whom the token is bound to or the query names; of nobody: what everybody gets.
+pub async fn for_you(
+    State(shim): State<Arc<Shim>>,
+    Named(named): Named,
+    wanted: Wanted,
+    Sent(token): Sent,
+    mut caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let user = named.or_else(|| caller.who.user.clone());
+    caller.using &= user.is_some();
+    let user = user.map_or(Ok(String::new()), |user| asked::user(user, &caller.who, &shim.params))?;
+    page(&shim, &caller, Kind::Home, &user, &wanted, token.as_ref(), &headers).await
+}
+
+async fn page(
+    shim: &Shim,
+    caller: &Caller,
+    kind: Kind,
+    user: &String,
+    wanted: &Wanted,
+    token: Option<&Token>,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let asked = Asked::new(kind, wanted, caller)?;
+    let found = feeds::find(shim, asked, std::slice::from_ref(user), token).await?;
+    let feed = found.feed(0, user, &asked);
+    Ok(etag::answer(headers, feed.page.epoch, &caller.id, Body::of(&feed)))
 }
 
 pub async fn feeds(

@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,17 +20,18 @@ use crate::model::names::Collision;
 use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
 use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, TokenId, UserId};
-use crate::scoring::rank::{Candidate, Moment, Near, Person, Ranked, rank};
+use crate::scoring::diversity::Damping;
+use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked, rank};
 use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::Caller;
 use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, Unavailable, now_ms};
 use crate::sinks::Applied;
-use crate::sinks::layout::{self, StoredInterests, StoredSlate, Why, proto};
+use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
 
 /// What orders them.
 const MODEL: &str = layout::BLEND.1;
 /// What did, where we do not.
-const AS_BROUGHT: &str = "caller";
+pub const AS_BROUGHT: &str = "caller";
 
 /// What is asked for.
 pub struct Asked<'a> {
@@ -38,6 +40,8 @@ pub struct Asked<'a> {
     pub items: &'a [&'a RawValue],
     pub k: Option<usize>,
     pub explain: bool,
+    /// Each is scored as if it were the only one.
+    pub alone: bool,
     pub also: Also,
 }
 
@@ -96,6 +100,7 @@ struct Owner {
     slate: Option<proto::Slate>,
     seen: HashSet<String>,
     interests: Option<StoredInterests>,
+    profile: StoredProfile,
 }
 
 /// What the store holds of the items.
@@ -123,18 +128,19 @@ struct Checked<'a> {
     brought: Vec<Brought>,
     k: usize,
     explain: bool,
+    alone: bool,
     also: Also,
 }
 
 /// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
 pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
-    let Asked { user, items, k, explain, also } = asked;
+    let Asked { user, items, k, explain, alone, also } = asked;
     let user_id = asked::user(user, &caller.who, &shim.params)?;
     let names = Arc::new(Names::default());
     let brought = brought(shim, items, &names)?;
     let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
     let theirs = caller.using && shim.rules.flags.of(UserId::of(&user_id)).personal;
-    let checked = Checked { request_id: &caller.id.0, user_id, names, brought, k, explain, also };
+    let checked = Checked { request_id: &caller.id.0, user_id, names, brought, k, explain, alone, also };
     // While the store is away, one request at a time asks it.
     let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, theirs)) };
     let answer = if theirs { ordered(shim, &checked, token).await } else { for_everybody(shim, &checked).await };
@@ -186,8 +192,17 @@ fn as_brought<'a>(
     Order { request_id, user_id, as_of, epoch, model: AS_BROUGHT, stale: false, fallback: true, items, left_out }
 }
 
+/// How candidates are ordered; alone none of them is in the way of another.
+fn ranking(shim: &Shim, alone: bool) -> Cow<'_, rank::Params> {
+    let ranking = &shim.rules.ranking;
+    match alone {
+        true => Cow::Owned(rank::Params { author: Damping::NONE, category: Damping::NONE, ..ranking.clone() }),
+        false => Cow::Borrowed(ranking),
+    }
+}
+
 async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
-    let Checked { request_id, user_id, names, brought, k, explain, also } = checked;
+    let Checked { request_id, user_id, names, brought, k, explain, alone, also } = checked;
     // what the catalogue says is written at ticks
     let cadence = if token.is_some_and(|token| token.is_of(Role::Items)) { Cadence::Tick } else { Cadence::Epoch };
     let stale = views::stale(shim, token, cadence).await?.unwrap_or(false);
@@ -222,7 +237,7 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) 
         model: MODEL,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: rank(&shim.rules.ranking, &person, &candidates, moment, *k).into_iter().map(placed).collect(),
+        items: rank(&ranking(shim, *alone), &person, &candidates, moment, *k).into_iter().map(placed).collect(),
         left_out,
     })
 }
@@ -239,6 +254,16 @@ fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, als
     }
 }
 
+/// Whether the user turned it or its author away.
+fn turned_away(brought: &Brought, card: Option<&proto::Card>, profile: &StoredProfile, names: &Names) -> bool {
+    let said = || brought.facts.as_ref().and_then(|facts| facts.author).and_then(|author| names.spelling(author));
+    let by = match card {
+        Some(card) => profile.hidden_authors.contains(&card.author),
+        None => said().is_some_and(|author| profile.hidden_authors.contains(bare(&author))),
+    };
+    by || profile.hidden_items.contains(&*brought.name)
+}
+
 /// What may be shown, and why the rest may not.
 fn sort_out<'a>(
     brought: &'a [Brought],
@@ -252,7 +277,10 @@ fn sort_out<'a>(
     for ((brought, card), trending_milli) in brought.iter().zip(&items.cards).zip(&items.trending_milli) {
         let (name, card) = (&*brought.name, card.as_ref());
         let withdrawn = common.gone.contains(name);
-        if let Some(why) = hidden(withdrawn, brought.facts.as_deref(), card, also, owner.seen.contains(name)) {
+        let also = Also { mature: also.mature || owner.profile.mature, ..also };
+        let why = hidden(withdrawn, brought.facts.as_deref(), card, also, owner.seen.contains(name));
+        let turned_away = || turned_away(brought, card, &owner.profile, names).then_some("hidden");
+        if let Some(why) = why.or_else(turned_away) {
             sorted.left_out.push(LeftOut { item_id: name.to_string(), why });
             continue;
         }
@@ -288,14 +316,17 @@ fn brought(shim: &Shim, items: &[&RawValue], names: &Arc<Names>) -> Result<Vec<B
 
 async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
     let keys = [OwnKeys { slate: shim.keys.slate("home", None, user), seen: shim.keys.seen(user) }];
-    let interests = shim.keys.interests(user);
-    let (parts, interests) = tokio::join!(shim.reader.feeds(&keys), shim.reader.fields(&interests));
-    let mut parts = parts?;
+    let hashes = [shim.keys.interests(user), shim.keys.profile(user)];
+    let (parts, many) = tokio::join!(shim.reader.feeds(&keys), shim.reader.many(&[], &hashes));
+    let (mut parts, mut hashes) = (parts?, many?.fields.into_iter());
+    let mut hash = || hashes.next().flatten();
+    let (interests, profile) = (hash(), hash());
     let own = parts.own.pop().unwrap_or_default();
     let slate = own.slate().map(|StoredSlate { slate, .. }| slate);
-    let interests = interests?.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
+    let interests = interests.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
+    let profile = profile.map(|fields| layout::decode_profile(&fields).map_err(views::unreadable)).transpose()?;
     let seen = own.seen.into_iter().map(|(item, _)| item).collect();
-    Ok(Owner { applied: parts.applied, slate, seen, interests })
+    Ok(Owner { applied: parts.applied, slate, seen, interests, profile: profile.unwrap_or_default() })
 }
 
 /// What is near the history, and what is known of each candidate, in one round trip.
