@@ -378,7 +378,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let replay = Running::start(Box::new(open(&server)), &stream, 2);
     replay.send(completed(1, there, None));
     let (stats, _) = replay.end();
-    assert_eq!((stats.refused, keys(&server)), (8, vec!["od:meta".to_string()]));
+    assert_eq!((stats.refused, keys(&server)), (9, vec!["od:meta".to_string()]));
 }
 
 /// An engine that hung while another one took over: whatever it still writes, older or equally old, changes no key of any sort.
@@ -507,7 +507,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
     server.restart();
     running.send(completed(3, vec![], None));
     running.wait(3);
-    assert_eq!(raw_dump(&mut connect(&server)).len(), 12, "what was deleted is back");
+    assert_eq!(raw_dump(&mut connect(&server)).len(), 13, "what was deleted is back");
     // an item is withdrawn and another one comes back while the rest is told
     let told = |number: u64, changes: Vec<Change>, groups, retold| {
         let mut told = completed(number, changes, retold);

@@ -75,7 +75,7 @@ impl People {
         if delta.profile.is_none() && !delta.touches.iter().any(speaks) {
             return false;
         }
-        let mut person = before.map(|person| Person::clone(person)).unwrap_or_default();
+        let mut person = before.map(|person| (**person).clone()).unwrap_or_default();
         if let Some(profile) = &delta.profile {
             person.said = profile.as_deref().map(known);
         }

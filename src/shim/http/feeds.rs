@@ -48,7 +48,7 @@ pub async fn feed(
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    page(&shim, &caller, kind, &user, &wanted, token.as_ref(), &headers).await
+    page(&shim, &caller, kind, user, &wanted, token.as_ref(), &headers).await
 }
 
 /// Of the user whom the token is bound to or the query names; of nobody: what everybody gets.
@@ -63,21 +63,21 @@ pub async fn for_you(
     let user = named.or_else(|| caller.who.user.clone());
     caller.using &= user.is_some();
     let user = user.map_or(Ok(String::new()), |user| asked::user(user, &caller.who, &shim.params))?;
-    page(&shim, &caller, Kind::Home, &user, &wanted, token.as_ref(), &headers).await
+    page(&shim, &caller, Kind::Home, user, &wanted, token.as_ref(), &headers).await
 }
 
 async fn page(
     shim: &Shim,
     caller: &Caller,
     kind: Kind,
-    user: &String,
+    user: String,
     wanted: &Wanted,
     token: Option<&Token>,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let asked = Asked::new(kind, wanted, caller)?;
-    let found = feeds::find(shim, asked, std::slice::from_ref(user), token).await?;
-    let feed = found.feed(0, user, &asked);
+    let found = feeds::find(shim, asked, std::slice::from_ref(&user), token).await?;
+    let feed = found.feed(0, &user, &asked);
     Ok(etag::answer(headers, feed.page.epoch, &caller.id, Body::of(&feed)))
 }
 

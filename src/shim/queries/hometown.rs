@@ -70,7 +70,8 @@ pub async fn streams(
     let feed = found.feed(0, &users[0], &asked);
     let keys: Vec<String> = feed.page.items.iter().map(|item| shim.keys.card(item.item_id)).collect();
     // While the store is away nobody knows what a remembered item is like.
-    let mut cards = shim.reader.many(&keys, &[]).await.map(|many| many.values).unwrap_or_default();
+    let cards = async { Ok(shim.reader.many(&keys, &[]).await?.values) };
+    let mut cards = if_there(shim, cards).await.unwrap_or_default();
     cards.resize(keys.len(), None);
     let mut streams = Vec::new();
     for (item, card) in feed.page.items.iter().zip(cards) {
@@ -93,7 +94,13 @@ async fn profile(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>
         let fields = shim.reader.fields(&shim.keys.profile(user)).await?;
         fields.map(|fields| layout::decode_profile(&fields).map_err(unreadable)).transpose()
     };
-    if personal { read.await.ok().flatten().unwrap_or_default() } else { StoredProfile::default() }
+    if personal { if_there(shim, read).await.flatten().unwrap_or_default() } else { StoredProfile::default() }
+}
+
+/// What the store answers, unless it is away: then one request at a time asks it.
+async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Option<T> {
+    let _turn = shim.last_good.ask()?;
+    read.await.ok()
 }
 
 /// Around where they live, without what they turned away.
