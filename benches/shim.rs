@@ -15,7 +15,7 @@ use common::{Rng, median, number, percentile};
 use overdrive::config::Config;
 use overdrive::model::Source;
 use overdrive::model::place::{Place, Standing};
-use overdrive::shim::{Access, Engine, Handle, Recent, RedisReader, spawn};
+use overdrive::shim::{Access, Handle, Recent, RedisReader, spawn};
 use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, Why, proto};
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::LogAppender;
@@ -66,8 +66,8 @@ fn shim(config: &Config, dir: &std::path::Path) -> Handle {
     let reader = Arc::new(RedisReader::new(&config.redis, PREFIX, params.request_timeout).expect("the url is one"));
     let log = Arc::new(LogAppender::open(dir, &config.log).expect("the log opens"));
     let access = Access::open(&config.access, dir).expect("nobody is asked who they are");
-    let engine = Engine { ranking: config.recommend.rank(), surfaces: Vec::new() };
-    let state = overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), engine);
+    let rules = overdrive::shim::Rules::of(config);
+    let state = overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), rules);
     spawn(&params, state).expect("a free port")
 }
 

@@ -89,6 +89,16 @@ fn file_beats_default_environment_beats_file() {
 }
 
 #[test]
+fn c31_flags_are_read_as_clients_spell_them_too() {
+    let flags = |text: &str| load(&format!("[flags]\n{text}"), &[]).expect("allowed").recommend.flags;
+    let theirs = flags("mlRecommendations = 0.25\npersonalizedFeed = 0.5\nengagementRanking = 0");
+    assert_eq!(theirs, flags("ml_recommendations = 0.25\npersonalized_feed = 0.5\nengagement_ranking = 0"));
+    assert_eq!((theirs.ml_recommendations, theirs.personalized_feed, theirs.engagement_ranking), (0.25, 0.5, 0.0));
+    let problem = refused("[flags]\nmlRecommendations = 2", &[]).remove(0);
+    assert!(problem.contains("flags.ml_recommendations") && problem.contains("line 2"), "{problem}");
+}
+
+#[test]
 fn among_variables_the_more_particular_wins() {
     let url = |env: &[(&str, &str)]| load("", env).expect("allowed").redis.url;
     let (plain, short, full) =
@@ -166,7 +176,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 106] = [
+const OUT_OF_RANGE: [(&str, &str); 109] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -247,6 +257,9 @@ const OUT_OF_RANGE: [(&str, &str); 106] = [
     ("ranker.shadow = 'lr-1'", "name its folder"),
     ("ranker.shadow_share = 1.5", "from 0 to 1"),
     ("ranker.registry = 'models'", "learn.enabled = true keeps"),
+    ("flags.ml_recommendations = 1.5", "from 0 to 1"),
+    ("flags.personalized_feed = -0.1", "from 0 to 1"),
+    ("flags.engagement_ranking = nan", "from 0 to 1"),
     ("factors.alpha = 0.5", "from 1 to"),
     ("factors.reg = 0", "from 0.001"),
     ("factors.history = 0", "must be 1 to"),

@@ -8,7 +8,7 @@ mod support {
 }
 
 use overdrive::model::Serving;
-use overdrive::model::changes::{Interests, Neighbour, Scope};
+use overdrive::model::changes::{Interests, Neighbour, Profile, Scope};
 use overdrive::model::ids::{KEY_GROUPS, TokenKind};
 use overdrive::model::{
     Binding, Change, Epoch, ItemId, Names, Pace, Reason, Role, SignalKey, Signals, Slate, SlateItem, Source, Surface, TokenId,
@@ -105,6 +105,7 @@ impl Stream {
             },
             Change::Signals(SignalKey::Item(item), some.then(|| Arc::new(signals(number)))),
             Change::Interests(user, some.then(|| Arc::new(interests))),
+            Change::Profile(user, some.then(|| Arc::new(Profile { city: Some(number.to_string()), ..Profile::default() }))),
             Change::Seen(user, seen.map(|i| (*i, (pick(9, 2) == 0).then_some(number as i64))).collect()),
             Change::Catalogue(item, pick(10, 2) == 0),
             Change::Neighbours(item, neighbours.len() as u32, neighbours),
@@ -347,6 +348,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         slate(true),
         Change::Signals(SignalKey::User(user), Some(Arc::new(signals(1)))),
         Change::Interests(user, Some(Arc::default())),
+        Change::Profile(user, Some(Arc::default())),
         Change::Seen(user, vec![(item, Some(1))]),
         Change::Neighbours(item, 1, vec![neighbour]),
         Change::Card(item, Some((Arc::default(), 1))),
@@ -357,6 +359,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
         slate(false),
         Change::Signals(SignalKey::User(user), None),
         Change::Interests(user, None),
+        Change::Profile(user, None),
         Change::Seen(user, vec![(item, None)]),
         Change::Neighbours(item, 0, vec![]),
         Change::Card(item, None),
@@ -367,7 +370,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let first = Running::start(Box::new(open(&server)), &stream, 1);
     first.send(completed(1, there.clone(), None));
     first.wait(1);
-    assert_eq!(keys(&server).len(), 9, "eight keys and the mark");
+    assert_eq!(keys(&server).len(), 10, "nine keys and the mark");
     first.send(completed(2, gone, None));
     first.end();
     assert_eq!(keys(&server), ["od:meta"]);
@@ -377,7 +380,7 @@ fn a_deletion_outlasts_the_replay_of_what_was_before_it() {
     let replay = Running::start(Box::new(open(&server)), &stream, 2);
     replay.send(completed(1, there, None));
     let (stats, _) = replay.end();
-    assert_eq!((stats.refused, keys(&server)), (8, vec!["od:meta".to_string()]));
+    assert_eq!((stats.refused, keys(&server)), (9, vec!["od:meta".to_string()]));
 }
 
 /// An engine that hung while another one took over: whatever it still writes, older or equally old, changes no key of any sort.
@@ -467,6 +470,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
         signals_of(0, 1),
         signals_of(1, 1),
         Change::Interests(user, Some(Arc::default())),
+        Change::Profile(user, Some(Arc::default())),
         Change::Seen(user, vec![(items[0], Some(1)), (items[1], Some(1)), (items[2], Some(1))]),
         Change::Seen(stream.users[1], vec![(items[0], Some(1))]),
         Change::Neighbours(items[0], 1, vec![Neighbour { item: items[1], similarity_micro: 1, users: 1 }]),
@@ -478,6 +482,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
     let after = vec![
         Change::Signals(SignalKey::Item(items[0]), None),
         Change::Interests(user, None),
+        Change::Profile(user, None),
         Change::Seen(user, vec![(items[1], None), (items[5], Some(2))]),
         Change::Seen(stream.users[1], vec![(items[0], None)]),
         Change::Neighbours(items[0], 0, vec![]),
@@ -504,7 +509,7 @@ fn what_an_older_copy_brings_back_of_deleted_things_goes_again() {
     server.restart();
     running.send(completed(3, vec![], None));
     running.wait(3);
-    assert_eq!(raw_dump(&mut connect(&server)).len(), 12, "what was deleted is back");
+    assert_eq!(raw_dump(&mut connect(&server)).len(), 13, "what was deleted is back");
     // an item is withdrawn and another one comes back while the rest is told
     let told = |number: u64, changes: Vec<Change>, groups, retold| {
         let mut told = completed(number, changes, retold);

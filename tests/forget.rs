@@ -260,18 +260,32 @@ fn without(dir: &Path, bindings: Vec<Binding>) -> BTreeMap<String, Dumped> {
 
 /// What is counted, without the fence and without the time of telling: not slates, which are as good as what was known when they were made.
 fn counted(dump: BTreeMap<String, Dumped>) -> BTreeMap<String, Dumped> {
-    let counts =
-        ["od:item:", "od:user:", "od:interests:", "od:category:", "od:author:", "od:neighbours:", "od:trending:", "od:seen:"];
+    let counts = [
+        "od:item:",
+        "od:user:",
+        "od:interests:",
+        "od:category:",
+        "od:author:",
+        "od:neighbours:",
+        "od:trending:",
+        "od:seen:",
+        "od:profile:",
+        "od:census",
+    ];
     let mut dump: BTreeMap<_, _> =
         dump.into_iter().filter(|(key, _)| counts.iter().any(|count| key.starts_with(count))).collect();
-    for dumped in dump.values_mut() {
+    for (key, dumped) in &mut dump {
         match dumped {
             Dumped::Value(value) => {
                 // they are told whenever a row changed, here by the one who left, with the time of that
                 let told = layout::decode_neighbours(value).expect("of binary values only neighbours count");
                 *value = proto::Neighbours { as_of_ms: 0, ..told }.encode_to_vec().into();
             }
-            Dumped::Fields(fields) => fields.retain(|field, _| field != "epoch" && field != "generation"),
+            Dumped::Fields(fields) => {
+                // it is told when a count changed, here by the one who left, too
+                let untimed = key == "od:census";
+                fields.retain(|field, _| field != "epoch" && field != "generation" && !(untimed && field == "as_of"));
+            }
             Dumped::Ranked(_) => {}
         }
     }

@@ -407,13 +407,22 @@ fn redis_fields() {
         include_str!("../testdata/layout/meta.json"),
         include_str!("../testdata/layout/deleted.json"),
         include_str!("../testdata/layout/experiments.json"),
+        include_str!("../testdata/layout/profile.json"),
+        include_str!("../testdata/layout/census.json"),
     ];
     fuzz("redis_fields", golden.map(|text| text.as_bytes().to_vec()).into(), |bytes| {
         let Ok(fields) = serde_json::from_slice::<BTreeMap<String, String>>(bytes) else { return false };
         layout::is_deleted_fields(&fields);
         let (features, interests) = (layout::decode_features(&fields).is_ok(), layout::decode_interests(&fields).is_ok());
         let experiments = layout::decode_experiments(&fields).map(|found| found.standings.iter().for_each(measure)).is_ok();
-        features | interests | experiments | layout::decode_applied(&fields).is_ok() | layout::is_deleted_fields(&fields)
+        let (profile, census) = (layout::decode_profile(&fields).is_ok(), layout::decode_census(&fields).is_ok());
+        features
+            | interests
+            | experiments
+            | profile
+            | census
+            | layout::decode_applied(&fields).is_ok()
+            | layout::is_deleted_fields(&fields)
     });
 }
 

@@ -356,6 +356,30 @@ fn arms_of_an_experiment_are_ranked_for_by_what_they_name() {
     assert!(by_model.taken > 20 && by_blend.taken > 20 && by_model.taken + by_blend.taken == 150);
 }
 
+/// For whom learned orders are off, the weights of `[blend]` rank, whatever else is set.
+#[test]
+fn c31_for_whom_learned_orders_are_off_the_fixed_weights_rank() {
+    let mut params = params_with_youngest_first();
+    params.flags.ml_recommendations = 0.5;
+    let log = log();
+    let by_fixed = slates(&run_by(&log, Run::plain(), &fixed()));
+    let all = slates(&run_by(&log, Run::plain(), &params));
+    assert_eq!(all, slates(&run_by(&log, Run { workers: 3, one_by_one: true }, &params)));
+    let (on, off): (Vec<_>, Vec<_>) = all.iter().partition(|(_, slate)| params.flags.ml(slate.user));
+    assert!(on.len() > 10 && off.len() > 10, "{} and {}", on.len(), off.len());
+    assert!(on.iter().all(|(_, slate)| slate.model.is_some()));
+    for (when, slate) in off {
+        assert_eq!((slate.model.as_ref(), Some(&slate.items)), (None, by_fixed.get(when).map(|of| &of.items)), "{when:?}");
+    }
+}
+
+/// Under a model that puts the youngest first, for everybody.
+fn params_with_youngest_first() -> Params {
+    let dir = folder();
+    let file = write(dir.path(), "young", &linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
+    params(Some(load(&file, "").expect("it is good")))
+}
+
 /// The learned blend learns and never serves.
 fn fixed() -> Params {
     let mut params = params(None);

@@ -21,12 +21,18 @@ mod client;
 #[path = "support/dataflow.rs"]
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod dataflow;
+#[path = "shim/flags.rs"]
+mod flags;
 #[path = "shim/frames.rs"]
 mod frames;
 #[path = "shim/grpc.rs"]
 mod grpc;
+#[path = "shim/hometown.rs"]
+mod hometown;
 #[path = "shim/hostile.rs"]
 mod hostile;
+#[path = "shim/models.rs"]
+mod models;
 #[path = "shim/rank.rs"]
 mod rank;
 #[path = "shim/stub.rs"]
@@ -52,13 +58,18 @@ fn both(test: impl Fn(World)) {
 
 #[cfg(feature = "redis")]
 fn over_redis(change: impl Fn(&mut overdrive::shim::Params)) -> World {
+    over_redis_set(|config| change(&mut config.service))
+}
+
+#[cfg(feature = "redis")]
+fn over_redis_set(change: impl Fn(&mut overdrive::config::Config)) -> World {
     use overdrive::shim::RedisReader;
     let server = support::redis::RedisServer::start();
     let mut config = world::config();
     config.redis.url = server.url();
     let reader = RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
     let store = overdrive::sinks::redis::Redis::open(&config.redis, world::PREFIX).expect("the url is one");
-    let mut world = World::over("redis", std::sync::Arc::new(reader), Box::new(store), change);
+    let mut world = World::of("redis", std::sync::Arc::new(reader), Box::new(store), change);
     world.redis = Some(server);
     world
 }
@@ -255,6 +266,7 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
     both(|mut w| {
         fill(&mut w);
         w.write(&[w.seen("u1", &["i7", "i8"])]);
+        w.write(&[hometown::lives(&w, "u1", Some((48.5, 11.25)), |of| of.city = Some("München".into()))]);
         let read = |route: &str| {
             let body = get(w.addr, &format!("/v1/users/u1/{route}")).json();
             if route != "features" && route != "interests" {
@@ -290,8 +302,10 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
         assert_eq!(items.as_array().map(Vec::len), Some(3));
         let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items,
             "history": [{"item_id": "i0", "interaction": "share"}], "taken": 1});
-        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests, "slate": slate,
-            "surfaces": {}, "seen": seen});
+        let profile = json!({"as_of": CLOCK, "epoch": 3, "lat": 48.5, "lon": 11.25, "city": "München", "local_preference": null,
+            "language": null, "mature": false, "hidden_authors": [], "hidden_items": []});
+        let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests,
+            "profile": profile, "slate": slate, "surfaces": {}, "seen": seen});
         assert_eq!(export, whole, "over {}", w.name);
 
         // Who has only been seen somewhere is held all the same.

@@ -8,7 +8,7 @@ mod support {
 
 mod golden {
     use overdrive::model::catalogue::Item;
-    use overdrive::model::changes::{Interests, Neighbour, Scope};
+    use overdrive::model::changes::{Counts, Interests, Neighbour, Profile, Scope};
     use overdrive::model::experiment::{self, Arm, Sums};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
@@ -91,6 +91,18 @@ mod golden {
             title: Some("A night".into()),
             ..Item::default()
         };
+        let profile = Profile {
+            lat: Some(48.137),
+            lon: Some(11.575),
+            city: Some("München".into()),
+            local_preference: Some(0.75),
+            language: Some(names.token(TokenKind::Language, "de").expect("no collision")),
+            mature: true,
+            hidden_authors: vec![names.token(TokenKind::Author, "ann").expect("no collision")],
+            hidden_items: vec![item("i7")],
+        };
+        let counts =
+            Counts { items: 500, users: 1_000, covered: 32, cities: vec![("Los Angeles".into(), 60), ("Tokyo".into(), 42)] };
         vec![
             Change::Slate { user, surface: Surface::HOME, slate, entered: vec![], left: vec![] },
             Change::Neighbours(item("i9"), 424, neighbours),
@@ -101,6 +113,8 @@ mod golden {
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
             Change::Experiments(Arc::new(vec![standing("first"), standing("second")])),
+            Change::Profile(user, Some(Arc::new(profile))),
+            Change::Census(Arc::new(counts)),
             near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
     }

@@ -177,13 +177,7 @@ fn store(config: &Config) -> Result<Answers, String> {
 fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shim::Handle, String> {
     let log = sources::appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let access = shim::Access::open(&config.access, &config.engine.state_dir)?;
-    let of = |own: &crate::dataflows::surfaces::SurfaceParams| shim::OwnSurface {
-        surface: own.surface(),
-        categories: own.only.categories.clone(),
-        languages: own.only.languages.clone(),
-    };
-    let surfaces = config.recommend.surfaces.list.iter().map(of).collect();
-    let engine = shim::Engine { ranking: config.recommend.rank(), surfaces };
-    let state = shim::State::new(&config.service, &config.store.prefix, reader, log, access, recent, engine);
+    let rules = shim::Rules::of(config);
+    let state = shim::State::new(&config.service, &config.store.prefix, reader, log, access, recent, rules);
     shim::spawn(&config.service, state)
 }

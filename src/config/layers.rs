@@ -40,6 +40,13 @@ const SHORT: [(&str, &str); 8] = [
     ("OVERDRIVE_FEATURE_TTL_SECONDS", "store.user_ttl"),
 ];
 
+/// Keys of a file as clients of other systems spell them.
+const SPELT: [(&str, &str); 3] = [
+    ("flags.mlRecommendations", "flags.ml_recommendations"),
+    ("flags.personalizedFeed", "flags.personalized_feed"),
+    ("flags.engagementRanking", "flags.engagement_ranking"),
+];
+
 /// Variables that are not settings: which file to read, and what the tests need.
 const NOT_SETTINGS: [&str; 3] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS", "OVERDRIVE_PYTHON"];
 
@@ -163,7 +170,9 @@ impl Layers {
             for (key, _) in in_order(keys) {
                 let value = values[&**key.get_ref()].clone();
                 let origin = Origin::File { path: path.into(), line: line(key.span()) };
-                self.lay(&format!("{name}.{}", key.get_ref()), value, origin, problems);
+                let key = format!("{name}.{}", key.get_ref());
+                let ours = SPELT.iter().find(|(spelt, _)| *spelt == key).map_or(&*key, |(_, ours)| ours);
+                self.lay(ours, value, origin, problems);
             }
         }
         Ok(())

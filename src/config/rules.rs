@@ -34,6 +34,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     surfaces(&mut check, config);
     learn(&mut check, config);
     experiments(&mut check, config);
+    flags(&mut check, config);
     factors(&mut check, config);
     service(&mut check, config);
     check.0
@@ -357,6 +358,13 @@ fn learn(check: &mut Check, config: &Config) {
     check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");
     let one = ranker.model.is_empty() || ranker.registry.is_empty();
     check.rule(&["ranker.model", "ranker.registry"], one, "name a model or a folder of versions, not both");
+}
+
+fn flags(check: &mut Check, config: &Config) {
+    let flags = &config.recommend.flags;
+    check.number("flags.ml_recommendations", flags.ml_recommendations, 0.0..=1.0);
+    check.number("flags.personalized_feed", flags.personalized_feed, 0.0..=1.0);
+    check.number("flags.engagement_ranking", flags.engagement_ranking, 0.0..=1.0);
 }
 
 fn experiments(check: &mut Check, config: &Config) {

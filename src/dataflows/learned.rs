@@ -20,6 +20,7 @@ use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
 use crate::scoring::columns;
 use crate::scoring::experiments::{self, Ranks};
+use crate::scoring::flags;
 use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
 use crate::scoring::ranker::{self, Tally};
 use crate::scoring::shadow::Shadow;
@@ -33,6 +34,7 @@ pub struct Learned {
     rankers: Rankers,
     ranking: ranker::Params,
     experiments: experiments::Params,
+    flags: flags::Params,
     /// What only compares itself with what serves.
     shadow: Option<Shadow>,
     table: Vec<columns::Row>,
@@ -92,7 +94,7 @@ pub struct User<'a> {
 
 impl Learned {
     /// Of the settings.
-    pub fn new(params: Params, ranking: &ranker::Params, experiments: &experiments::Params) -> Self {
+    pub fn new(params: Params, ranking: &ranker::Params, experiments: &experiments::Params, flags: &flags::Params) -> Self {
         let (sampler, scores, table) = (Sampler::default(), Scores::default(), Vec::new());
         let mut learned = Self {
             params,
@@ -101,6 +103,7 @@ impl Learned {
             rankers: Rankers::default(),
             ranking: ranking.clone(),
             experiments: experiments.clone(),
+            flags: flags.clone(),
             shadow: None,
             table,
             tally: Tally::default(),
@@ -118,9 +121,11 @@ impl Learned {
         self.ranking = ranking.clone();
     }
 
-    /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves.
+    /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves; by nothing
+    /// learned for whom that is switched off.
     fn ranks(&self, user: UserId) -> Ranks {
         match self.experiments.place(user) {
+            _ if !self.flags.ml(user) => Ranks::Fixed,
             Some(place) => self.experiments.arm(place).ranks.clone(),
             None if self.ranking.ranks_for(user) => Ranks::Model,
             None => Ranks::Blend,

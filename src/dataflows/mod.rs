@@ -4,6 +4,7 @@ pub mod board;
 pub mod candidates;
 pub mod cards;
 pub mod catalogue;
+pub mod census;
 pub mod experiments;
 pub mod explore;
 pub mod factors;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod links;
 pub mod members;
 pub mod neighbours;
+pub mod people;
 pub mod places;
 pub mod profiles;
 pub mod recommend;
@@ -58,6 +60,7 @@ pub struct Params {
     pub learn: crate::scoring::learned::Params,
     pub ranker: crate::scoring::ranker::Params,
     pub experiments: crate::scoring::experiments::Params,
+    pub flags: crate::scoring::flags::Params,
     pub factors: FactorsParams,
 }
 
@@ -254,6 +257,9 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
         slates::State::UID,
         members::Members::UID,
         experiments::Totals::UID,
+        people::People::UID,
+        census::Counted::UID,
+        census::Census::UID,
     ];
     let learning = [trails::Trails::UID, tallies::Tallies::UID, links::Rows::UID, learner::Learner::UID];
     let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];

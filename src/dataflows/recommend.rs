@@ -9,7 +9,7 @@
 //!                                      ├▶ trails ─▶ tallies, links ▶ feature store ┤
 //!                                      ├▶ factors ─▶ liked ────────────────────────┤
 //!                                      ├▶ interests ───────────────────────────────┘
-//!                                      └▶ experiments
+//!                                      └▶ experiments, people, census
 //! ```
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use timely::dataflow::operators::OkErr;
 use super::board::Post;
 use super::cards::cards;
 use super::catalogue::{Said, catalogue};
+use super::census::census;
 use super::experiments::experiments;
 use super::factors::factors;
 use super::feature_store::Fact;
@@ -26,6 +27,7 @@ use super::interests::interests;
 use super::ledger::{Entry, UserDelta, ledger};
 use super::links::links;
 use super::neighbours::neighbours;
+use super::people::people;
 use super::places::places;
 use super::signals::signals;
 use super::slates::slates;
@@ -56,6 +58,8 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Para
     let (warmth, lists) = trending(own_items.clone(), signals.clone(), clock, params, vault);
     let cards = cards(own_items.clone(), clock, vault);
     let near = params.near.enabled.then(|| places(own_items.clone(), clock, &params.near, vault));
+    let people = people(deltas.clone(), clock, vault);
+    let counts = census(own_items.clone(), deltas.clone(), clock, vault);
     let standings = experiments(deltas.clone(), clock, params, vault);
     let remembered = params.learn.enabled.then(|| remembered(deltas.clone(), clock, params, vault));
     let (liked, ranked) = params.factors.enabled.then(|| factors(deltas.clone(), clock, &params.factors, vault)).unzip();
@@ -79,6 +83,8 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Para
         .concat(own_items.arrive().map(|(item, facts)| Change::Catalogue(item, facts.is_some_and(|f| f.available))))
         .concat(cards.arrive())
         .concat(standings.arrive())
+        .concat(people.arrive())
+        .concat(counts.arrive())
         .concat(dead.arrive().map(Change::Dead))
         .concat(judged.arrive().concat(unusable).map(Change::Account));
     near.into_iter().chain(ranked).map(Arrive::arrive).fold(changes, Arrivals::concat)

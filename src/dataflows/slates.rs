@@ -219,7 +219,7 @@ impl State {
             board: Board::default(),
             store: FeatureStore::default(),
             shared,
-            learned: Learned::new(params.learn.clone(), &params.ranker, &params.experiments),
+            learned: Learned::new(params.learn.clone(), &params.ranker, &params.experiments, &params.flags),
             variants: params.experiments.variants(),
             serving: None,
             users: FxHashMap::default(),

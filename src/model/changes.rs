@@ -40,6 +40,35 @@ pub struct Interests {
     pub drift: f64,
 }
 
+/// What readers need to know of a user beside what they did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    pub lat: Option<f64>,
+    pub lon: Option<f64>,
+    pub city: Option<String>,
+    /// 0 to 1: how much nearness matters.
+    pub local_preference: Option<f64>,
+    pub language: Option<TokenId>,
+    /// Whether items for adults may be shown.
+    pub mature: bool,
+    /// Blocked, or muted by what they did.
+    pub hidden_authors: Vec<TokenId>,
+    pub hidden_items: Vec<ItemId>,
+}
+
+/// How much there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// That may be shown.
+    pub items: i64,
+    /// With a profile.
+    pub users: i64,
+    /// Cities with an item.
+    pub covered: i64,
+    /// Those with the most items, most first.
+    pub cities: Vec<(String, i64)>,
+}
+
 /// A neighbour of an item: users who took both, and their share of those who took the item, in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Neighbour {
@@ -231,4 +260,8 @@ pub enum Change {
     Experiments(Arc<Vec<Standing>>),
     /// What the catalogue says of an item that may be shown, and when it came into being.
     Card(ItemId, Option<(Arc<Item>, Millis)>),
+    /// What readers need to know of a user beside what they did.
+    Profile(UserId, Option<Arc<Profile>>),
+    /// How much there is.
+    Census(Arc<Counts>),
 }

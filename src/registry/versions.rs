@@ -117,6 +117,16 @@ impl Registry {
         Ok(about)
     }
 
+    /// The order by which a version ranks from the epoch on that has it, once its files are found to be those that were published;
+    /// `blend`: none.
+    pub fn order(&self, version: &str) -> Result<String, LoadError> {
+        let order = match version {
+            BLEND => serde_json::json!({"op": "model", "version": BLEND}),
+            _ => serde_json::json!({"op": "model", "version": version, "digest": self.about(version)?.digest()}),
+        };
+        Ok(order.to_string())
+    }
+
     /// What a version says of itself.
     fn said(&self, version: &str) -> Result<About, LoadError> {
         let folder = self.0.join(version);

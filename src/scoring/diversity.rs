@@ -18,6 +18,9 @@ pub struct Damping {
 }
 
 impl Damping {
+    /// It is not felt at all.
+    pub const NONE: Self = Self { decay: 0.0, floor: 1.0 };
+
     /// The factors of the first, second, … item of an author or category, as far as they differ from the floor.
     fn factors(self) -> Vec<f64> {
         let mut factors = vec![1.0];

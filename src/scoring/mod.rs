@@ -7,6 +7,7 @@ pub mod diversity;
 pub mod experiments;
 pub mod factors;
 pub mod first;
+pub mod flags;
 pub mod intervals;
 pub mod learned;
 pub mod ln;

@@ -19,6 +19,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// The code of a store that does not answer, or not as it was written.
+    pub const STORE: &str = "store_unavailable";
+
     /// Any refusal.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
@@ -46,7 +49,7 @@ impl Refusal {
     /// 503: the store, or something in it that cannot be read.
     pub fn store(message: impl std::fmt::Display) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self::new(status, "store_unavailable", format!("{message}; try again, and see /readyz"))
+        Self::new(status, Self::STORE, format!("{message}; try again, and see /readyz"))
     }
 }
 

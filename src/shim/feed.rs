@@ -385,7 +385,7 @@ mod tests {
         let jazz = proto::Category { name: "jazz".into(), places: (0..items.len() as u32).step_by(2).collect() };
         let slate = proto::Slate { items: items.iter().map(item).collect(), categories: vec![jazz], ..Default::default() };
         let shell = proto::SlateShell::decode(prost::bytes::Bytes::from(slate.encode_to_vec())).expect("a slate is one");
-        SlatePages { epoch, generation: 1, shell }
+        SlatePages { epoch, generation: 1, model: 0, shell }
     }
 
     fn shelf(source: Source, items: &[u32]) -> Shelf {

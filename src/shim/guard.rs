@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::access::Who;
 use super::server::Peer;
-use super::trail::Deed;
+use super::trail::{About, Deed};
 use super::{Refusal, Scope, State as Shim, grpc};
 use crate::model::UserId;
 use crate::telemetry::{REQUEST_TIME, REQUESTS};
@@ -26,6 +26,8 @@ use crate::telemetry::{REQUEST_TIME, REQUESTS};
 pub const MAX_URI: usize = 2_048;
 /// Bytes of a request id at most; a longer one is replaced.
 const MAX_REQUEST_ID: usize = 128;
+/// Whether what the engine computes is wanted, and not what everybody gets.
+const USE: &str = "x-use-overdrive";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The id of a request: the client's, or one of ours. In the answer's `x-request-id`.
@@ -69,24 +71,46 @@ impl Protocol {
 #[derive(Clone, Copy)]
 pub struct Counted(pub StatusCode);
 
-/// Who sends a request, and which it is.
+/// Whether a request wants what the engine computes for a user, as the client says it; who says nothing does. Else it gets what everybody
+/// gets.
+fn using(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let mut said = headers.get_all(USE).iter();
+    match (said.next().map(HeaderValue::as_bytes), said.next()) {
+        (None | Some(b"1" | b"true" | b"on"), None) => Ok(true),
+        (Some(b"0" | b"false" | b"off"), None) => Ok(false),
+        _ => {
+            let message = format!("{USE} must be 1, true or on (as without it), or 0, false or off for what everybody gets");
+            Err(Refusal::bad("bad_use_overdrive", message))
+        }
+    }
+}
+
+/// Who sends a request, which it is, and what for.
 pub struct Caller {
     pub who: Who,
     pub id: RequestId,
+    /// Whether it wants what the engine computes for a user, and not what everybody gets.
+    pub using: bool,
     address: Option<IpAddr>,
 }
 
 impl Caller {
-    /// As the guards left it with the request.
-    pub fn of(extensions: &Extensions) -> Result<Self, Refusal> {
+    /// As the guards left it with the request, and as the request says.
+    pub fn of(extensions: &Extensions, headers: &HeaderMap) -> Result<Self, Refusal> {
         let address = extensions.get::<Peer>().map(|peer| peer.0);
-        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, address })
+        Ok(Self { who: extension(extensions)?, id: extension(extensions)?, using: using(headers)?, address })
     }
 
     /// What the audit trail says of this request.
     pub fn deed(&self, event: &'static str, user: &str) -> Deed {
         let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
-        Deed { event, user: UserId::of(user), by, address: self.address, request_id }
+        Deed { event, of: About::User(UserId::of(user)), by, address: self.address, request_id }
+    }
+
+    /// What it says of one that has a version rank.
+    pub fn promotion(&self, version: &str) -> Deed {
+        let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
+        Deed { event: "promote", of: About::Version(version.to_string()), by, address: self.address, request_id }
     }
 }
 

@@ -30,7 +30,6 @@ mod access;
 mod aging;
 mod commons;
 mod cursor;
-mod engine;
 mod error;
 mod feed;
 mod grpc;
@@ -43,6 +42,7 @@ mod queries;
 mod rate;
 mod read;
 mod recent;
+mod rules;
 mod server;
 mod streams;
 mod tls;
@@ -52,13 +52,13 @@ mod watched;
 mod wire;
 
 pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
-pub use engine::{Engine, OwnSurface};
 pub use error::Refusal;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
 pub use read::{Answer, Fields, Many, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
+pub use rules::Rules;
 pub use token::Token;
 
 /// `[service]`
@@ -100,11 +100,12 @@ pub struct State {
     log: Arc<dyn Appender>,
     access: Access,
     recent: Recent,
-    engine: Engine,
+    rules: Rules,
     commons: commons::Commons,
     last_good: last_good::LastGood,
     /// Keys by family, and when they were counted.
     sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
+    versions: queries::models::Read,
     /// Or why there is none.
     metrics: Result<PrometheusHandle, String>,
     started: Instant,
@@ -138,13 +139,13 @@ impl State {
         log: Arc<dyn Appender>,
         access: Access,
         recent: Recent,
-        engine: Engine,
+        rules: Rules,
     ) -> Arc<Self> {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
-        let (sizes, started) = (Default::default(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, engine, commons, last_good, sizes, metrics, started })
+        let (sizes, versions, started) = (Default::default(), Default::default(), Instant::now());
+        Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, versions, metrics, started })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

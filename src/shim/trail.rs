@@ -1,4 +1,4 @@
-//! The audit trail of requests that are about all that is kept of a user: who asked for what, when and from where. A line is durable
+//! The audit trail of requests that are about all that is kept of a user, and of what ranks: who asked for what, when and from where. A line is durable
 //! before what it tells of is done. A user stands in it as a hash salted with the secret of the state folder, as in the log of
 //! `[privacy] audit` of the same folder.
 
@@ -18,18 +18,29 @@ use crate::privacy::Salt;
 #[derive(Clone, Debug)]
 pub struct Deed {
     pub event: &'static str,
-    pub user: UserId,
+    pub of: About,
     /// The name of the token.
     pub by: Arc<str>,
     pub address: Option<IpAddr>,
     pub request_id: Arc<str>,
 }
 
+/// What it is about.
+#[derive(Clone, Debug)]
+pub enum About {
+    User(UserId),
+    /// Of a model.
+    Version(String),
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     at_ms: i64,
     event: &'a str,
-    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
     by: &'a str,
     address: Option<IpAddr>,
     request_id: &'a str,
@@ -55,8 +66,12 @@ impl Trail {
             *open = Some((self.file().map_err(|e| self.failed(&e))?, Salt::of(&self.folder)?));
         }
         let (file, salt) = open.as_mut().expect("it was just opened");
-        let Deed { event, user, by, address, request_id } = deed;
-        let line = Line { at_ms: now_ms(), event, user: &salt.name(*user), by, address: *address, request_id };
+        let Deed { event, of, by, address, request_id } = deed;
+        let (user, version) = match of {
+            About::User(user) => (Some(salt.name(*user)), None),
+            About::Version(version) => (None, Some(version.as_str())),
+        };
+        let line = Line { at_ms: now_ms(), event, user: user.as_deref(), version, by, address: *address, request_id };
         let mut text = serde_json::to_vec(&line).expect("numbers and texts are JSON");
         text.push(b'\n');
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| self.failed(&e))

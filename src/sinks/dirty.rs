@@ -28,6 +28,8 @@ enum Key {
     Near(Cell),
     Card(ItemId),
     Experiments,
+    Profile(UserId),
+    Census,
 }
 
 fn key_of(change: &Change) -> Option<Key> {
@@ -41,6 +43,8 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Trending(scope, _) => Key::Trending(*scope),
         Change::Near(cell, _) => Key::Near(*cell),
         Change::Experiments(_) => Key::Experiments,
+        Change::Profile(user, _) => Key::Profile(*user),
+        Change::Census(_) => Key::Census,
         Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
         Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => return None,
     })
@@ -49,7 +53,7 @@ fn key_of(change: &Change) -> Option<Key> {
 impl Key {
     /// Whether ticks, not epochs, bring it up to date.
     fn settles(&self) -> bool {
-        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_) | Self::Card(_) | Self::Experiments)
+        matches!(self, Self::Neighbours(_) | Self::Trending(_) | Self::Near(_) | Self::Card(_) | Self::Experiments | Self::Census)
     }
 }
 
@@ -356,6 +360,8 @@ mod tests {
             Change::Trending(Scope::Global, Vec::new()),
             Change::Near(Cell(1), Vec::new()),
             Change::Experiments(Default::default()),
+            Change::Profile(UserId(1), None),
+            Change::Census(Default::default()),
             Change::Catalogue(ItemId(1), false),
         ];
         let mut dirty = Dirty::default();

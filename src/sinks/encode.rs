@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, bare, proto};
+use super::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, StoredProfile, Why, bare, proto};
 use super::{Fence, Params, Sort, Write};
 use crate::model::catalogue::Item;
-use crate::model::changes::{Interests, Neighbour, Scope};
+use crate::model::changes::{Counts, Interests, Neighbour, Profile, Scope};
 use crate::model::experiment::Standing;
 use crate::model::time::Millis;
 use crate::model::{Change, Epoch, ItemId, Names, Reason, SignalKey, Signals, Slate, Surface, TokenId, UserId};
@@ -163,6 +163,8 @@ impl Encoder {
             Change::Card(item, card) => self.card(*item, card.as_ref(), when),
             Change::Trending(scope, items) => self.trending(*scope, items, when),
             Change::Experiments(standings) => Some(self.experiments(standings, when)),
+            Change::Profile(user, profile) => self.profile(*user, profile.as_deref(), when),
+            Change::Census(counts) => Some(self.census(counts, when)),
             Change::Near(cell, items) => Some(self.ranked(self.keys.near(&cell.to_string()), items, self.near_ttl, when)),
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
@@ -378,6 +380,30 @@ impl Encoder {
         }
         let fields = layout::encode_experiments(standings, when.as_of, when.fence());
         Write::Fields { key, fields, ttl: self.trending_ttl, fence: when.fence() }
+    }
+
+    fn profile(&self, user: UserId, profile: Option<&Profile>, when: When) -> Option<Write> {
+        let key = self.keys.profile(&self.user_name(user)?);
+        let Some(of) = profile else { return Some(self.delete(key, Sort::Fields, when)) };
+        let items: Vec<(ItemId, ())> = of.hidden_items.iter().map(|item| (*item, ())).collect();
+        let stored = StoredProfile {
+            as_of: when.as_of,
+            epoch: when.stamp.epoch,
+            place: of.lat.zip(of.lon),
+            city: of.city.clone(),
+            local_preference: of.local_preference,
+            language: of.language.and_then(|language| self.bare_name(language)),
+            mature: of.mature,
+            hidden_authors: self.bare_names(&of.hidden_authors).into_iter().collect(),
+            hidden_items: self.named(&items, |i| self.item_name(i)).into_iter().map(|(item, ())| item.to_string()).collect(),
+        };
+        let fields = layout::encode_profile(&stored, when.stamp.generation);
+        Some(Write::Fields { key, fields, ttl: self.card_ttl, fence: when.fence() })
+    }
+
+    fn census(&self, counts: &Counts, when: When) -> Write {
+        let fields = layout::encode_census(counts, when.as_of, when.fence());
+        Write::Fields { key: self.keys.census(), fields, ttl: self.card_ttl, fence: when.fence() }
     }
 
     /// A withdrawn item stays listed at least as long as a slate that may still hold it.

@@ -622,7 +622,8 @@ fn news_of(change: &Change) -> Option<UserId> {
     match change {
         Change::Slate { user, slate: Some(_), .. }
         | Change::Signals(SignalKey::User(user), Some(_))
-        | Change::Interests(user, Some(_)) => Some(*user),
+        | Change::Interests(user, Some(_))
+        | Change::Profile(user, Some(_)) => Some(*user),
         Change::AllSeen(user, items) if !items.is_empty() => Some(*user),
         Change::Seen(user, items) if items.iter().any(|(_, at)| at.is_some()) => Some(*user),
         _ => None,

@@ -3,7 +3,7 @@
 use overdrive::model::Role;
 use serde_json::{Value, json};
 
-use super::client::{get, post, send};
+use super::client::{accepted, get, post, send};
 use super::world::World;
 use super::{both, conforms, fill, openapi};
 
@@ -57,6 +57,13 @@ const RANK: &str = r#"{
   "limit": 20
 }"#;
 
+/// "Test ranking"; it is printed with `[...]` where a client puts its items, which is no JSON.
+const RANK_TEST: &str = r#"{
+    "user_id": "test_user",
+    "candidate_items": [...],
+    "limit": 20
+  }"#;
+
 /// "Enhanced Ranking"; it is printed with `{...}` where a client puts what it likes, which is no JSON.
 const RANK_ENHANCED: &str = r#"{
   "user_id": "user123",
@@ -109,6 +116,7 @@ fn candidates_are_put_in_order_under_every_name() {
         fill(&mut w);
         for (path, sent, id) in [
             ("/rank/for-you", RANK.to_string(), "note1"),
+            ("/rank/for-you", RANK_TEST.replace("[...]", r#"[{"id": "note1"}]"#), "note1"),
             ("/rank/for-you/enhanced", RANK_ENHANCED.replace("{...}", r#"{"any": 1}"#), "content1"),
             ("/api/v1/rank", RANK.to_string(), "note1"),
         ] {
@@ -160,7 +168,18 @@ fn the_category_scenario_is_the_feed_of_a_category() {
         assert_eq!(answer["streams"], expected, "over {}", w.name);
         let jazz = answered(w.addr, path, 200, &CATEGORY_FEED.replace("gaming", "jazz"));
         assert_eq!(jazz["streams"], json!([stream("stream_789", 0.9, "because you shared i0")]), "over {}", w.name);
-        for body in [r#"{"user_id":"u"}"#, r#"{"user_id":"u","category_id":""}"#] {
+        // Streams have categories with numbers; to JSON 7 and 7.0 are one.
+        w.write(&[w.trending(Some("7"), &["stream_7"])]);
+        for number in ["7", "7.0", "\"7\""] {
+            let answer = answered(w.addr, path, 200, &CATEGORY_FEED.replace("\"gaming\"", number));
+            assert_eq!(answer["streams"][0]["stream_id"], "stream_7", "{number} over {}", w.name);
+        }
+        for body in [
+            r#"{"user_id":"u"}"#,
+            r#"{"user_id":"u","category_id":""}"#,
+            r#"{"user_id":"u","category_id":7.5}"#,
+            r#"{"user_id":"u","category_id":-1}"#,
+        ] {
             let refused = post(w.addr, path, body);
             assert_eq!(refused.refusal(), (400, "bad_category".to_string()), "{body}");
             assert!(refused.body.contains("category_id"), "{}", refused.body);
@@ -173,6 +192,23 @@ fn the_category_scenario_is_the_feed_of_a_category() {
             }
         }
     });
+}
+
+/// A read by another name waits for a write, too, or says so.
+#[test]
+fn c02_an_alias_takes_the_token_of_a_write() {
+    let mut w = World::memory(|params| params.token_wait = std::time::Duration::from_millis(50));
+    fill(&mut w);
+    let token = accepted(w.addr, "/feedback", FEEDBACK);
+    let read = |w: &World, token: &str| {
+        let headers = ["content-type: application/json".to_string(), format!("x-overdrive-token: {token}")];
+        send(w.addr, "POST", "/recommend", &headers, RECOMMEND.as_bytes())
+    };
+    assert_eq!(read(&w, &token).json()["stale"], true);
+    assert_eq!(read(&w, "x").refusal(), (400, "bad_token".to_string()));
+    w.caught_up(true);
+    w.write(&[w.slate("user_123", &["new"])]);
+    assert_eq!((read(&w, &token).ids(), &read(&w, &token).json()["stale"]), (vec!["new".to_string()], &json!(false)));
 }
 
 #[test]
@@ -204,7 +240,6 @@ fn what_is_read_by_another_name_is_the_same() {
             ("/analytics/user/u1", "/v1/users/u1/activity"),
             ("/analytics/user/u1/realtime", "/v1/users/u1/insights"),
             ("/api/v1/features/user/u1", "/v1/users/u1/features"),
-            ("/api/v1/features/post/i1", "/v1/items/i1/features"),
             ("/api/v1/health", "/health"),
             ("/ab/status", "/v1/experiments"),
         ] {

@@ -1,9 +1,10 @@
 //! A shim on a free port over a real store and the embedded log, and the few writes that fill the store as the engine would.
 
 use overdrive::config::Config;
+use overdrive::dataflows::surfaces::{OnlyParams, SurfaceParams};
 use overdrive::model::place::{Place, Standing};
-use overdrive::model::{Kind, Positions, Role, Signals, Source, Surface};
-use overdrive::shim::{Access, AccessParams, Engine, Handle, MemoryReader, OwnSurface, Params, Reader, Recent, State, spawn};
+use overdrive::model::{Kind, Positions, Role, Signals, Source};
+use overdrive::shim::{Access, AccessParams, Handle, MemoryReader, Params, Reader, Recent, Rules, State, spawn};
 use overdrive::sinks::layout::{self, Keys, Segment, SlateValue, Stamp, StoredInterests, Why, proto};
 use overdrive::sinks::memory::Memory;
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
@@ -21,6 +22,12 @@ const TTL: Duration = Duration::from_secs(3_600);
 /// The settings as published.
 pub fn config() -> Config {
     toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults are whole")
+}
+
+/// A surface beside home.
+fn jazzy() -> SurfaceParams {
+    let only = OnlyParams { categories: vec!["jazz".into()], ..OnlyParams::default() };
+    SurfaceParams { name: "jazzy".into(), only, ..SurfaceParams::default() }
 }
 
 /// A shim and what it stands on.
@@ -95,6 +102,12 @@ impl World {
         )
     }
 
+    /// Over the memory of this process, with these settings.
+    pub fn set(change: impl Fn(&mut Config)) -> World {
+        let memory = Memory::new(PREFIX);
+        World::of("memory", Arc::new(MemoryReader::new(memory.clone())), Box::new(memory), change)
+    }
+
     fn build(
         name: &'static str,
         reader: Arc<dyn Reader>,
@@ -102,19 +115,24 @@ impl World {
         change: impl Fn(&mut Params),
         guard: impl Fn(&mut AccessParams),
     ) -> World {
+        World::of(name, reader, store, |config| {
+            guard(&mut config.access);
+            change(&mut config.service);
+        })
+    }
+
+    /// Over any reader and store, with these settings.
+    pub fn of(name: &'static str, reader: Arc<dyn Reader>, store: Box<dyn Store>, change: impl Fn(&mut Config)) -> World {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let mut config = config();
-        guard(&mut config.access);
-        let mut params = config.service.clone();
+        let params = &mut config.service;
         (params.port, params.grpc, params.grpc_port, params.token_wait) = (0, false, 0, Duration::from_secs(20));
-        change(&mut params);
+        config.recommend.surfaces.list = vec![jazzy()];
+        change(&mut config);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
-        // beside home
-        let jazz = OwnSurface { surface: Surface::named("jazzy"), categories: vec!["jazz".into()], languages: Vec::new() };
-        let engine = Engine { ranking: config.recommend.rank(), surfaces: vec![jazz] };
-        let state = State::new(&params, PREFIX, reader, log, access, Recent::default(), engine);
-        let handle = spawn(&params, state).expect("a free port");
+        let state = State::new(&config.service, PREFIX, reader, log, access, Recent::default(), Rules::of(&config));
+        let handle = spawn(&config.service, state).expect("a free port");
         World {
             name,
             addr: handle.addr,

@@ -3,7 +3,7 @@
 use overdrive::dataflows::Params;
 use overdrive::dataflows::recommend;
 use overdrive::model::catalogue::Item;
-use overdrive::model::changes::Account;
+use overdrive::model::changes::{Account, Counts};
 use overdrive::model::ids::TokenKind;
 use overdrive::model::time::{DAY, Millis, SECOND};
 use overdrive::model::{Change, Epoch, Event, Handed, Input, ItemId, Kind, Op, Origin, Role, Row, Saved, TokenId, Turn, UserId};
@@ -51,6 +51,7 @@ pub fn params() -> Params {
         "learn",
         "ranker",
         "experiments",
+        "flags",
         "factors",
     ];
     let of = |room: &str| (room.to_string(), all[room].clone());
@@ -314,6 +315,8 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
             Change::Trending(scope, list) => (format!("trending {scope:?}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Near(cell, list) => (format!("near {cell}"), (!list.is_empty()).then(|| format!("{list:?}"))),
             Change::Experiments(all) => ("experiments".to_string(), (!all.is_empty()).then(|| format!("{all:?}"))),
+            Change::Profile(user, profile) => (format!("profile {user:?}"), profile.as_ref().map(|of| format!("{of:?}"))),
+            Change::Census(counts) => ("census".to_string(), (**counts != Counts::default()).then(|| format!("{counts:?}"))),
             Change::Seen(user, seen) => {
                 for (item, at) in seen {
                     set(&mut all, format!("seen {user:?} {item:?}"), at.map(|at| at.to_string()));

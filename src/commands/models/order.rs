@@ -9,24 +9,23 @@ use crate::sources::{Role, appender};
 
 /// Orders that a version ranks, once it was found good here; says where the order lies.
 pub fn promote(registry: &Registry, version: &str, config: &Config) -> Result<String, String> {
-    if version == BLEND {
-        return append(&serde_json::json!({"op": "model", "version": BLEND}), config);
+    if version != BLEND {
+        registry.load(version, &config.onnx.library).map_err(|e| e.to_string())?;
     }
-    let model = registry.load(version, &config.onnx.library).map_err(|e| e.to_string())?;
-    append(&serde_json::json!({"op": "model", "version": version, "digest": model.digest}), config)
+    append(registry.order(version).map_err(|e| e.to_string())?, config)
 }
 
 /// Orders that what ranked before ranks again.
 pub fn rollback(config: &Config) -> Result<String, String> {
-    append(&serde_json::json!({"op": "rollback"}), config)
+    append(serde_json::json!({"op": "rollback"}).to_string(), config)
 }
 
-fn append(order: &serde_json::Value, config: &Config) -> Result<String, String> {
+fn append(order: String, config: &Config) -> Result<String, String> {
     let appender = appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("cannot start a runtime: {e}"))?;
     // no key: whoever is forgotten takes what has theirs
-    let places = runtime.block_on(appender.append(Role::Control, vec![(Bytes::new(), Some(order.to_string().into()))]))?;
+    let places = runtime.block_on(appender.append(Role::Control, vec![(Bytes::new(), Some(order.into()))]))?;
     let place = places.first().map_or_else(String::new, |(partition, offset)| format!(", at control/{partition}={offset}"));
     Ok(format!("ordered{place}: the engine follows when it reads this; `overdrive models list` says what ranks\n"))
 }

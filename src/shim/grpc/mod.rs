@@ -81,7 +81,7 @@ where
 {
     post(async move |State(shim): State<Arc<Shim>>, request: Request| -> Response {
         let answer = async {
-            let caller = Caller::of(request.extensions())?;
+            let caller = Caller::of(request.extensions(), request.headers())?;
             let asked = message::taken(request, shim.params.body_limit).await?;
             handler(shim, caller, asked).await
         };
@@ -133,10 +133,10 @@ async fn found(
 ) -> Result<Vec<proto::Feed>, Refusal> {
     let users = feeds::users(shim, &caller.who, users)?;
     asked::check_id(surface, shim.params.max_id_bytes)?;
-    let kind = parse_surface(if surface.is_empty() { "home" } else { surface }, &shim.engine)?;
+    let kind = parse_surface(if surface.is_empty() { "home" } else { surface }, &shim.rules)?;
     let token = token(at_least)?;
     let wanted = unchecked.checked(&shim.params)?;
-    let asked = Asked::new(kind, &wanted, &caller.id)?;
+    let asked = Asked::new(kind, &wanted, caller)?;
     let found = feeds::find(shim, asked, &users, token.as_ref()).await?;
     Ok(users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked).into()).collect())
 }

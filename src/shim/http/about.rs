@@ -4,7 +4,7 @@
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::params::{Sent, User, bad_path};
@@ -15,7 +15,7 @@ use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Wanted;
 use crate::shim::queries::views::{FeaturesView, InterestsView, Of, stale, unknown, unreadable};
 use crate::shim::{Cadence, Refusal, State as Shim, Token, now_ms};
-use crate::sinks::layout::{self, StoredSlate};
+use crate::sinks::layout::{self, StoredProfile, StoredSlate};
 
 /// Items of `seen:` that are read: the store keeps no more.
 const ALL: usize = 100_000;
@@ -26,6 +26,7 @@ const STRONGEST: usize = 20;
 struct Held {
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
+    profile: Option<ProfileView>,
     /// Of home first, then of the surfaces of the settings.
     slates: Vec<(Surface, Option<StoredSlate>)>,
     seen: Vec<Seen>,
@@ -35,6 +36,29 @@ impl Held {
     /// The slate of home.
     fn home(&self) -> Option<&StoredSlate> {
         self.slates.first().and_then(|(_, slate)| slate.as_ref())
+    }
+}
+
+/// What they said of themselves, and whom they turned away.
+#[derive(Serialize)]
+struct ProfileView {
+    as_of: i64,
+    epoch: u64,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    city: Option<String>,
+    local_preference: Option<f64>,
+    language: Option<String>,
+    mature: bool,
+    hidden_authors: BTreeSet<String>,
+    hidden_items: BTreeSet<String>,
+}
+
+impl From<StoredProfile> for ProfileView {
+    fn from(of: StoredProfile) -> Self {
+        let StoredProfile { as_of, epoch, place, city, local_preference, language, mature, hidden_authors, hidden_items } = of;
+        let (lat, lon) = place.unzip();
+        Self { as_of, epoch, lat, lon, city, local_preference, language, mature, hidden_authors, hidden_items }
     }
 }
 
@@ -80,6 +104,7 @@ struct Export<'a> {
     exported_at: i64,
     features: Option<FeaturesView>,
     interests: Option<InterestsView>,
+    profile: Option<ProfileView>,
     slate: Option<SlateView<'a>>,
     /// The slates of the surfaces of the settings, by name.
     surfaces: BTreeMap<&'static str, SlateView<'a>>,
@@ -147,16 +172,16 @@ fn strongest(view: &InterestsView) -> Vec<Interest<'_>> {
 pub async fn export(State(shim): State<Arc<Shim>>, User(user): User, caller: Caller) -> Result<Body, Refusal> {
     caller.who.personal(&user)?;
     shim.access.note(caller.deed("export", &user)).await?;
-    let Held { features, interests, slates, seen } = held(&shim, &user, ALL).await?;
+    let Held { features, interests, profile, slates, seen } = held(&shim, &user, ALL).await?;
     let mut surfaces: BTreeMap<&'static str, SlateView> = BTreeMap::new();
     for (surface, slate) in &slates {
         surfaces.extend(slate.as_ref().map(|slate| (surface.name(), SlateView::of(slate))));
     }
-    if features.is_none() && interests.is_none() && surfaces.is_empty() && seen.is_empty() {
+    if features.is_none() && interests.is_none() && profile.is_none() && surfaces.is_empty() && seen.is_empty() {
         return Err(unknown("unknown_user", "user", None));
     }
     let slate = surfaces.remove(Surface::HOME.name());
-    let rest = Export { exported_at: now_ms(), features, interests, slate, surfaces, seen };
+    let rest = Export { exported_at: now_ms(), features, interests, profile, slate, surfaces, seen };
     Ok(Body::of(&Of::user(&user, None, rest)))
 }
 
@@ -202,12 +227,13 @@ pub async fn receipt(State(shim): State<Arc<Shim>>, path: Result<Path<String>, P
 async fn held(shim: &Shim, user: &str, seen: usize) -> Result<Held, Refusal> {
     let keys = &shim.keys;
     let (features, interests) = (keys.user(user), keys.interests(user));
-    let (surfaces, met): (Vec<Surface>, String) = (shim.engine.kept().collect(), keys.seen(user));
+    let (surfaces, met): (Vec<Surface>, String) = (shim.rules.kept().collect(), keys.seen(user));
     let slates: Vec<String> = surfaces.iter().map(|surface| keys.slate(surface.name(), None, user)).collect();
-    let reader = &*shim.reader;
-    let (features, interests, slates, met) = tokio::try_join!(
+    let (reader, profile) = (&*shim.reader, keys.profile(user));
+    let (features, interests, profile, slates, met) = tokio::try_join!(
         reader.fields(&features),
         reader.fields(&interests),
+        reader.fields(&profile),
         reader.many(&slates, &[]),
         reader.ranked(&met, seen)
     )?;
@@ -218,6 +244,7 @@ async fn held(shim: &Shim, user: &str, seen: usize) -> Result<Held, Refusal> {
     Ok(Held {
         features: features.as_ref().map(FeaturesView::from),
         interests: interests.map(InterestsView::from),
+        profile: profile.map(|fields| layout::decode_profile(&fields)).transpose().map_err(unreadable)?.map(ProfileView::from),
         slates: surfaces.into_iter().zip(slates).collect(),
         seen: met.into_iter().map(|(item_id, at)| Seen { item_id, at: at as i64 }).collect(),
     })

@@ -11,16 +11,17 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-use super::params::Sent;
+use super::params::{Sent, UserAndItem};
 use super::views::Body;
-use super::{Route, about, ask, body, experiments, feeds, ingest, open, read, status, views, write};
+use super::{Route, about, ask, body, experiments, feeds, ingest, models, open, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
-use crate::shim::guard::RequestId;
+use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Unchecked;
 use crate::shim::queries::feeds::Feed;
 use crate::shim::queries::rank::{self, order};
-use crate::shim::{Refusal, State as Shim};
+use crate::shim::queries::{hometown, pair};
+use crate::shim::{Refusal, State as Shim, Token};
 
 /// All aliases.
 pub fn routes() -> Vec<Route> {
@@ -33,8 +34,13 @@ pub fn routes() -> Vec<Route> {
         read("/performance/system", status::stats),
         read("/ab/status", experiments::experiments),
         read("/api/v1/features/user/{user}", views::user_features),
-        read("/api/v1/features/post/{item}", views::item_features),
+        read("/api/v1/features/post/{item}", views::post_features),
+        read("/api/v1/features/interaction/{user}/{item}", interaction),
         open("/api/v1/health", status::health),
+        read("/api/v1/model/status", models::status),
+        read("/api/v1/model/evaluate", models::evaluate),
+        read("/ml/status", status::ml),
+        ask("/ml/predict", predict),
         write("/signals/process", ingest::events),
         write("/feedback", ingest::events),
         ask("/rank/for-you", rank_for_you),
@@ -45,6 +51,8 @@ pub fn routes() -> Vec<Route> {
         ask("/ml/recommend", recommend),
         ask("/v1/scenarios/home_feed", home_feed),
         ask("/v1/scenarios/category_feed", category_feed),
+        ask("/v1/scenarios/hometown", near_home),
+        read("/v1/scenarios/hometown/stats", hometown_stats),
     ]
 }
 
@@ -61,7 +69,19 @@ struct Asked {
 struct OfCategory {
     #[serde(flatten)]
     asked: Asked,
-    category_id: Option<String>,
+    #[serde(default)]
+    category_id: Option<CategoryId>,
+}
+
+/// The largest whole number that JSON carries everywhere.
+const LARGEST: f64 = ((1u64 << 53) - 1) as f64;
+
+/// A category by its name, or by the number it goes by elsewhere.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CategoryId {
+    Name(String),
+    Number(f64),
 }
 
 /// Candidates to be put in order: an item each, by the names its client has for what it is.
@@ -101,8 +121,7 @@ impl<'a> From<&'a Feed<'_>> for Scenario<'a> {
 async fn rank_for_you(
     State(shim): State<Arc<Shim>>,
     Sent(token): Sent,
-    who: Who,
-    id: RequestId,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
@@ -110,8 +129,8 @@ async fn rank_for_you(
     let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
     let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
-    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, also: rank::Also::default() };
-    Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
+    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, alone: false, also: rank::Also::default() };
+    Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
 fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
@@ -125,44 +144,116 @@ fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
 
 async fn recommend(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
-    feed(&shim, &id, &who, asked, None, |feed| Body::of(feed)).await
+    feed(&shim, &caller, token.as_ref(), asked, None, |feed| Body::of(feed)).await
 }
 
 async fn home_feed(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
-    feed(&shim, &id, &who, asked, None, |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, None, |feed| Body::of(&Scenario::from(feed))).await
 }
 
 async fn category_feed(
     State(shim): State<Arc<Shim>>,
-    who: Who,
-    id: RequestId,
+    Sent(token): Sent,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let OfCategory { asked, category_id } = body::json(&headers, body, shim.params.body_limit).await?;
-    let Some(category) = category_id.filter(|category| !category.is_empty()) else {
-        return Err(Refusal::bad("bad_category", "category_id is missing or empty; send the name of a category"));
+    let category = match category_id {
+        Some(CategoryId::Name(name)) if !name.is_empty() => name,
+        Some(CategoryId::Number(number)) if number.fract() == 0.0 && (0.0..=LARGEST).contains(&number) => number.to_string(),
+        _ => {
+            let message = "category_id is missing, empty or no whole number; send the name or the number of a category";
+            return Err(Refusal::bad("bad_category", message));
+        }
     };
-    feed(&shim, &id, &who, asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
+}
+
+/// Who asks for what is near them.
+#[derive(Deserialize)]
+struct OfHometown {
+    user_id: String,
+    #[serde(default, deserialize_with = "body::count")]
+    max_results: Option<usize>,
+}
+
+async fn near_home(
+    State(shim): State<Arc<Shim>>,
+    Sent(token): Sent,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let OfHometown { user_id, max_results } = body::json(&headers, body, shim.params.body_limit).await?;
+    Ok(Body::of(&hometown::streams(&shim, &caller, user_id, max_results, token.as_ref()).await?))
+}
+
+async fn interaction(
+    State(shim): State<Arc<Shim>>,
+    UserAndItem(user, item): UserAndItem,
+    Sent(token): Sent,
+    caller: Caller,
+) -> Result<Body, Refusal> {
+    Ok(Body::of(&pair::interaction(&shim, &caller, user, item, token.as_ref()).await?))
+}
+
+/// One user and their posts, or pairs of any users and posts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Pairs {
+    OfOne {
+        user_id: String,
+        #[serde(alias = "candidate_items")]
+        post_ids: Vec<String>,
+    },
+    OfAny {
+        pairs: Vec<PairOf>,
+    },
+}
+
+#[derive(Deserialize)]
+struct PairOf {
+    user_id: String,
+    post_id: String,
+}
+
+async fn predict(
+    State(shim): State<Arc<Shim>>,
+    Sent(token): Sent,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<Body, Refusal> {
+    let pairs = match body::json(&headers, body, shim.params.body_limit).await? {
+        Pairs::OfOne { user_id, post_ids } => post_ids.into_iter().map(|post| (user_id.clone(), post)).collect(),
+        Pairs::OfAny { pairs } => pairs.into_iter().map(|PairOf { user_id, post_id }| (user_id, post_id)).collect(),
+    };
+    Ok(Body::of(&pair::predict(&shim, &caller, pairs, token.as_ref()).await?))
+}
+
+async fn hometown_stats(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
+    Ok(Body::of(&hometown::stats(&shim).await?))
 }
 
 async fn feed(
     shim: &Shim,
-    id: &RequestId,
-    who: &Who,
+    caller: &Caller,
+    token: Option<&Token>,
     asked: Asked,
     category: Option<String>,
     show: impl FnOnce(&Feed<'_>) -> Body,
@@ -170,5 +261,5 @@ async fn feed(
     let Asked { user_id, num_recommendations } = asked;
     let kind = if category.is_some() { Kind::Category } else { Kind::HOME };
     let unchecked = Unchecked { k: num_recommendations, category, ..Unchecked::default() };
-    feeds::first_page(shim, id, who, kind, user_id, unchecked, show).await
+    feeds::first_page(shim, caller, token, kind, user_id, unchecked, show).await
 }

@@ -19,6 +19,7 @@ mod etag;
 mod experiments;
 mod feeds;
 mod ingest;
+mod models;
 mod pages;
 mod params;
 mod rank;
@@ -58,6 +59,7 @@ fn own_routes() -> Vec<Route> {
         write("/v1/items", ingest::items),
         write("/v1/users", ingest::users),
         read("/v1/feeds/{surface}/{user}", feeds::feed),
+        read("/v1/feeds/for-you", feeds::for_you),
         ask("/v1/feeds/{surface}", feeds::feeds),
         ask("/v1/rank", rank::rank),
         read("/v1/users/{user}/features", views::user_features),
@@ -70,6 +72,8 @@ fn own_routes() -> Vec<Route> {
         read("/v1/items/{item}/features", views::item_features),
         read("/v1/items/{item}/neighbours", views::neighbours),
         read("/v1/trending/{scope}", views::trending),
+        read("/v1/models", models::models),
+        Route { scope: Some(Scope::Admin), ..write("/v1/models/{name}/promote", models::promote) },
         read("/v1/experiments", experiments::experiments),
         read("/v1/experiments/{name}", experiments::experiment),
         read("/v1/stats", status::stats),

@@ -40,6 +40,44 @@ impl FromRequestParts<Arc<State>> for User {
     }
 }
 
+/// A user and an item, as the path has them.
+pub struct UserAndItem(pub String, pub String);
+
+impl FromRequestParts<Arc<State>> for UserAndItem {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
+        let Path((user, item)) = path.map_err(bad_path)?;
+        Ok(Self(user, item))
+    }
+}
+
+/// The user whom the query names as `user_id`, if it does; it is not looked at yet.
+pub struct Named(pub Option<String>);
+
+impl FromRequestParts<Arc<State>> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
+        let mut named = pairs(parts, state).await?.into_iter().filter(|(name, _)| name == "user_id").map(|(_, user)| user);
+        match (named.next(), named.next()) {
+            (user, None) => Ok(Self(user)),
+            _ => Err(Refusal::bad("bad_query", "the query cannot be read: `user_id` is given twice")),
+        }
+    }
+}
+
+/// The query, name by name.
+async fn pairs(parts: &mut Parts, state: &Arc<State>) -> Result<Vec<(String, String)>, Refusal> {
+    // What is no text would become text that nobody sent.
+    let text = percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8();
+    text.map_err(|e| Refusal::bad("bad_query", format!("the query cannot be read: it is not UTF-8: {e}")))?;
+    let query: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::from_request_parts(parts, state).await;
+    let refused = |e: QueryRejection| Refusal::bad("bad_query", format!("the query cannot be read: {}", e.body_text()));
+    query.map(|Query(pairs)| pairs).map_err(refused)
+}
+
 /// Surface and user of a feed.
 pub struct SurfaceAndUser(pub Kind, pub String);
 
@@ -50,7 +88,7 @@ impl FromRequestParts<Arc<State>> for SurfaceAndUser {
         let path: Result<Path<(String, String)>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path((surface, user)) = path.map_err(bad_path)?;
         let user = asked::user(user, &extension::<Who>(&parts.extensions)?, &state.params)?;
-        Ok(Self(parse_surface(&surface, &state.engine)?, user))
+        Ok(Self(parse_surface(&surface, &state.rules)?, user))
     }
 }
 
@@ -63,7 +101,7 @@ impl FromRequestParts<Arc<State>> for Surface {
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
         let Path(surface) = path.map_err(bad_path)?;
-        parse_surface(&surface, &state.engine).map(Self)
+        parse_surface(&surface, &state.rules).map(Self)
     }
 }
 
@@ -114,14 +152,8 @@ impl FromRequestParts<Arc<State>> for Wanted {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Refusal> {
-        // What is no text would become text that nobody sent.
-        let text = percent_decode_str(parts.uri.query().unwrap_or_default()).decode_utf8();
-        text.map_err(|e| Refusal::bad("bad_query", format!("the query cannot be read: it is not UTF-8: {e}")))?;
-        let query: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        let refused = |e: QueryRejection| Refusal::bad("bad_query", format!("the query cannot be read: {}", e.body_text()));
-        let Query(pairs) = query.map_err(refused)?;
         let mut written = Written::default();
-        pairs.into_iter().try_for_each(|(name, value)| written.take(&name, value))?;
+        pairs(parts, state).await?.into_iter().try_for_each(|(name, value)| written.take(&name, value))?;
         let unchecked = Unchecked {
             k: written.k.map(|k| parse_k(&k, state.params.max_k)).transpose()?,
             cursor: written.cursor,
@@ -189,6 +221,6 @@ impl FromRequestParts<Arc<State>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<State>) -> Result<Self, Refusal> {
-        Caller::of(&parts.extensions)
+        Caller::of(&parts.extensions, &parts.headers)
     }
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use super::body;
 use super::params::Sent;
 use super::views::Body;
-use crate::shim::access::Who;
-use crate::shim::guard::RequestId;
+use crate::shim::guard::Caller;
 use crate::shim::queries::rank::{Also, Asked, order};
 use crate::shim::{Refusal, State as Shim};
 
@@ -35,13 +34,12 @@ struct Candidates<'a> {
 pub async fn rank(
     State(shim): State<Arc<Shim>>,
     Sent(token): Sent,
-    id: RequestId,
-    who: Who,
+    caller: Caller,
     headers: HeaderMap,
     body: Stream,
 ) -> Result<Body, Refusal> {
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
-    let asked = Asked { user: user_id, items: &items, k, explain, also: Also { seen, mature } };
-    Ok(Body::of(&order(&shim, &id, &who, asked, token.as_ref()).await?))
+    let asked = Asked { user: user_id, items: &items, k, explain, alone: false, also: Also { seen, mature } };
+    Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }

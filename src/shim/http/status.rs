@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::views::Body;
 use crate::shim::access::Who;
-use crate::shim::queries::{applied_once, ready};
+use crate::shim::queries::{applied_once, models, ready};
 use crate::shim::{Refusal, Sizes, State as Shim, now_ms};
+use crate::sinks::Applied;
 
 const COUNTED_FOR: Duration = Duration::from_secs(10);
 
@@ -42,7 +43,7 @@ pub async fn stats(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refu
         tick_epoch: applied.tick_epoch,
         as_of: applied.clock_ms,
         watermark: applied.watermark_ms,
-        lag_ms: if applied_once(&applied) { now_ms() - applied.clock_ms } else { 0 },
+        lag_ms: lag_ms(&applied),
         rebuilding: applied.rebuilding,
         uptime_ms: shim.started.elapsed().as_millis() as u64,
         keys: sizes(&shim).await,
@@ -68,6 +69,34 @@ struct Health {
     store: &'static str,
     epoch: Option<u64>,
     as_of: Option<i64>,
+}
+
+/// How answers are, and what orders them.
+#[derive(Serialize)]
+struct Ml {
+    status: &'static str,
+    version: &'static str,
+    store: &'static str,
+    lag_ms: i64,
+    rebuilding: bool,
+    model: models::Status,
+}
+
+pub async fn ml(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+    let (applied, model) = (shim.reader.applied().await?, models::status(&shim).await?);
+    Ok(Body::of(&Ml {
+        status: if applied_once(&applied) { "ok" } else { "starting" },
+        version: env!("CARGO_PKG_VERSION"),
+        store: shim.reader.name(),
+        lag_ms: lag_ms(&applied),
+        rebuilding: applied.rebuilding,
+        model,
+    }))
+}
+
+/// How far the clock of what is applied is behind the time of day.
+fn lag_ms(applied: &Applied) -> i64 {
+    if applied_once(applied) { now_ms() - applied.clock_ms } else { 0 }
 }
 
 /// 200 while reads are answered (`ok`, or `starting` before the first epoch), 503 `degraded` while the store is away.

@@ -40,6 +40,10 @@ pub async fn item_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(tok
     Ok(Body::of(&views::item_features(&shim, &item, token.as_ref()).await?))
 }
 
+pub async fn post_features(State(shim): State<Arc<Shim>>, Id(item): Id, Sent(token): Sent) -> Result<Body, Refusal> {
+    Ok(Body::of(&views::post_features(&shim, &item, token.as_ref()).await?))
+}
+
 pub async fn interests(State(shim): State<Arc<Shim>>, User(user): User, Sent(token): Sent) -> Result<Body, Refusal> {
     Ok(Body::of(&views::interests(&shim, &user, token.as_ref()).await?))
 }

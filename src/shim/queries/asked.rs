@@ -6,11 +6,11 @@ use crate::model::place::Place;
 use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::{Kind, Narrow, Spot};
-use crate::shim::{Engine, Params, Refusal, Token};
+use crate::shim::{Params, Refusal, Rules, Token};
 
 /// The surface of this name.
-pub fn parse_surface(name: &str, engine: &Engine) -> Result<Kind, Refusal> {
-    let all = || engine.kept().map(Kind::Slate).chain(Kind::NARROW);
+pub fn parse_surface(name: &str, rules: &Rules) -> Result<Kind, Refusal> {
+    let all = || rules.kept().map(Kind::Slate).chain(Kind::NARROW);
     all().find(|kind| kind.name() == name).ok_or_else(|| {
         let names: Vec<&str> = all().map(Kind::name).collect();
         Refusal::unknown("unknown_surface", format!("there is no surface `{name}`; use one of {}", names.join(", ")))

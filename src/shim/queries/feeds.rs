@@ -6,14 +6,17 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::asked::{self, Wanted};
+use crate::model::UserId;
 use crate::model::place::REGION;
+use crate::scoring::flags::Allowed;
 use crate::shim::access::Who;
 use crate::shim::commons::{Common, trending};
 use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
-use crate::shim::guard::RequestId;
+use crate::shim::guard::{Caller, RequestId};
 use crate::shim::near::{self, Near};
-use crate::shim::{Cadence, Own, OwnKeys, OwnSurface, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{LayoutError, Segment, SlatePages, StoredSlate, decode_slate};
+use crate::shim::rules::OwnSurface;
+use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
+use crate::sinks::layout::{BLEND, LayoutError, Segment, SlatePages, StoredSlate, decode_slate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -36,17 +39,20 @@ pub struct Asked<'a> {
     narrow: Narrow<'a>,
     wanted: &'a Wanted,
     id: &'a RequestId,
+    /// Whether users get what is theirs, and not what everybody gets.
+    using: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Refuses a surface that needs to know more.
-    pub fn new(kind: Kind, wanted: &'a Wanted, id: &'a RequestId) -> Result<Self, Refusal> {
-        Ok(Self { kind, narrow: wanted.narrow(kind)?, wanted, id })
+    pub fn new(kind: Kind, wanted: &'a Wanted, caller: &'a Caller) -> Result<Self, Refusal> {
+        Ok(Self { kind, narrow: wanted.narrow(kind)?, wanted, id: &caller.id, using: caller.using })
     }
 }
 
 /// What was read for feeds; lists in the order of the users.
 pub struct Found {
+    allowed: Vec<Allowed>,
     own: Vec<Arc<Own>>,
     slates: Vec<Option<SlatePages>>,
     /// What is trending in the segments that were asked about; nothing while the store is away.
@@ -70,9 +76,15 @@ pub fn users(shim: &Shim, who: &Who, users: Vec<String>) -> Result<Vec<String>, 
 }
 
 impl Found {
-    fn new(own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
-        let slates = own.iter().map(|own| own.pages()).collect();
-        Self { own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
+    /// Of what is held of these users, as far as each of them is to get it.
+    fn new(shim: &Shim, users: &[String], own: Vec<Arc<Own>>, common: Arc<Common>, stale: bool) -> Self {
+        let allowed: Vec<Allowed> = users.iter().map(|user| shim.rules.flags.of(UserId::of(user))).collect();
+        let slate = |(own, allowed): (&Arc<Own>, &Allowed)| {
+            let slate = own.pages().filter(|_| allowed.personal);
+            slate.filter(|pages| allowed.ml || pages.model == BLEND.0)
+        };
+        let slates = own.iter().zip(&allowed).map(slate).collect();
+        Self { allowed, own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
     }
 
     fn seen(&self, at: usize) -> HashSet<&str> {
@@ -82,14 +94,18 @@ impl Found {
     /// The feed of `user`, who was the one at this place of those asked about.
     pub fn feed<'a>(&'a self, at: usize, user: &'a str, asked: &Asked<'a>) -> Feed<'a> {
         let Asked { kind, wanted, id, .. } = *asked;
-        let seen = self.seen(at);
-        let Common { gone, shelves } = &*self.common;
+        let (seen, Common { gone, shelves }) = (self.seen(at), &*self.common);
+        let [.., fresh] = shelves;
+        // What is new stands alone, unless nothing is.
+        let only_new = !self.allowed[at].engagement && !fresh.items.is_empty();
+        let (shelves, segments) =
+            if only_new { (std::slice::from_ref(fresh), [].as_slice()) } else { (&shelves[..], &*self.segments) };
         let slate = self.slates[at].as_ref();
         let of_slate = matches!(kind, Kind::Slate(_));
-        let cold = of_slate && slate.is_none() && !self.segments.is_empty();
+        let cold = of_slate && slate.is_none() && !segments.is_empty();
         let mixed = match asked.narrow {
-            Narrow::Not => cold.then(|| feed::strung(self.segments.iter().chain(&shelves[..1]))),
-            Narrow::Category(category) => Some(feed::narrowed(slate, category, self.segments.first())),
+            Narrow::Not => cold.then(|| feed::strung(segments.iter().chain(&shelves[..1]))),
+            Narrow::Category(category) => Some(feed::narrowed(slate, category, segments.first())),
             Narrow::Near(spot) => Some(feed::nearby(&self.near, slate, spot.preference, self.mark)),
         };
         let own = mixed.as_ref().map(List::Mixed).or(slate.filter(|_| of_slate).map(List::Slate));
@@ -122,24 +138,27 @@ fn readable<T>(slate: Result<T, LayoutError>) -> Option<T> {
 
 /// Reads what the feeds of these users are made of; sees the write of the token, or says that it may not.
 pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+    let remembered = || remembered(shim, asked, users);
     let Some(_turn) = shim.last_good.ask() else {
         let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
-        return remembered(shim, asked.kind, users).ok_or_else(|| being_asked().into());
+        return remembered().ok_or_else(|| being_asked().into());
     };
     let found = read(shim, asked, users, token).await;
     shim.last_good.answered(found.is_ok());
     match found {
         Ok(found) => {
-            let keep = |(user, own): (&String, &Arc<Own>)| shim.last_good.keep(asked.kind.slate(), user, own);
-            users.iter().zip(&found.own).for_each(keep);
+            if asked.using {
+                let keep = |(user, own): (&String, &Arc<Own>)| shim.last_good.keep(asked.kind.slate(), user, own);
+                users.iter().zip(&found.own).for_each(keep);
+            }
             Ok(found)
         }
-        Err(away) => remembered(shim, asked.kind, users).ok_or_else(|| away.into()),
+        Err(away) => remembered().ok_or_else(|| away.into()),
     }
 }
 
 async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
-    let keys: Vec<OwnKeys> = users.iter().map(|user| keys(shim, asked.kind, user)).collect();
+    let keys: Vec<OwnKeys> = users.iter().filter(|_| asked.using).map(|user| keys(shim, asked.kind, user)).collect();
     // What trends and what is near is written at ticks.
     let cadence = if matches!(asked.kind, Kind::Slate(_)) { Cadence::Epoch } else { Cadence::Tick };
     let mut parts = shim.reader.feeds(&keys).await?;
@@ -154,14 +173,15 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
             shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?
         }
     };
-    let Parts { own, applied } = parts;
-    let mut found = Found::new(own.into_iter().map(Arc::new).collect(), common, stale);
+    let Parts { mut own, applied } = parts;
+    own.resize_with(users.len(), Own::default);
+    let mut found = Found::new(shim, users, own.into_iter().map(Arc::new).collect(), common, stale);
     found.mark = (applied.clock_ms, applied.tick_epoch);
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
-        Narrow::Not if matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
+        Narrow::Not if asked.using && matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
-            for segment in segments(asked.wanted, region.as_deref(), shim.engine.own(asked.kind.slate())) {
+            for segment in segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())) {
                 found.segments.push(trending(segment, reader, keys, &applied).await?);
             }
         }
@@ -204,13 +224,17 @@ fn keys(shim: &Shim, kind: Kind, user: &str) -> OwnKeys {
 
 /// While the store is away: what each user's feed was last made of, and the last shelves read for whom there is none. `None` when that
 /// would leave somebody without anything.
-fn remembered(shim: &Shim, kind: Kind, users: &[String]) -> Option<Found> {
+fn remembered(shim: &Shim, asked: Asked<'_>, users: &[String]) -> Option<Found> {
     let common = shim.commons.stored()?;
-    let own: Vec<_> = users.iter().map(|user| shim.last_good.get(kind.slate(), user).unwrap_or_default()).collect();
+    let last = |user: &String| {
+        let own = shim.last_good.get(asked.kind.slate(), user);
+        own.filter(|_| asked.using).unwrap_or_default()
+    };
     let shelved = common.shelves.iter().any(|shelf| !shelf.items.is_empty());
-    if !shelved && own.iter().any(|own| own.slate.is_none()) {
+    let found = Found::new(shim, users, users.iter().map(last).collect(), common, true);
+    if !shelved && found.slates.iter().any(Option::is_none) {
         return None;
     }
     metrics::counter!(STORE_ERRORS).increment(1);
-    Some(Found::new(own, common, true))
+    Some(found)
 }

@@ -42,10 +42,10 @@ pub async fn forget(shim: &Shim, user: &str, caller: &Caller) -> Result<Receipt,
     shim.access.note(caller.deed("forget", user)).await?;
     let gone = || {
         shim.recent.forget(user);
-        shim.last_good.forget(shim.engine.kept(), user);
+        shim.last_good.forget(shim.rules.kept(), user);
     };
     gone(); // whoever asked may not wait for the end
-    let receipt = append(shim, Role::Control, vec![(Bytes::copy_from_slice(user.as_bytes()), Some(order))], Vec::new()).await;
+    let receipt = self::order(shim, Bytes::copy_from_slice(user.as_bytes()), order).await;
     gone(); // what was read meanwhile
     receipt
 }
@@ -71,6 +71,11 @@ fn whose(who: &Who, role: Role, records: &Records) -> Result<(), Refusal> {
         Role::Items => who.about_all(),
         _ => records.iter().try_for_each(|(user, _)| who.about(&String::from_utf8_lossy(user))),
     }
+}
+
+/// Puts an order on the control topic, once it is known to be one.
+pub async fn order(shim: &Shim, key: Bytes, order: Bytes) -> Result<Receipt, Refusal> {
+    append(shim, Role::Control, vec![(key, Some(order))], Vec::new()).await
 }
 
 type Records = Vec<(Bytes, Option<Bytes>)>;

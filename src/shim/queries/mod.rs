@@ -8,7 +8,10 @@ use crate::sinks::Applied;
 
 pub mod asked;
 pub mod feeds;
+pub mod hometown;
 pub mod ingest;
+pub mod models;
+pub mod pair;
 pub mod rank;
 pub mod views;
 

@@ -3,9 +3,11 @@
 //!
 //! What must stay true: of what the engine wrote last, a candidate gets the terms it would have in a slate; what the caller says of an
 //! item counts where the store has no card of it; and every candidate is either in its place or left out for a reason that is said.
+//! While the store is away, and for whom no order of their own is wanted, the caller's own order is the answer.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -17,17 +19,19 @@ use crate::model::ids::TokenKind;
 use crate::model::names::Collision;
 use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
-use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, TokenId};
-use crate::scoring::rank::{Candidate, Moment, Near, Person, Ranked, rank};
-use crate::shim::access::Who;
+use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, Surface, TokenId, UserId};
+use crate::scoring::diversity::Damping;
+use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked, rank};
 use crate::shim::commons::{Common, TRENDING_SCALE};
-use crate::shim::guard::RequestId;
+use crate::shim::guard::Caller;
 use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, Unavailable, now_ms};
 use crate::sinks::Applied;
-use crate::sinks::layout::{self, StoredInterests, StoredSlate, Why, proto};
+use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
 
 /// What orders them.
 const MODEL: &str = layout::BLEND.1;
+/// What did, where we do not.
+pub const AS_BROUGHT: &str = "caller";
 
 /// What is asked for.
 pub struct Asked<'a> {
@@ -36,6 +40,8 @@ pub struct Asked<'a> {
     pub items: &'a [&'a RawValue],
     pub k: Option<usize>,
     pub explain: bool,
+    /// Each is scored as if it were the only one.
+    pub alone: bool,
     pub also: Also,
 }
 
@@ -55,7 +61,7 @@ pub struct Order<'a> {
     pub epoch: u64,
     pub model: &'static str,
     pub stale: bool,
-    /// Whether nothing is known of the user.
+    /// Whether nothing is known of the user, or this is no order of theirs.
     pub fallback: bool,
     pub items: Vec<Placed>,
     pub left_out: Vec<LeftOut>,
@@ -94,6 +100,7 @@ struct Owner {
     slate: Option<proto::Slate>,
     seen: HashSet<String>,
     interests: Option<StoredInterests>,
+    profile: StoredProfile,
 }
 
 /// What the store holds of the items.
@@ -113,19 +120,89 @@ struct Sorted<'a> {
     left_out: Vec<LeftOut>,
 }
 
+/// A request that was read and found good.
+struct Checked<'a> {
+    request_id: &'a str,
+    user_id: String,
+    names: Arc<Names>,
+    brought: Vec<Brought>,
+    k: usize,
+    explain: bool,
+    alone: bool,
+    also: Also,
+}
+
 /// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
-pub async fn order<'a>(
-    shim: &Shim,
-    id: &'a RequestId,
-    who: &Who,
-    asked: Asked<'_>,
-    token: Option<&Token>,
-) -> Result<Order<'a>, Refusal> {
-    let Asked { user, items, k, explain, also } = asked;
-    let user_id = asked::user(user, who, &shim.params)?;
+pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
+    let Asked { user, items, k, explain, alone, also } = asked;
+    let user_id = asked::user(user, &caller.who, &shim.params)?;
     let names = Arc::new(Names::default());
     let brought = brought(shim, items, &names)?;
     let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
+    let theirs = caller.using && shim.rules.flags.of(UserId::of(&user_id)).personal;
+    let checked = Checked { request_id: &caller.id.0, user_id, names, brought, k, explain, alone, also };
+    // While the store is away, one request at a time asks it.
+    let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, theirs)) };
+    let answer = if theirs { ordered(shim, &checked, token).await } else { for_everybody(shim, &checked).await };
+    let away = answer.as_ref().is_err_and(|refusal| refusal.code == Refusal::STORE);
+    shim.last_good.answered(!away);
+    if away { Ok(remembered(shim, &checked, theirs)) } else { answer }
+}
+
+/// As they were brought, but for what nobody is to be shown.
+async fn for_everybody<'a>(shim: &Shim, checked: &Checked<'a>) -> Result<Order<'a>, Refusal> {
+    let common = shim.commons.get(&*shim.reader, &shim.keys).await?;
+    let Items { cards, .. } = items_of(shim, None, &checked.brought).await?;
+    Ok(as_brought(checked, &cards, Some(&common), &HashSet::new()))
+}
+
+/// While the store is away: as they were brought, but for what is known here not to be shown.
+fn remembered<'a>(shim: &Shim, checked: &Checked<'a>, theirs: bool) -> Order<'a> {
+    let copy = shim.last_good.get(Surface::HOME, &checked.user_id).filter(|_| theirs);
+    let seen = copy.iter().flat_map(|own| &own.seen).map(|(item, _)| item.as_str()).collect();
+    let cards = vec![None; checked.brought.len()];
+    Order { stale: true, ..as_brought(checked, &cards, shim.commons.stored().as_deref(), &seen) }
+}
+
+fn as_brought<'a>(
+    checked: &Checked<'a>,
+    cards: &[Option<proto::Card>],
+    common: Option<&Common>,
+    seen: &HashSet<&str>,
+) -> Order<'a> {
+    let Checked { request_id, user_id, brought, k, explain, also, .. } = checked;
+    let (mut items, mut left_out) = (Vec::new(), Vec::new());
+    for (Brought { name, facts, .. }, card) in brought.iter().zip(cards) {
+        let withdrawn = common.is_some_and(|common| common.gone.contains(&**name));
+        match hidden(withdrawn, facts.as_deref(), card.as_ref(), *also, seen.contains(&**name)) {
+            Some(why) => left_out.push(LeftOut { item_id: name.to_string(), why }),
+            None => items.push(Placed {
+                item_id: name.to_string(),
+                score: 0.0,
+                source: AS_BROUGHT,
+                reason: "in the order they were sent".to_string(),
+                known: card.is_some(),
+                terms: explain.then(BTreeMap::new),
+            }),
+        }
+    }
+    items.truncate(*k);
+    let (as_of, epoch) = common.map_or((0, 0), |common| (common.shelves[0].as_of, common.shelves[0].epoch));
+    let (request_id, user_id) = (*request_id, user_id.clone());
+    Order { request_id, user_id, as_of, epoch, model: AS_BROUGHT, stale: false, fallback: true, items, left_out }
+}
+
+/// How candidates are ordered; alone none of them is in the way of another.
+fn ranking(shim: &Shim, alone: bool) -> Cow<'_, rank::Params> {
+    let ranking = &shim.rules.ranking;
+    match alone {
+        true => Cow::Owned(rank::Params { author: Damping::NONE, category: Damping::NONE, ..ranking.clone() }),
+        false => Cow::Borrowed(ranking),
+    }
+}
+
+async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
+    let Checked { request_id, user_id, names, brought, k, explain, alone, also } = checked;
     // what the catalogue says is written at ticks
     let cadence = if token.is_some_and(|token| token.is_of(Role::Items)) { Cadence::Tick } else { Cadence::Epoch };
     let stale = views::stale(shim, token, cadence).await?.unwrap_or(false);
@@ -133,11 +210,11 @@ pub async fn order<'a>(
         None => shim.commons.get(&*shim.reader, &shim.keys).await?,
         Some(_) => shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?,
     };
-    let owner = owner(shim, &user_id).await?;
-    let items = items_of(shim, &owner, &brought).await?;
-    let Sorted { shown, mut candidates, left_out } = sort_out(&brought, &items, also, &owner, &common, &names)?;
-    let person = person(&owner, &items.near, &names)?;
-    count_users(shim, &person, &mut candidates, &names).await?;
+    let owner = owner(shim, user_id).await?;
+    let items = items_of(shim, owner.slate.as_ref(), brought).await?;
+    let Sorted { shown, mut candidates, left_out } = sort_out(brought, &items, *also, &owner, &common, names)?;
+    let person = person(&owner, &items.near, names)?;
+    count_users(shim, &person, &mut candidates, names).await?;
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
     let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest.round() as i64 };
     let placed = |ranked: Ranked| {
@@ -147,22 +224,44 @@ pub async fn order<'a>(
             item_id: brought.name.to_string(),
             score: f64::from(ranked.score_micro) / 1e6,
             source: ranked.source.name(),
-            reason: in_words(&ranked.reason, &names),
+            reason: in_words(&ranked.reason, names),
             known,
             terms: explain.then(terms),
         }
     };
     Ok(Order {
-        request_id: &id.0,
-        user_id,
+        request_id,
+        user_id: user_id.clone(),
         as_of: owner.applied.clock_ms,
         epoch: owner.applied.epoch,
         model: MODEL,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: rank(&shim.engine.ranking, &person, &candidates, moment, k).into_iter().map(placed).collect(),
+        items: rank(&ranking(shim, *alone), &person, &candidates, moment, *k).into_iter().map(placed).collect(),
         left_out,
     })
+}
+
+/// Why an item is not shown, if so; what the caller says of it counts where there is no card.
+fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, also: Also, seen: bool) -> Option<&'static str> {
+    let said = facts.filter(|_| card.is_none());
+    let mature = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
+    match () {
+        () if withdrawn || said.is_some_and(|facts| !facts.available) => Some("withdrawn"),
+        () if mature && !also.mature => Some("mature"),
+        () if !also.seen && seen => Some("seen"),
+        () => None,
+    }
+}
+
+/// Whether the user turned it or its author away.
+fn turned_away(brought: &Brought, card: Option<&proto::Card>, profile: &StoredProfile, names: &Names) -> bool {
+    let said = || brought.facts.as_ref().and_then(|facts| facts.author).and_then(|author| names.spelling(author));
+    let by = match card {
+        Some(card) => profile.hidden_authors.contains(&card.author),
+        None => said().is_some_and(|author| profile.hidden_authors.contains(bare(&author))),
+    };
+    by || profile.hidden_items.contains(&*brought.name)
 }
 
 /// What may be shown, and why the rest may not.
@@ -177,16 +276,11 @@ fn sort_out<'a>(
     let mut sorted = Sorted::default();
     for ((brought, card), trending_milli) in brought.iter().zip(&items.cards).zip(&items.trending_milli) {
         let (name, card) = (&*brought.name, card.as_ref());
-        let said = brought.facts.as_deref().filter(|_| card.is_none());
-        let withdrawn = common.gone.contains(name) || said.is_some_and(|facts| !facts.available);
-        let mature = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
-        let why = match () {
-            () if withdrawn => Some("withdrawn"),
-            () if mature && !also.mature => Some("mature"),
-            () if !also.seen && owner.seen.contains(name) => Some("seen"),
-            () => None,
-        };
-        if let Some(why) = why {
+        let withdrawn = common.gone.contains(name);
+        let also = Also { mature: also.mature || owner.profile.mature, ..also };
+        let why = hidden(withdrawn, brought.facts.as_deref(), card, also, owner.seen.contains(name));
+        let turned_away = || turned_away(brought, card, &owner.profile, names).then_some("hidden");
+        if let Some(why) = why.or_else(turned_away) {
             sorted.left_out.push(LeftOut { item_id: name.to_string(), why });
             continue;
         }
@@ -222,19 +316,22 @@ fn brought(shim: &Shim, items: &[&RawValue], names: &Arc<Names>) -> Result<Vec<B
 
 async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
     let keys = [OwnKeys { slate: shim.keys.slate("home", None, user), seen: shim.keys.seen(user) }];
-    let interests = shim.keys.interests(user);
-    let (parts, interests) = tokio::join!(shim.reader.feeds(&keys), shim.reader.fields(&interests));
-    let mut parts = parts?;
+    let hashes = [shim.keys.interests(user), shim.keys.profile(user)];
+    let (parts, many) = tokio::join!(shim.reader.feeds(&keys), shim.reader.many(&[], &hashes));
+    let (mut parts, mut hashes) = (parts?, many?.fields.into_iter());
+    let mut hash = || hashes.next().flatten();
+    let (interests, profile) = (hash(), hash());
     let own = parts.own.pop().unwrap_or_default();
     let slate = own.slate().map(|StoredSlate { slate, .. }| slate);
-    let interests = interests?.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
+    let interests = interests.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
+    let profile = profile.map(|fields| layout::decode_profile(&fields).map_err(views::unreadable)).transpose()?;
     let seen = own.seen.into_iter().map(|(item, _)| item).collect();
-    Ok(Owner { applied: parts.applied, slate, seen, interests })
+    Ok(Owner { applied: parts.applied, slate, seen, interests, profile: profile.unwrap_or_default() })
 }
 
 /// What is near the history, and what is known of each candidate, in one round trip.
-async fn items_of(shim: &Shim, owner: &Owner, brought: &[Brought]) -> Result<Items, Refusal> {
-    let history = owner.slate.iter().flat_map(|slate| &slate.history);
+async fn items_of(shim: &Shim, slate: Option<&proto::Slate>, brought: &[Brought]) -> Result<Items, Refusal> {
+    let history = slate.into_iter().flat_map(|slate| &slate.history);
     let near: Vec<String> = history.map(|taken| shim.keys.neighbours(&taken.item_id)).collect();
     let cards = brought.iter().map(|brought| shim.keys.card(&brought.name));
     let values: Vec<String> = near.iter().cloned().chain(cards).collect();

@@ -75,6 +75,25 @@ impl From<&Features> for FeaturesView {
     }
 }
 
+/// What was done with an item, and what the catalogue says of it.
+#[derive(Serialize)]
+pub struct PostView {
+    #[serde(flatten)]
+    features: FeaturesView,
+    created_at: Option<i64>,
+    /// At the clock of the counts.
+    age_ms: Option<i64>,
+    author: Option<String>,
+    /// What was done with everything of theirs over seven days, as `decayed` is of the item.
+    author_popularity: Option<f64>,
+    categories: Vec<String>,
+    tags: Vec<String>,
+    language: Option<String>,
+    city: Option<String>,
+    quality: Option<f64>,
+    mature: bool,
+}
+
 /// Interests as they are answered, strongest first.
 #[derive(Serialize)]
 pub struct InterestsView {
@@ -144,6 +163,34 @@ pub async fn item_features<'a>(shim: &Shim, item: &'a str, token: Option<&Token>
     let features = features(shim, &shim.keys.item(item)).await?;
     let features = features.ok_or_else(|| unknown("unknown_item", "item", stale))?;
     Ok(Of::item(item, stale, FeaturesView::from(&features)))
+}
+
+/// What was done with an item, and what the catalogue says of it.
+pub async fn post_features<'a>(shim: &Shim, item: &'a str, token: Option<&Token>) -> Result<Of<'a, PostView>, Refusal> {
+    let Of { stale, rest: features, .. } = item_features(shim, item, token).await?;
+    let card = shim.reader.value(&shim.keys.card(item)).await?;
+    let card = card.map(|value| layout::decode_card(&value).map_err(unreadable)).transpose()?.unwrap_or_default();
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let author = said(&card.author);
+    let of_author = match &author {
+        Some(author) => self::features(shim, &shim.keys.author(author)).await?,
+        None => None,
+    };
+    let created_at = Some(card.created_ms).filter(|at| *at > 0);
+    let rest = PostView {
+        age_ms: created_at.map(|at| features.as_of - at),
+        features,
+        created_at,
+        author,
+        author_popularity: of_author.map(|features| features.decayed),
+        language: said(&card.language),
+        city: said(&card.city),
+        categories: card.categories,
+        tags: card.tags,
+        quality: card.quality,
+        mature: card.mature,
+    };
+    Ok(Of::item(item, stale, rest))
 }
 
 /// What a user turns to.

@@ -93,6 +93,11 @@ impl Keys {
         self.tagged("seen", user)
     }
 
+    /// Where a user is, what they speak and whom they turned away: a hash.
+    pub fn profile(&self, user: &str) -> String {
+        self.tagged("profile", user)
+    }
+
     /// Features of an item: a hash.
     pub fn item(&self, item: &str) -> String {
         self.plain("item", item)
@@ -155,6 +160,11 @@ impl Keys {
         format!("{}experiments", self.prefix)
     }
 
+    /// How much there is: a hash.
+    pub fn census(&self) -> String {
+        format!("{}census", self.prefix)
+    }
+
     /// How far the answers have come: a hash.
     pub fn meta(&self) -> String {
         format!("{}meta", self.prefix)
@@ -175,7 +185,7 @@ impl Keys {
     pub fn sort_of(&self, key: &str) -> Option<Sort> {
         match self.family_of(key) {
             "slate" | "neighbours" | "card" => Some(Sort::Value),
-            "user" | "interests" | "item" | "category" | "author" | "experiments" => Some(Sort::Fields),
+            "user" | "interests" | "profile" | "item" | "category" | "author" | "experiments" | "census" => Some(Sort::Fields),
             "seen" | "trending" | "near" | "gone" => Some(Sort::Ranked),
             _ => None,
         }

@@ -2,6 +2,7 @@
 //! what is applied. Pure. What is written here is read back equal, and the bytes of binary values change only together with a version
 //! number.
 
+mod census;
 mod experiments;
 mod features;
 mod fields;
@@ -9,12 +10,14 @@ mod header;
 mod interests;
 mod keys;
 mod mark;
+mod profile;
 mod slate;
 mod values;
 
 pub use super::proto;
 use super::{Applied, Fence, Sort};
 use crate::model::serving;
+pub use census::{StoredCensus, decode_census, encode_census};
 pub use experiments::{StoredExperiments, decode_experiments, encode_experiments};
 pub use features::{Features, WindowFeatures, decode_features, encode_features};
 pub use fields::{Fields, as_map, deleted_fields, is_deleted_fields};
@@ -22,6 +25,7 @@ pub use header::{HEADER, Stamp, deleted_value, fence_member, is_deleted_value, o
 pub use interests::{StoredInterests, decode_interests, encode_interests};
 pub use keys::{Keys, MAX_ID_BYTES, Segment, decode_id};
 pub use mark::{decode_applied, encode_applied, encode_epoch_half, encode_tick_half};
+pub use profile::{StoredProfile, decode_profile, encode_profile};
 pub use slate::{SlatePages, SlateValue, StoredSlate, Why, bare, decode_slate, put_place, reason_text};
 pub use values::{decode_card, decode_neighbours, encode_card, encode_neighbours};
 

@@ -226,6 +226,7 @@ pub fn decode_slate(value: &[u8]) -> Result<StoredSlate, LayoutError> {
 pub struct SlatePages {
     pub epoch: u64,
     pub generation: u32,
+    pub model: u32,
     pub shell: proto::SlateShell,
 }
 
@@ -235,7 +236,7 @@ impl SlatePages {
         let (stamp, _) = open(value)?;
         let shell = proto::SlateShell::decode(value.slice(HEADER..))?;
         shell.items.iter().try_for_each(|item| first_text(item).map(drop))?;
-        Ok(Self { epoch: stamp.epoch, generation: stamp.generation, shell })
+        Ok(Self { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, shell })
     }
 
     /// How many items it has.
@@ -374,7 +375,7 @@ mod tests {
             let value = written(&slate, Stamp { epoch, generation, model });
             prop_assert_eq!(&value[HEADER..], slate.encode_to_vec());
             let pages = SlatePages::open(&value.clone().into()).expect("what was written");
-            prop_assert_eq!((pages.epoch, pages.generation, pages.len()), (epoch, generation, slate.items.len()));
+            prop_assert_eq!((pages.epoch, pages.generation, pages.model, pages.len()), (epoch, generation, model, slate.items.len()));
             for (at, item) in slate.items.iter().enumerate() {
                 prop_assert_eq!(pages.id(at), &item.item_id);
                 prop_assert_eq!(&pages.item(at).expect("as it was written"), item);

@@ -1,0 +1,175 @@
+//! What orders slates, which versions of it there are, how good each was when it was made, and the order that another one ranks.
+//!
+//! What must stay true: nothing is said of a version but what its files say, or that they are not those that were published; and the
+//! order is the one that `overdrive models promote` gives, which the engine follows, or refuses, where it reads it.
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use super::ingest::{self, Receipt};
+use crate::model::Role;
+use crate::model::serving::{BLEND, Serving};
+use crate::registry::{About, Figures};
+use crate::shim::guard::Caller;
+use crate::shim::{Refusal, State as Shim, now_ms};
+
+/// Reading a version means reading its files.
+const READ_FOR: Duration = Duration::from_secs(10);
+
+/// Versions by their names, or why they are of no use.
+pub type Versions = Vec<(String, Result<About, String>)>;
+
+/// The versions as they were last read.
+pub type Read = tokio::sync::Mutex<Option<(Instant, Arc<Versions>)>>;
+
+/// What ranks.
+#[derive(Serialize)]
+pub struct Status {
+    /// A version, the model that the settings name, or `blend`.
+    pub serving: String,
+    /// Of the version's model, 16 hex digits; of what no order named it is not known here.
+    pub digest: Option<String>,
+    /// When the version was published, milliseconds since 1970.
+    pub created_at: Option<i64>,
+    /// What ranked before it, where a rollback leads.
+    pub served_before: Option<String>,
+    /// The last epoch with an order that was refused.
+    pub refused_epoch: Option<u64>,
+    pub as_of: i64,
+    pub epoch: u64,
+}
+
+/// How good what ranks was when it was made.
+#[derive(Serialize)]
+pub struct Evaluation {
+    pub serving: String,
+    /// On examples later than those it was trained on; `None`: nothing says so, or nothing was trained.
+    pub figures: Option<Figures>,
+    /// Where what users do under it is counted.
+    pub live: &'static str,
+}
+
+/// What ranks, and every version there is.
+#[derive(Serialize)]
+pub struct Models {
+    #[serde(flatten)]
+    pub status: Status,
+    /// By the time they were published.
+    pub versions: Vec<VersionView>,
+}
+
+/// A version.
+#[derive(Serialize)]
+pub struct VersionView {
+    pub name: String,
+    pub serves: bool,
+    pub model: Option<String>,
+    pub digest: Option<String>,
+    pub created_at: Option<i64>,
+    pub figures: Option<Figures>,
+    /// Why it cannot be used.
+    pub unusable: Option<String>,
+}
+
+/// What ranks as of what is applied.
+pub async fn status(shim: &Shim) -> Result<Status, Refusal> {
+    let applied = shim.reader.applied().await?;
+    let Serving { now, before, refused } = applied.serving;
+    let versions = versions(shim).await?;
+    let created_at = now.as_ref().and_then(|version| about(&versions, &version.name)).map(|about| about.created_ms);
+    Ok(Status {
+        digest: now.as_ref().map(|version| format!("{:016x}", version.digest)),
+        serving: now.map_or_else(|| named(&shim.rules.model), |version| version.name),
+        created_at,
+        served_before: before.map(|version| version.name),
+        refused_epoch: refused,
+        as_of: applied.clock_ms,
+        epoch: applied.epoch,
+    })
+}
+
+/// The model that a setting names by its file.
+fn named(file: &str) -> String {
+    Path::new(file).file_stem().map_or(BLEND.to_string(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// How good what ranks was when it was made.
+pub async fn evaluation(shim: &Shim) -> Result<Evaluation, Refusal> {
+    let (Status { serving, .. }, versions) = (status(shim).await?, versions(shim).await?);
+    let figures = about(&versions, &serving).and_then(|about| about.figures.clone());
+    Ok(Evaluation { serving, figures, live: "/v1/experiments" })
+}
+
+fn about<'a>(versions: &'a Versions, name: &str) -> Option<&'a About> {
+    versions.iter().find(|(known, _)| known == name).and_then(|(_, about)| about.as_ref().ok())
+}
+
+/// What ranks, and every version there is.
+pub async fn models(shim: &Shim) -> Result<Models, Refusal> {
+    let (status, versions) = (status(shim).await?, versions(shim).await?);
+    let view = |(name, about): &(String, Result<About, String>)| {
+        let (about, unusable) = (about.as_ref().ok(), about.as_ref().err().cloned());
+        VersionView {
+            serves: *name == status.serving,
+            model: about.map(|about| about.model.clone()),
+            digest: about.map(|about| about.digest().to_string()),
+            created_at: about.map(|about| about.created_ms),
+            figures: about.and_then(|about| about.figures.clone()),
+            unusable,
+            name: name.clone(),
+        }
+    };
+    let versions = versions.iter().map(view).collect();
+    Ok(Models { status, versions })
+}
+
+/// Read every ten seconds at most, and not on a thread that answers requests. Without a folder there are none.
+async fn versions(shim: &Shim) -> Result<Arc<Versions>, Refusal> {
+    let Some(registry) = shim.rules.registry.clone() else { return Ok(Arc::default()) };
+    let mut read = shim.versions.lock().await;
+    if let Some((at, versions)) = &*read
+        && at.elapsed() < READ_FOR
+    {
+        return Ok(versions.clone());
+    }
+    let listed = blocking(move || registry.versions()).await?;
+    let listed = listed.map_err(|why| {
+        tracing::error!(%why, "the registry");
+        away("the folder of versions cannot be read; the reason is in the log")
+    })?;
+    let listed = listed.into_iter().map(|(name, about)| (name, about.map_err(|error| error.reason)));
+    let versions = Arc::new(listed.collect::<Versions>());
+    *read = Some((Instant::now(), versions.clone()));
+    Ok(versions)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| away("the folder of versions could not be read"))
+}
+
+fn away(message: &str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable", message)
+}
+
+/// Orders that a version ranks, from the epoch on in which the engine reads this; `blend`: none.
+pub async fn promote(shim: &Shim, caller: &Caller, version: String) -> Result<Receipt, Refusal> {
+    caller.who.about_all()?;
+    let Some(registry) = shim.rules.registry.clone() else {
+        let message = "there is no folder of versions here; set ranker.registry";
+        return Err(Refusal::new(StatusCode::CONFLICT, "no_registry", message));
+    };
+    let found = {
+        let version = version.clone();
+        blocking(move || registry.order(&version)).await?
+    };
+    let order = found.map_err(|error| Refusal::unknown("unknown_model", format!("`{version}` cannot rank: {}", error.reason)))?;
+    let known = ingest::decoder(shim, Arc::default()).decode(Role::Control, None, Some(order.as_bytes()), now_ms());
+    known.map_err(|reason| Refusal::bad("bad_model", reason))?;
+    shim.access.note(caller.promotion(&version)).await?;
+    // no key: whoever is forgotten takes what has theirs
+    ingest::order(shim, Default::default(), order.into()).await
+}

@@ -1,0 +1,54 @@
+//! What answers go by, besides what is stored: as the settings have it, which the engine goes by, too.
+
+use crate::config::Config;
+use crate::model::Surface;
+use crate::registry::Registry;
+use crate::scoring::{flags, rank};
+
+/// What answers go by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How candidates are ordered that a caller brings.
+    pub ranking: rank::Params,
+    /// What is on, and for whom.
+    pub flags: flags::Params,
+    /// The model that the settings name.
+    pub model: String,
+    /// Versions of models.
+    pub registry: Option<Registry>,
+    /// Where slates are kept beside home.
+    surfaces: Vec<OwnSurface>,
+}
+
+/// A surface of the settings, and what it shows: what trends there stands in for a slate.
+#[derive(Clone, Debug)]
+pub struct OwnSurface {
+    surface: Surface,
+    pub categories: Vec<String>,
+    pub languages: Vec<String>,
+}
+
+impl Rules {
+    /// Of the settings.
+    pub fn of(config: &Config) -> Self {
+        let (ranker, surfaces) = (&config.recommend.ranker, config.recommend.surfaces.list.iter());
+        let shown = surfaces.map(|own| (own.surface(), own.only.categories.clone(), own.only.languages.clone()));
+        Self {
+            ranking: config.recommend.rank(),
+            flags: config.recommend.flags.clone(),
+            model: ranker.model.clone(),
+            registry: Some(&ranker.registry).filter(|folder| !folder.is_empty()).map(Registry::new),
+            surfaces: shown.map(|(surface, categories, languages)| OwnSurface { surface, categories, languages }).collect(),
+        }
+    }
+
+    /// Every surface of which slates are kept.
+    pub fn kept(&self) -> impl Iterator<Item = Surface> {
+        [Surface::HOME].into_iter().chain(self.surfaces.iter().map(|own| own.surface))
+    }
+
+    /// What the settings say of a surface; of home they say nothing here.
+    pub fn own(&self, surface: Surface) -> Option<&OwnSurface> {
+        self.surfaces.iter().find(|own| own.surface == surface)
+    }
+}
