@@ -67,7 +67,7 @@ fn shim(config: &Config, dir: &std::path::Path) -> Handle {
     let log = Arc::new(LogAppender::open(dir, &config.log).expect("the log opens"));
     let access = Access::open(&config.access, dir).expect("nobody is asked who they are");
     let state =
-        overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), overdrive::shim::Rules::of(&config));
+        overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), overdrive::shim::Rules::of(config));
     spawn(&params, state).expect("a free port")
 }
 
