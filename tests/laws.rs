@@ -417,6 +417,9 @@ fn what_is_said_once_more_is_whole_and_changes_nothing() {
         log.epoch((0..8).map(view).collect());
     }
     (0..6).for_each(|_| log.epoch(vec![]));
+    // who says something of themselves gets a new slate, of what ticks have told since they acted
+    log.epoch((0..4).map(|n| Input::User(dataflow::user(n), Some(User::default().into()))).collect());
+    (0..6).for_each(|_| log.epoch(vec![]));
     let before = run(&log, Run::plain());
     let mut again = log.clone();
     let told = again.epochs.len() - 4;
