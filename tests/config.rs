@@ -176,7 +176,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 109] = [
+const OUT_OF_RANGE: [(&str, &str); 115] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -195,6 +195,12 @@ const OUT_OF_RANGE: [(&str, &str); 109] = [
     ("privacy.purge_after = '24h'", "must be 1day 3m 4s or more"),
     ("recovery.snapshot_every = '7h'", "two recovery.snapshot_every"),
     ("privacy.audit = ''", "must name a file"),
+    ("explore.slots = 101", "must be 0 to 100"),
+    ("explore.every = 0", "must be 1 to 500"),
+    ("explore.drawn = 0", "must be 1 to 1000"),
+    ("explore.shown = 0", "must be 1 to 1000000"),
+    ("cold.n0 = -1.0", "from 0 to 1000000"),
+    ("cold.collaborative = -0.1", "from 0 to 1000000"),
     ("log.partitions = 0", "must be 1 to 1024"),
     ("log.segment_bytes = 10", "must be 1024 or more"),
     ("kafka.brokers = ''", "host:port"),
@@ -309,6 +315,34 @@ fn rules_over_several_settings_name_them_all() {
     assert!(refused(none, &[])[0].ends_with("one of them must be above 0"));
     load("slates = { neighbours = 0, interests = 0, trending = 1, fresh = 0 }", &[]).expect("one source is enough");
     load("ledger.ahead = '0s'", &[]).expect("a clock may be trusted to the millisecond");
+}
+
+#[test]
+fn a_surface_is_refused_by_its_name() {
+    let why = |about: &str| refused(&format!("[[surfaces.list]]\nname = 'deep'\n{about}"), &[]).join(" ");
+    for (about, says) in [
+        ("kept = 0", "kept must be 1 to 500"),
+        ("candidates = 0", "candidates must be 1 to 10000"),
+        ("neighbours = 10001", "must be 0 to 10000"),
+        ("neighbours = 0\ninterests = 0\ntrending = 0\nfresh = 0", "must be above 0"),
+        ("author_floor = 1.5", "numbers from 0 to 1"),
+        ("blend = { content = -1 }", "weights of its blend"),
+        ("blend = { }", "the sum of its blend"),
+        ("only = { max_age = '0s' }", "must be above 0"),
+        ("only = { min_quality = 2.0 }", "min_quality must be a number from 0 to 1"),
+        ("only = { colour = 'red' }", "colour"),
+    ] {
+        let why = why(about);
+        assert!(why.contains(says) && why.contains("surfaces"), "{about}: {why}");
+    }
+    for name in ["home", "near", "for-you", "Deep", ""] {
+        let why = refused(&format!("[[surfaces.list]]\nname = '{name}'"), &[]).join(" ");
+        assert!(why.contains("its name must be"), "{name}: {why}");
+    }
+    let twice = refused("[[surfaces.list]]\nname = 'a'\n[[surfaces.list]]\nname = 'a'", &[]).join(" ");
+    assert!(twice.contains("different names"), "{twice}");
+    load("[[surfaces.list]]\nname = 'deep'\nkept = 5\nblend = { freshness = 1 }\nonly = { max_age = '7d' }", &[])
+        .expect("a surface");
 }
 
 /// The settings of an experiment, with this in it.

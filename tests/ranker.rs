@@ -130,6 +130,7 @@ fn params(model: Option<overdrive::scoring::ranker::Model>) -> Params {
     params.learn.serve_after = 0;
     params.learn.logged = 1.0;
     (params.slates.author_decay, params.slates.category_decay) = (1.0, 1.0); // nothing but the score orders
+    params.explore.slots = 0; // nothing but the score orders
     params.ranker.loaded = model;
     params
 }

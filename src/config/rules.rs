@@ -297,7 +297,7 @@ fn named(weights: &Blend) -> [(&'static str, f64); 5] {
 
 fn surfaces(check: &mut Check, config: &Config) {
     const KEY: &str = "surfaces.list";
-    const TAKEN: [&str; 4] = ["home", "category", "near", "trending"];
+    const TAKEN: [&str; 5] = ["home", "category", "near", "trending", "for-you"];
     let list = &config.recommend.surfaces.list;
     check.rule(&[KEY], list.len() <= 16, "must be 16 surfaces at most");
     check.rule(&[KEY], distinct(list.iter().map(|own| own.name.as_str())), "surfaces must have different names");
@@ -307,7 +307,7 @@ fn surfaces(check: &mut Check, config: &Config) {
         let name = is_plain(&own.name) && !TAKEN.contains(&own.name.as_str());
         rule(
             name,
-            "its name must be 1 to 64 small letters, digits, dashes and underscores, and none of home, category, near, trending",
+            "its name must be 1 to 64 small letters, digits, dashes and underscores, and none of home, category, near, trending, for-you",
         );
         rule((1..=500).contains(&slates.kept), "kept must be 1 to 500");
         rule((1..=10_000).contains(&slates.candidates), "candidates must be 1 to 10000");

@@ -103,8 +103,9 @@ impl Candidates {
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let (categories, everywhere) = (categories(asked, board), only.scopes());
-        let segments: Vec<Scope> = only.segments().chain(segments(asked.profile)).collect();
+        let (own_segments, segments) = (only.segments().collect::<Vec<_>>(), segments(asked.profile));
         self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &gates, found);
+        self.lists(&[Order::Trending], &own_segments, trending, board, &gates, found);
         self.lists(&[Order::Trending], &segments, share(trending / 2, coldness), board, &gates, found);
         self.lists(&[Order::Trending], &everywhere, trending, board, &gates, found);
         self.lists(&[Order::Fresh], &categories, fresh / 2, board, &gates, found);
@@ -259,6 +260,7 @@ fn categories(asked: &Asked, board: &Board) -> Vec<Scope> {
 mod tests {
     use super::*;
     use crate::dataflows::board::Post;
+    use crate::dataflows::surfaces::OnlyParams;
     use crate::model::TokenId;
     use crate::model::catalogue::{Item, User};
     use crate::model::changes::Neighbour;
@@ -281,7 +283,7 @@ mod tests {
         let recent = [Recent { item: ItemId(999), kind: Kind::Like, at: 0 }];
         for blocked in [0, 2, SPARE as u64 + 9, 98, 100] {
             let params = SlatesParams { neighbours: 3, ..defaults() };
-            let (weights, only) = (Weights([1_000; Kind::ALL.len()]), Only::default());
+            let (weights, only) = (Weights([1_000; Kind::ALL.len()]), Only::new(&OnlyParams::default()));
             let mut candidates = Candidates::new(params, only.clone(), weights, 5.0);
             let mut profile = Profile::default();
             profile.said = Some(Arc::new(User { blocked_items: (1..=blocked).map(ItemId).collect(), ..User::default() }));
@@ -311,7 +313,7 @@ mod tests {
             board.post(Post::List((List { order: Order::Trending, scope }, Arc::new(best))));
         }
         let most = params.trending / 2;
-        let mut candidates = Candidates::new(params, Only::default(), Weights([1_000; Kind::ALL.len()]), 5.0);
+        let mut candidates = Candidates::new(params, Only::new(&OnlyParams::default()), Weights([1_000; Kind::ALL.len()]), 5.0);
         let said = User { language: Some(german), lat: Some(48.137), lon: Some(11.575), ..User::default() };
         let mut found = |said: Option<User>, coldness: f64| -> (usize, usize) {
             let mut profile = Profile::default();

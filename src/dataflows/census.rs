@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::model::{Change, Epoch, ItemId, UserId};
 use crate::operators::route::owner;
 use crate::operators::turns::AGAIN_AFTER;
 use crate::operators::{Arrive, Clock, Durable, Route, Saver, Vault};
+use crate::scoring::first::first;
 
 /// Decides the worker that sums up, and the key group that is told again.
 const HASH: u64 = 0;
@@ -124,34 +126,45 @@ pub(super) struct Census {
     /// Whether this worker is the one that sums up.
     here: bool,
     sums: BTreeMap<Of, i64>,
+    /// Since it was last looked at.
+    grew: bool,
     told: Counts,
     at: Millis,
 }
 
 impl Census {
     fn step(&mut self, epoch: &Epoch, parts: &mut Vec<Part>, out: &mut Vec<Change>) {
-        for (of, by) in parts.drain(..) {
-            *self.sums.entry(of).or_default() += by;
-        }
-        self.sums.retain(|_, sum| *sum != 0);
+        parts.drain(..).for_each(|(of, by)| self.add(of, by));
         if !self.here || !(epoch.tick() || epoch.retells(HASH)) {
             return;
         }
-        let counts = self.counts();
         let due = epoch.retells(HASH) || epoch.clock_ms - self.at >= AGAIN_AFTER;
+        if !(std::mem::take(&mut self.grew) || due) {
+            return;
+        }
+        let counts = self.counts();
         if counts != self.told || due && counts != Counts::default() {
             (self.told, self.at) = (counts.clone(), epoch.clock_ms);
             out.push(Change::Census(Arc::new(counts)));
         }
     }
 
+    fn add(&mut self, of: Of, by: i64) {
+        self.grew = true;
+        match self.sums.entry(of) {
+            Entry::Vacant(sum) => drop(sum.insert(by)),
+            Entry::Occupied(sum) if *sum.get() + by == 0 => drop(sum.remove()),
+            Entry::Occupied(mut sum) => *sum.get_mut() += by,
+        }
+    }
+
     fn counts(&self) -> Counts {
         let of = |of| self.sums.get(&of).copied().unwrap_or_default();
-        let city = |(of, items): (&Of, &i64)| if let Of::City(city) = of { Some((city.to_string(), *items)) } else { None };
-        let mut cities: Vec<(String, i64)> = self.sums.iter().filter_map(city).collect();
+        let city = |(of, items): (&'_ Of, &i64)| if let Of::City(city) = of { Some((city.clone(), *items)) } else { None };
+        let cities: Vec<(Arc<str>, i64)> = self.sums.iter().filter_map(city).collect();
         let covered = cities.len() as i64;
-        cities.sort_by(|a, b| Reverse(a.1).cmp(&Reverse(b.1)).then_with(|| a.0.cmp(&b.0)));
-        cities.truncate(NAMED);
+        let most = |a: &(Arc<str>, i64), b: &(Arc<str>, i64)| Reverse(a.1).cmp(&Reverse(b.1)).then_with(|| a.0.cmp(&b.0));
+        let cities = first(cities, NAMED, most).into_iter().map(|(city, items)| (city.to_string(), items)).collect();
         Counts { items: of(Of::Items), users: of(Of::Users), covered, cities }
     }
 }
@@ -172,7 +185,10 @@ impl Durable for Census {
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
         match tag {
-            0 => self.sums.extend([postcard::from_bytes::<Part>(body)?]),
+            0 => {
+                let (of, sum): Part = postcard::from_bytes(body)?;
+                self.add(of, sum);
+            }
             _ => (self.told, self.at) = postcard::from_bytes(body)?,
         }
         Ok(())

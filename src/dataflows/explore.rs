@@ -4,8 +4,9 @@
 //! came of it, over the prior of `[signals]`. A number is drawn from it, and the highest draws get the places: the less is known of an
 //! item, the further its draws scatter, and the sooner it has its turn.
 //!
-//! The facts that must stay true: a draw holds for an hour, so that a slate does not flicker; it follows from user, item and hour
-//! alone, so that every machine draws the same; and an item that was shown enough, or is not young any more, is not explored.
+//! The facts that must stay true: what chance there is in a draw holds for an hour and follows from user, item and hour alone, so
+//! that a slate moves with what is known and not by itself, and every machine draws the same; and an item that was shown enough, or is
+//! not young any more, is not explored.
 
 use super::ExploreParams;
 use super::board::{Board, Card};

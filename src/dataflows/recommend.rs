@@ -1,5 +1,5 @@
-//! The whole path, from records to answers, as one pure function: no I/O, no clock but the epoch's, no random number, no order of
-//! a hash map.
+//! The whole path, from records to answers, as one pure function: no I/O, no clock but the epoch's, no random number but what
+//! follows from ids and the epoch's hour, no order of a hash map.
 //!
 //! ```text
 //! rows ─┬▶ dead

@@ -96,8 +96,10 @@ impl SurfaceParams {
 }
 
 /// What a surface shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Only {
+    /// Everything.
+    all: bool,
     categories: Vec<TokenId>,
     tags: Vec<TokenId>,
     languages: Vec<TokenId>,
@@ -106,9 +108,11 @@ pub struct Only {
 }
 
 impl Only {
-    fn new(params: &OnlyParams) -> Self {
+    /// Of the settings.
+    pub fn new(params: &OnlyParams) -> Self {
         let of = |kind, names: &[String]| names.iter().map(|name| TokenId::typed(kind, name)).collect();
         Self {
+            all: *params == OnlyParams::default(),
             categories: of(TokenKind::Category, &params.categories),
             tags: of(TokenKind::Tag, &params.tags),
             languages: of(TokenKind::Language, &params.languages),
@@ -119,6 +123,10 @@ impl Only {
 
     /// Whether it shows this item.
     pub fn passes(&self, card: &Card, clock: Millis) -> bool {
+        self.all || self.narrowly(card, clock)
+    }
+
+    fn narrowly(&self, card: &Card, clock: Millis) -> bool {
         let facts = card.facts.as_deref();
         let one_of = |wanted: &[TokenId], of: &[TokenId]| wanted.is_empty() || of.iter().any(|token| wanted.contains(token));
         let of = |list: fn(&crate::model::Item) -> &[TokenId]| facts.map_or(&[][..], list);
@@ -166,7 +174,13 @@ pub struct Scored<'b> {
 impl Rules {
     /// Of home.
     pub fn home(params: &Params) -> Self {
-        Self::new(Surface::HOME, params.slates.clone(), Handover::new(&params.blend, &params.cold), Only::default(), params)
+        Self::new(
+            Surface::HOME,
+            params.slates.clone(),
+            Handover::new(&params.blend, &params.cold),
+            Only::new(&OnlyParams::default()),
+            params,
+        )
     }
 
     /// Of the surfaces of the settings.

@@ -3,8 +3,8 @@
 //!
 //! Two stages. `Heat`, at the item, turns signals and the catalogue into scores at each tick; `Lists`, at the list, keeps their order.
 //! The fact that must stay true: after a tick every list is a function of the signals and the catalogue, in no list stands an
-//! item that is mature or unavailable, and nothing is rescored because time passed: trending moves with its windows, the two other
-//! orders do not depend on the clock.
+//! item that is mature or unavailable, and nothing is rescored because time passed: trending and what is untried move with their
+//! windows, popular and fresh do not depend on the clock.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,8 @@ pub fn trending<'scope>(
         Output::Warmth(item, warmth) => Ok((item, warmth)),
         Output::Member(list, item, score) => Err((list, item, score)),
     });
-    let lists = Lists::new(params.trending.kept.max(params.slates.candidates));
+    let looked_at = params.surfaces.list.iter().map(|own| own.slates(&params.slates).candidates).max().unwrap_or(0);
+    let lists = Lists::new(params.trending.kept.max(params.slates.candidates).max(looked_at));
     let members = members.route(|(list, _, _)| list.hash());
     (warmth, members.keep(clock, lists, vault, Lists::step))
 }
@@ -272,7 +273,9 @@ impl Durable for Heat {
         let (item, mut of, dirty): (ItemId, OfItem, bool) = postcard::from_bytes(body)?;
         let facts = of.facts.take();
         of.describe(facts);
-        self.dirty.extend(dirty.then_some(item));
+        // what is explored may be set otherwise than it was
+        let explored = of.told.is_some_and(|told| told.tried != of.tried(self.enough));
+        self.dirty.extend((dirty || explored).then_some(item));
         self.items.insert(item, of);
         Ok(())
     }

@@ -79,7 +79,7 @@ pub enum Ranker {
     Factors,
     /// What follows the user's last item oftener than chance would have it.
     Next,
-    /// The fixed weights, as they make a slate.
+    /// The fixed weights, as they make a slate without factors.
     Fixed,
 }
 

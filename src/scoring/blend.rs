@@ -98,14 +98,14 @@ impl Handover {
         Self { cold: weights, warm: weights, n0: 0.0 }
     }
 
-    /// How little is known of who took so many items: `n0 / (n + n0)`.
+    /// How little is known of who took so many items: `n0 / (n + n0)`; of who took nothing, nothing.
     pub fn coldness(&self, taken: usize) -> f64 {
-        if self.n0 > 0.0 { self.n0 / (taken as f64 + self.n0) } else { 0.0 }
+        if taken == 0 { 1.0 } else { self.n0 / (taken as f64 + self.n0) }
     }
 
     /// The weights for them.
     pub fn after(&self, taken: usize) -> Blend {
-        let coldness = self.coldness(taken);
+        let coldness = if self.n0 > 0.0 { self.coldness(taken) } else { 0.0 };
         Blend { weights: std::array::from_fn(|term| self.warm[term] + coldness * (self.cold[term] - self.warm[term])) }
     }
 }

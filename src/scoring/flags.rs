@@ -17,7 +17,7 @@ pub struct Params {
 /// What a user gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// Orders that were learned; else the weights of `[blend]`.
+    /// Orders that were learned; else the weights of `[blend]` and `[cold]`.
     pub ml: bool,
     /// A slate of their own; else what everybody gets.
     pub personal: bool,

@@ -16,16 +16,22 @@ pub struct Refusal {
     pub message: String,
     /// Seconds after which another try may do better.
     pub retry_after: Option<u64>,
+    away: bool,
 }
 
 impl Refusal {
     /// The code of a store that does not answer, or not as it was written.
     pub const STORE: &str = "store_unavailable";
 
+    /// Whether the store did not answer at all.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
     /// Any refusal.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-        Self { status, code, message: message.into(), retry_after }
+        Self { status, code, message: message.into(), retry_after, away: false }
     }
 
     /// 400.
@@ -56,7 +62,7 @@ impl Refusal {
 impl From<Unavailable> for Refusal {
     fn from(away: Unavailable) -> Self {
         metrics::counter!(crate::telemetry::STORE_ERRORS).increment(1);
-        Self::store(away)
+        Self { away: true, ..Self::store(away) }
     }
 }
 

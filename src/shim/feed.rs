@@ -255,8 +255,11 @@ impl<'a> List<'a, '_> {
 
     fn stamp(self) -> u64 {
         match self {
-            // A slate is written once per epoch and generation.
-            Self::Slate(slate) => xxhash_rust::xxh3::xxh3_64_with_seed(&slate.epoch.to_be_bytes(), slate.generation.into()),
+            // A slate is written once per surface, epoch and generation.
+            Self::Slate(slate) => {
+                let seed = u64::from(slate.generation) << 32 ^ slate.epoch;
+                xxhash_rust::xxh3::xxh3_64_with_seed(slate.shell.surface.as_bytes(), seed)
+            }
             Self::Mixed(mixed) => mixed.stamp,
             Self::Shelf(shelf) => shelf.stamp,
         }

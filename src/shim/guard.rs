@@ -75,7 +75,8 @@ pub struct Counted(pub StatusCode);
 /// gets.
 fn using(headers: &HeaderMap) -> Result<bool, Refusal> {
     let mut said = headers.get_all(USE).iter();
-    match (said.next().map(HeaderValue::as_bytes), said.next()) {
+    let first = said.next().map(|value| value.as_bytes().to_ascii_lowercase());
+    match (first.as_deref(), said.next()) {
         (None | Some(b"1" | b"true" | b"on"), None) => Ok(true),
         (Some(b"0" | b"false" | b"off"), None) => Ok(false),
         _ => {

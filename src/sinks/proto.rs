@@ -37,6 +37,8 @@ pub struct Slate {
 /// A [`Slate`] of which items and categories are left as they lie, for whoever shows a few of them.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct SlateShell {
+    #[prost(string, tag = "2")]
+    pub surface: String,
     #[prost(int64, tag = "3")]
     pub as_of_ms: i64,
     #[prost(bytes = "bytes", repeated, tag = "4")]

@@ -61,7 +61,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/4";
+pub const UID: &str = "dirty/5";
 
 impl Left {
     /// As saved.

@@ -1,14 +1,22 @@
 //! `GET /v1/models` and `POST /v1/models/{name}/promote`: what ranks, what could, and that something else does.
 
+use axum::body::Body as Stream;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use std::sync::Arc;
 
+use super::body;
 use super::params::Id;
 use super::views::Body;
 use crate::shim::guard::Caller;
 use crate::shim::queries::models;
 use crate::shim::{Refusal, State as Shim};
+
+/// There is nothing to be said but the name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Promotion {}
 
 pub async fn models(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
     Ok(Body::of(&models::models(&shim).await?))
@@ -22,6 +30,14 @@ pub async fn evaluate(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
     Ok(Body::of(&models::evaluation(&shim).await?))
 }
 
-pub async fn promote(State(shim): State<Arc<Shim>>, Id(name): Id, caller: Caller) -> Result<(StatusCode, Body), Refusal> {
+/// With a type that no page of another site may send without asking.
+pub async fn promote(
+    State(shim): State<Arc<Shim>>,
+    Id(name): Id,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    let _: Promotion = body::json(&headers, body, shim.params.body_limit).await?;
     Ok((StatusCode::ACCEPTED, Body::of(&models::promote(&shim, &caller, name).await?)))
 }

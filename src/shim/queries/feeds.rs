@@ -179,7 +179,7 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     found.mark = (applied.clock_ms, applied.tick_epoch);
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
-        Narrow::Not if asked.using && matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
+        Narrow::Not if matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
             for segment in segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())) {
                 found.segments.push(trending(segment, reader, keys, &applied).await?);

@@ -12,7 +12,7 @@ use crate::model::place::Place;
 use crate::shim::feed::{Kind, Spot};
 use crate::shim::guard::Caller;
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
-use crate::sinks::layout::{self, StoredProfile};
+use crate::sinks::layout::{self, StoredProfile, proto};
 
 /// Cities that are named.
 const NAMED: usize = 5;
@@ -75,10 +75,12 @@ pub async fn streams(
     cards.resize(keys.len(), None);
     let mut streams = Vec::new();
     for (item, card) in feed.page.items.iter().zip(cards) {
-        let card = card.map(|value| layout::decode_card(&value).map_err(unreadable)).transpose()?.unwrap_or_default();
-        if profile.hidden_authors.contains(&card.author) {
-            continue;
+        let card = card.and_then(|value| layout::decode_card(&value).ok()); // one that cannot be read is as good as none
+        let theirs = |card: &proto::Card| profile.hidden_authors.contains(&card.author);
+        if card.as_ref().map_or(!profile.hidden_authors.is_empty(), theirs) {
+            continue; // by whom it is they turned away, or nobody knows by whom
         }
+        let card = card.unwrap_or_default();
         let city = Some(card.city).filter(|city| !city.is_empty());
         streams.push(Stream { stream_id: item.item_id.to_string(), city, score: item.score, distance_km: item.distance_km });
     }
@@ -108,7 +110,7 @@ fn at_home(wanted: Wanted, profile: &StoredProfile, most: usize) -> Wanted {
     let here = profile.place.and_then(|(lat, lon)| Place::new(lat, lon));
     let spot = here.map(|here| Spot { here, preference: profile.local_preference.unwrap_or(1.0) });
     // Some of it may be by authors who go again: the store does not know by whom what is near is.
-    let k = if profile.hidden_authors.is_empty() { wanted.k } else { (2 * wanted.k).min(most) };
+    let k = if profile.hidden_authors.is_empty() { wanted.k } else { most };
     Wanted { k, spot, exclude: Exclude(profile.hidden_items.iter().cloned().collect()), ..wanted }
 }
 

@@ -92,7 +92,7 @@ pub async fn interaction(
         seen_at: own.seen.iter().find(|(seen, _)| *seen == item).map(|(_, at)| *at as i64),
         interaction: taken.map(|taken| taken.interaction.clone()),
         position: place.map(|at| at + 1),
-        hidden: left_out.first().map(|LeftOut { why, .. }| *why),
+        hidden: left_out.first().map(|LeftOut { why, .. }| *why).or((card.mature && !profile.mature).then_some("mature")),
         user_id,
         item_id: item,
     })

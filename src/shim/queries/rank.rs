@@ -24,7 +24,7 @@ use crate::scoring::diversity::Damping;
 use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked, rank};
 use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::Caller;
-use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, Unavailable, now_ms};
+use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, now_ms};
 use crate::sinks::Applied;
 use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
 
@@ -144,7 +144,7 @@ pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token:
     // While the store is away, one request at a time asks it.
     let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, theirs)) };
     let answer = if theirs { ordered(shim, &checked, token).await } else { for_everybody(shim, &checked).await };
-    let away = answer.as_ref().is_err_and(|refusal| refusal.code == Refusal::STORE);
+    let away = answer.as_ref().is_err_and(Refusal::is_away);
     shim.last_good.answered(!away);
     if away { Ok(remembered(shim, &checked, theirs)) } else { answer }
 }
@@ -427,5 +427,5 @@ fn in_words(reason: &Reason, names: &Names) -> String {
 
 /// Two names with one hash: as good as never, and not to be answered wrongly.
 fn collides(collision: Collision) -> Refusal {
-    Refusal::from(Unavailable(collision.to_string()))
+    Refusal::store(collision)
 }
