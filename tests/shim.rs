@@ -31,7 +31,6 @@ mod hostile;
 mod rank;
 #[path = "shim/stub.rs"]
 mod stub;
-#[cfg(feature = "redis")]
 mod support;
 #[path = "shim/tls.rs"]
 mod tls;
