@@ -2,9 +2,9 @@
 # The engine and the shim in one image: `docker build -t overdrive .`
 
 FROM rust:1.95.0-slim-bookworm AS builder
-# librdkafka is built from its sources: gcc, make, zlib.
+# librdkafka is built from its sources: gcc, make, zlib, and OpenSSL for Kafka over TLS.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc g++ make pkg-config zlib1g-dev \
+    && apt-get install -y --no-install-recommends gcc g++ libssl-dev make pkg-config zlib1g-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY Cargo.toml Cargo.lock overdrive.toml ./
@@ -12,12 +12,12 @@ COPY schemas schemas
 COPY benches benches
 COPY training training
 COPY src src
-RUN cargo build --release --locked --bin overdrive && strip --strip-debug target/release/overdrive
+RUN cargo build --release --locked --features kafka-tls --bin overdrive && strip --strip-debug target/release/overdrive
 
 FROM debian:12.11-slim AS runtime
 # ONNX Runtime is not in the image: mount one and name it in ORT_DYLIB_PATH. It needs the C++ library.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libstdc++6 zlib1g \
+    && apt-get install -y --no-install-recommends ca-certificates libssl3 libstdc++6 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 overdrive \
     && useradd --uid 10001 --gid overdrive --no-create-home --shell /usr/sbin/nologin overdrive \

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests start or call and this machine lacks: redis-server, Java with Maven, pip, Chromium. Uses apt-get, with sudo when
-# not root; what is on PATH already is left as it is.
+# Installs what the tests start, call or link and this machine lacks: redis-server, Java with Maven, pip, Chromium, OpenSSL. Uses
+# apt-get, with sudo when not root; what is on PATH already is left as it is.
 set -eu
 
 packages=""
@@ -12,6 +12,8 @@ needs chromedriver chromium-driver
 needs chromium chromium
 needs make make
 needs cc gcc
+needs pkg-config pkg-config
+[ -e /usr/include/openssl/ssl.h ] || pkg-config --exists openssl 2>/dev/null || packages="$packages libssl-dev"
 if [ -z "${ORT_DYLIB_PATH:-}" ]; then
     python3 -m pip --version >/dev/null 2>&1 || packages="$packages python3-pip"
 fi

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod codec;
 pub mod commands;
 pub mod config;
+pub mod credentials;
 pub mod dataflows;
 pub mod feed;
 pub mod model;

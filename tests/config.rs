@@ -176,7 +176,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 115] = [
+const OUT_OF_RANGE: [(&str, &str); 122] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -213,6 +213,12 @@ const OUT_OF_RANGE: [(&str, &str); 115] = [
     ("kafka.topics_every = '50ms'", "100ms or more"),
     ("kafka.queued_max_kbytes = 0", "must be 1 to"),
     ("kafka.fetch_wait_max = '6m'", "5m or less"),
+    ("kafka.security = 'tls'", "unknown variant `tls`, expected one of `plaintext`, `ssl`"),
+    ("kafka.ca = 'ca.pem'", "which is not asked for"),
+    ("kafka.sasl_mechanism = 'GSSAPI'", "unknown variant `GSSAPI`"),
+    ("kafka.username = 'a'", "sasl_… needs a user; others have none"),
+    ("kafka.password = 'hunter2'", "sasl_… needs one of password and password_file"),
+    ("kafka.password_file = 'a'", "sasl_… needs one of password and password_file"),
     ("fluvio.endpoint = 'here'", "host:port"),
     ("fluvio.events_topic = 'overdrive.events'", "small letters, digits and dashes"),
     ("fluvio.items_topic = '-items'", "none at an end"),
@@ -225,6 +231,7 @@ const OUT_OF_RANGE: [(&str, &str); 115] = [
     ("store.tombstone_ttl = '59s'", "must be 1m or more"),
     ("store.max_dirty_keys = 0", "must be 1 or more"),
     ("redis.url = 'localhost:6379'", "redis://"),
+    ("redis.ca = 'ca.pem'", "which is not asked for"),
     ("redis.pipeline = 0", "must be 1 to"),
     ("ledger.records_per_user = 0", "must be 1 or more"),
     ("ledger.history_per_user = 0", "must be 1 or more"),
@@ -411,8 +418,16 @@ fn no_password_is_ever_shown() {
     let config = load("cluster.secret = 'hunter2 and hunter3'", &[]).expect("allowed");
     let shown = format!("{config:?} {:?} {:?} {:?}", config.cluster, config.settings(), config.changed());
     assert!(!shown.contains(secret) && shown.contains("***"), "{shown}");
+    let sasl = "kafka = { security = 'sasl_plaintext', sasl_mechanism = 'PLAIN', username = 'app', password = 'hunter2' }";
+    let config = load(sasl, &[]).expect("allowed");
+    assert_eq!(config.kafka.password.reveal(), secret, "kept for the connection");
+    let shown = format!("{config:?} {:?} {:?} {:?}", config.kafka, config.settings(), config.changed());
+    assert!(!shown.contains(secret) && shown.contains("***"), "{shown}");
     for text in [
         "cluster.secret = 'hunter2'",
+        "kafka.password = 'hunter2'",
+        "kafka.password = ['hunter2']",
+        "redis.url = ['redis://app:hunter2@h']",
         "redis.url = 'http://app:hunter2@h'",
         "redis.url = 'redis://app:hunter2@h' junk",
         "redis.url = \"redis://app:hunter2@h\nx",

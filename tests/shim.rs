@@ -37,7 +37,6 @@ mod models;
 mod rank;
 #[path = "shim/stub.rs"]
 mod stub;
-#[cfg(feature = "redis")]
 mod support;
 #[path = "shim/tls.rs"]
 mod tls;

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 #[path = "sources/fluvio.rs"]
 mod fluvio;
+#[cfg(feature = "kafka-tls")]
+#[path = "sources/kafka_tls.rs"]
+mod kafka_tls;
 mod support;
 
 type Sent = Vec<(Bytes, Option<Bytes>)>;

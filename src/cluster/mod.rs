@@ -14,8 +14,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::model::Part;
 use crate::model::time::span;
+use crate::model::{Part, Secret};
 
 mod door;
 pub mod handshake;
@@ -30,25 +30,18 @@ use hosts::Hosts;
 pub use member::Member;
 
 /// `[cluster]`
-#[derive(Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     pub processes: usize,
     pub process: usize,
     pub hosts: PathBuf,
     pub name: String,
-    pub secret: String,
+    pub secret: Secret,
     #[serde(with = "span")]
     pub handshake_timeout: Duration,
     #[serde(with = "span")]
     pub peer_timeout: Duration,
-}
-
-/// Shows every setting but the secret.
-impl std::fmt::Debug for Params {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} of {} in {:?}, hosts {:?}", self.process, self.processes, self.name, self.hosts)
-    }
 }
 
 /// Why the processes do not come together.
@@ -81,7 +74,7 @@ struct Post<'a> {
 pub fn lead(params: &Params, me: &Member, share_of: impl Fn(usize) -> Vec<Part>) -> Result<Sockets, ClusterError> {
     let hosts = Hosts::read(params)?;
     let listener = listen(hosts.of(0))?;
-    let key = Key::of(&params.secret);
+    let key = Key::of(params.secret.reveal());
     let mut sockets = everybody(Door::open(listener, key, me.clone(), Role::Leader, params))?;
     for (process, socket) in sockets.iter_mut().enumerate() {
         if let Some(socket) = socket {
@@ -126,7 +119,7 @@ pub struct Joined {
 
 /// Another process than 0: comes to the others, and waits for its share of the state. `me` is without a generation.
 pub fn follow(params: &Params, me: &Member) -> Result<Joined, ClusterError> {
-    let (hosts, key) = (Hosts::read(params)?, Key::of(&params.secret));
+    let (hosts, key) = (Hosts::read(params)?, Key::of(params.secret.reveal()));
     let last = me.process + 1 == me.processes;
     let listener = (!last).then(|| listen(hosts.of(me.process))).transpose()?;
     let post = Post { hosts: &hosts, key: &key, params };

@@ -123,7 +123,7 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     let (source, log, kafka) = (&config.source, &config.log, &config.kafka);
     #[cfg(feature = "kafka")]
     if source.kind == sources::Kind::Kafka && kafka.create_topics {
-        sources::kafka::create_topics(kafka).map_err(|e| e.to_string())?;
+        sources::kafka::create_topics(kafka)?;
     }
     let address = super::snapshot::address(config)?;
     let recovery = &config.recovery;
@@ -156,7 +156,8 @@ fn note(completed: &Completed, names: &Names, recent: &Recent) {
 /// A store and a reader of the same answers.
 type Answers = (Box<dyn Store>, Arc<dyn Reader>);
 
-fn store(config: &Config) -> Result<Answers, String> {
+/// What is wrong with the settings of a store stays wrong until somebody changes it.
+fn store(config: &Config) -> Result<Answers, StartError> {
     match config.store.kind {
         Kind::Memory => {
             let memory = Memory::new(&config.store.prefix);
@@ -164,13 +165,16 @@ fn store(config: &Config) -> Result<Answers, String> {
         }
         #[cfg(feature = "redis")]
         Kind::Redis => {
-            let store = crate::sinks::redis::Redis::open(&config.redis, &config.store.prefix).map_err(|e| e.to_string())?;
+            let store = crate::sinks::redis::Redis::open(&config.redis, &config.store.prefix)
+                .map_err(|e| StartError::Stop(e.to_string()))?;
             let longest = config.service.request_timeout;
-            let reader = shim::RedisReader::new(&config.redis, &config.store.prefix, longest)?;
+            let reader = shim::RedisReader::new(&config.redis, &config.store.prefix, longest).map_err(StartError::Stop)?;
             Ok((Box::new(store), Arc::new(reader)))
         }
         #[cfg(not(feature = "redis"))]
-        Kind::Redis => Err("this build cannot reach redis; build with --features redis, or set [store] kind to memory".into()),
+        Kind::Redis => Err(StartError::Stop(
+            "this build cannot reach redis; build with --features redis, or set [store] kind to memory".into(),
+        )),
     }
 }
 

@@ -53,6 +53,9 @@ const NOT_SETTINGS: [&str; 3] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS", "OV
 /// Of other programs, accepted so that a shared `.env` works.
 const IGNORED: [&str; 1] = ["OVERDRIVE_CLIENT_BASE_URL"];
 
+/// Settings that are a secret as a whole: those of the type [`Secret`](crate::model::Secret).
+const SECRETS: [&str; 2] = ["cluster.secret", "kafka.password"];
+
 /// A value and its origin, by `section.key`.
 type Settings = BTreeMap<String, (Value, Origin)>;
 
@@ -343,7 +346,8 @@ fn type_name(default: &Value) -> &'static str {
 fn spelt(key: &str, value: &Value) -> String {
     match value {
         Value::String(text) if key == "redis.url" => format!("\"{}\"", redacted(text)),
-        Value::String(text) if key == "cluster.secret" && !text.is_empty() => "\"***\"".to_string(),
+        Value::String(text) if text.is_empty() => "\"\"".to_string(),
+        _ if SECRETS.contains(&key) || key == "redis.url" => "\"***\"".to_string(),
         value => value.to_string(),
     }
 }

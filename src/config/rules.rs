@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Config, Layers};
 use crate::scoring::blend::Params as Blend;
 use crate::scoring::experiments::{Experiment, Ranks};
+use crate::sources::{KafkaParams, Mechanism};
 use crate::state::Address;
 
 /// A rule that does not hold: the settings it is about, and what is allowed.
@@ -94,7 +95,7 @@ fn cluster(check: &mut Check, config: &Config) {
     check.rule(&["cluster.process", "cluster.processes"], known, "process must be 0 to processes - 1");
     let named = !(2..=256).contains(&cluster.processes) || !cluster.hosts.as_os_str().is_empty();
     check.rule(&["cluster.hosts", "cluster.processes"], named, "hosts must name a file with host:port for each process");
-    let guessed = cluster.secret.is_empty() || cluster.secret.len() >= 16;
+    let guessed = cluster.secret.is_empty() || cluster.secret.reveal().len() >= 16;
     check.rule(&["cluster.secret"], guessed, "must be 16 characters or more, or it can be guessed");
 }
 
@@ -168,6 +169,32 @@ fn inputs(check: &mut Check, config: &Config) {
     check.within("kafka.queued_max_kbytes", kafka.queued_max_kbytes as usize, 1..=2_097_151);
     let held = kafka.fetch_wait_max <= Duration::from_secs(300);
     check.rule(&["kafka.fetch_wait_max"], held, "must be 5m or less: the client refuses more");
+    let asks = kafka.security.is_sasl();
+    check.rule(&["kafka.username", "kafka.security"], asks != kafka.username.is_empty(), "sasl_… needs a user; others have none");
+    let given = usize::from(!kafka.password.is_empty()) + usize::from(is_named(&kafka.password_file));
+    let keys = ["kafka.password", "kafka.password_file", "kafka.security"];
+    check.rule(&keys, given == usize::from(asks), "sasl_… needs one of password and password_file; others have none");
+    proofs(check, "kafka", "kafka.security", [&kafka.ca, &kafka.cert, &kafka.key], kafka.security.is_encrypted());
+    kafka_tls(check, kafka, cfg!(feature = "kafka-tls"));
+}
+
+/// PLAIN asks for no cryptography; everything else is OpenSSL's.
+fn kafka_tls(check: &mut Check, kafka: &KafkaParams, built: bool) {
+    let scram = kafka.security.is_sasl() && kafka.sasl_mechanism != Mechanism::Plain;
+    let allowed = "this binary was built without TLS for Kafka; build it with the feature `kafka-tls` (it needs OpenSSL)";
+    check.rule(&["kafka.security", "kafka.sasl_mechanism"], built || !scram && !kafka.security.is_encrypted(), allowed);
+}
+
+/// Authorities, a certificate and its key, which only TLS has a use for.
+fn proofs(check: &mut Check, section: &str, chosen_by: &str, files: [&Path; 3], encrypted: bool) {
+    let [ca, cert, key] = ["ca", "cert", "key"].map(|name| format!("{section}.{name}"));
+    let unused = !encrypted && files.iter().any(|file| is_named(file));
+    check.rule(&[&ca, &cert, &key, chosen_by], !unused, "these files are for TLS, which is not asked for");
+    check.rule(&[&cert, &key], is_named(files[1]) == is_named(files[2]), "must both name a file, or neither");
+}
+
+fn is_named(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
 }
 
 fn fluvio(check: &mut Check, config: &Config) {
@@ -212,6 +239,9 @@ fn stores(check: &mut Check, config: &Config) {
     let schemes = ["redis://", "rediss://", "unix://", "redis+unix://"];
     let url = schemes.iter().any(|scheme| config.redis.url.starts_with(scheme));
     check.rule(&["redis.url"], url, "must begin with redis://, rediss:// or unix://");
+    let encrypted = config.redis.url.starts_with("rediss://");
+    let redis = &config.redis;
+    proofs(check, "redis", "redis.url", [&redis.ca, &redis.cert, &redis.key], encrypted);
     check.within("redis.pipeline", config.redis.pipeline, 1..=100_000);
 }
 
@@ -472,4 +502,31 @@ fn is_topic(name: &str) -> bool {
 fn is_fluvio_topic(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&name.len()) && name.chars().all(plain) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::Security;
+
+    #[test]
+    fn c37_a_binary_without_openssl_says_what_it_cannot_and_does_what_it_can() {
+        let refused = |security, sasl_mechanism, built| {
+            let mut check = Check(Vec::new());
+            kafka_tls(&mut check, &KafkaParams { security, sasl_mechanism, ..Config::defaults().kafka }, built);
+            check.0.first().map(|broken| broken.allowed.clone())
+        };
+        for (security, mechanism) in [
+            (Security::Ssl, Mechanism::Plain),
+            (Security::SaslSsl, Mechanism::Plain),
+            (Security::SaslPlaintext, Mechanism::Scram256),
+            (Security::SaslPlaintext, Mechanism::Scram512),
+        ] {
+            let said = refused(security, mechanism, false).unwrap_or_default();
+            assert!(said.contains("build it with the feature `kafka-tls`"), "{security:?} {mechanism:?}: {said}");
+            assert_eq!(refused(security, mechanism, true), None);
+        }
+        assert_eq!(refused(Security::Plaintext, Mechanism::Scram256, false), None);
+        assert_eq!(refused(Security::SaslPlaintext, Mechanism::Plain, false), None);
+    }
 }

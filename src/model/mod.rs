@@ -15,6 +15,7 @@ pub mod names;
 pub mod place;
 pub mod rng;
 pub mod saved;
+pub mod secret;
 pub mod serving;
 pub mod signals;
 pub mod slate;
@@ -31,6 +32,7 @@ pub use interaction::{Control, Dead, Event, Input, ModelOrder, Op, Origin, Ranke
 pub use kind::Kind;
 pub use names::Names;
 pub use saved::{Handed, Part, Saved};
+pub use secret::Secret;
 pub use serving::Serving;
 pub use signals::{SignalKey, Signals};
 pub use slate::{ModelName, Reason, Slate, SlateItem, Source, Surface};

@@ -9,10 +9,9 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyAlgorithm};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use super::access::{Params, Scope, Who};
+use crate::credentials::is_open;
 
 /// Bytes of a secret at least, as RFC 7518 asks for.
 const SECRET: usize = 32;
@@ -78,11 +77,6 @@ fn secret(key: &Jwk) -> Option<Vec<u8>> {
         AlgorithmParameters::OctetKey(key) => Some(URL_SAFE_NO_PAD.decode(&key.value).unwrap_or_default()),
         _ => None,
     }
-}
-
-/// Whether others than its owner may read the file.
-pub fn is_open(path: &Path) -> std::io::Result<bool> {
-    Ok(std::fs::metadata(path)?.permissions().mode() & 0o077 != 0)
 }
 
 fn key(jwk: &Jwk, params: &Params) -> Result<Key, String> {

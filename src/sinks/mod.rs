@@ -5,6 +5,7 @@
 //! visible after its writes.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,6 +240,11 @@ pub enum Kind {
 #[serde(deny_unknown_fields)]
 pub struct RedisParams {
     pub url: String,
+    pub username: String,
+    pub password_file: PathBuf,
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
     #[serde(with = "span")]
     pub response_timeout: Duration,
     #[serde(with = "span")]

@@ -1,7 +1,7 @@
 //! A Kafka topic that is only written. A full queue makes the caller wait; what the broker did not take in time is counted, for
 //! `flush` and `send` say nothing of it.
 
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -52,17 +52,14 @@ impl Topic {
     /// A producer for `name`. Connects in the background: an absent broker is seen when records are lost.
     pub(super) fn open(params: &KafkaParams, name: &str) -> Result<Self, Undelivered> {
         let lost = Arc::new(AtomicU64::new(0));
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &params.brokers);
-        config.set("client.id", "overdrive");
+        let unmade = |e: String| Undelivered(format!("could not make a producer for topic {name}: {e}; check [kafka]"));
+        let mut config = kafka::client(params).map_err(unmade)?;
         // Order within a partition is the order of epochs, and a retry repeats nothing.
         config.set("enable.idempotence", "true");
         config.set("message.timeout.ms", params.message_timeout.as_millis().to_string());
         config.set("linger.ms", "5");
         config.set("compression.type", "zstd");
-        let producer = config
-            .create_with_context(Deliveries(lost.clone()))
-            .map_err(|e| Undelivered(format!("could not make a producer for topic {name}: {e}; check [kafka]")))?;
+        let producer = config.create_with_context(Deliveries(lost.clone())).map_err(|e| unmade(e.to_string()))?;
         Ok(Self { name: name.to_string(), producer, lost, patience: params.message_timeout })
     }
 
@@ -110,6 +107,9 @@ impl Drop for Topic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Secret;
+    use crate::sources::{Mechanism, Security};
+    use rdkafka::ClientConfig;
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
@@ -118,6 +118,14 @@ mod tests {
     pub(crate) fn params(brokers: &str) -> KafkaParams {
         KafkaParams {
             brokers: brokers.to_string(),
+            security: Security::Plaintext,
+            ca: "".into(),
+            cert: "".into(),
+            key: "".into(),
+            sasl_mechanism: Mechanism::Plain,
+            username: String::new(),
+            password: Secret::default(),
+            password_file: "".into(),
             events_topic: "events".into(),
             items_topic: "items".into(),
             users_topic: "users".into(),

@@ -7,11 +7,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::model::Secret;
 pub use crate::model::epoch::{Positions, TopicIds};
 pub use crate::model::interaction::Role;
 use crate::model::time::span;
@@ -23,10 +24,12 @@ pub mod fluvio;
 pub mod kafka;
 pub mod log;
 mod ranges;
+mod security;
 pub mod start;
 pub mod synthetic;
 
 pub use chained::Chained;
+pub use security::{Mechanism, Security};
 use start::Start;
 
 /// One record as it lies in the log.
@@ -244,6 +247,14 @@ impl Kind {
 #[serde(deny_unknown_fields)]
 pub struct KafkaParams {
     pub brokers: String,
+    pub security: Security,
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub sasl_mechanism: Mechanism,
+    pub username: String,
+    pub password: Secret,
+    pub password_file: PathBuf,
     pub events_topic: String,
     pub items_topic: String,
     pub users_topic: String,

@@ -88,8 +88,8 @@ fn c35_an_admin_has_a_version_rank_by_the_order_that_the_command_gives() {
         config.access.tokens = file.path().to_path_buf();
     });
     let promote = |who: &str, name: &str| {
-        let asked = [format!("authorization: Bearer od_{who}"), "x-request-id: mine".to_string()];
-        send(w.addr, "POST", &format!("/v1/models/{name}/promote"), &asked, b"")
+        let asked = [format!("authorization: Bearer od_{who}"), "x-request-id: mine".to_string(), super::JSON.to_string()];
+        send(w.addr, "POST", &format!("/v1/models/{name}/promote"), &asked, b"{}")
     };
     assert_eq!(promote("writer", "lr-1").status, 403);
     for unknown in ["lr-9", "..%2Flr-1"] {
@@ -108,7 +108,10 @@ fn c35_an_admin_has_a_version_rank_by_the_order_that_the_command_gives() {
         "request_id": "mine"});
     assert_eq!((&lines[0], lines.len()), (&line, 2), "who was refused did nothing");
     let w = World::memory(|_| {});
-    assert_eq!(post(w.addr, "/v1/models/lr-1/promote", "").refusal(), (409, "no_registry".to_string()));
+    assert_eq!(post(w.addr, "/v1/models/lr-1/promote", "{}").refusal(), (409, "no_registry".to_string()));
+    // What a page of any site may send without asking is not enough.
+    let simple = send(w.addr, "POST", "/v1/models/lr-1/promote", &["content-type: text/plain".to_string()], b"{}");
+    assert_eq!(simple.refusal(), (415, "unsupported_media_type".to_string()));
 }
 
 /// "Client Integration": `fetch('/v1/feeds/for-you', {headers: {'x-use-overdrive': '1'}})`.

@@ -1,62 +1,30 @@
 //! TLS and mTLS with certificates made here, and files that change under a running shim.
 
 use overdrive::shim::{Access, AccessParams, Params};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::{Answer, connect, get, parse};
+use super::support::authority::{self, Authority, Identity};
 use super::world::World;
 
 /// How long a change may take to be noticed before the test is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An authority of the test's own.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-/// A certificate and its key, as PEM.
-struct Identity {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).expect("signed").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn issue(&self, name: &str) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![name.to_string()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();
-        Identity { certificate, key: key.serialize_pem() }
-    }
-}
-
 /// The files of a shim with TLS.
-struct Files {
-    dir: tempfile::TempDir,
-}
+struct Files(authority::Files);
 
 impl Files {
     fn new(identity: &Identity, client_ca: Option<&Authority>) -> Self {
-        let files = Self { dir: tempfile::tempdir().expect("a folder") };
+        let files = Self(authority::Files::new());
         files.put(identity);
-        client_ca.inspect(|ca| std::fs::write(files.path("ca.pem"), &ca.pem).expect("written"));
+        client_ca.inspect(|ca| files.replace("ca.pem", &ca.pem));
         files
     }
 
@@ -65,17 +33,12 @@ impl Files {
         self.replace("cert.pem", &identity.certificate);
     }
 
-    /// As who renews certificates does it: the new file takes the place of the old one.
     fn replace(&self, name: &str, text: &str) {
-        let new = self.path("new");
-        let mut file =
-            std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new).expect("opened");
-        file.write_all(text.as_bytes()).expect("written");
-        std::fs::rename(new, self.path(name)).expect("renamed");
+        self.0.put(name, text);
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.0.path(name)
     }
 
     fn world(&self) -> World {
@@ -183,7 +146,7 @@ fn where_certificates_alone_are_asked_for_their_holders_may_do_everything() {
             params.tokens = files.path("tokens.toml");
             std::fs::write(&params.tokens, "").expect("written");
         }
-        Access::open(&params, files.dir.path()).expect("they are sound").left_open_to()
+        Access::open(&params, files.0.dir.path()).expect("they are sound").left_open_to()
     };
     assert!(left_open_to(Some(&ours), false).is_some_and(|whoever| whoever.contains("certificate")));
     assert!(left_open_to(None, false).is_some_and(|whoever| !whoever.contains("certificate")));
@@ -276,7 +239,7 @@ fn what_is_wrong_with_the_files_is_said_without_the_key() {
         change(&files);
         let mut params = super::world::config().access;
         files.name_in(&mut params);
-        Access::open(&params, files.dir.path()).err().expect("it must be refused")
+        Access::open(&params, files.0.dir.path()).err().expect("it must be refused")
     };
     let open = |files: &Files| {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);

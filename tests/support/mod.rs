@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 #[cfg(feature = "redis")]
 pub mod actions;
+pub mod authority;
 #[cfg(feature = "redis")]
 pub mod engines;
 #[cfg(feature = "fluvio")]

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running server; nothing it holds outlives it.
 pub struct RedisServer {
     child: Child,
+    /// It speaks nothing but TLS.
+    secured: bool,
     port: u16,
     dir: tempfile::TempDir,
     extra: Vec<String>,
@@ -27,24 +30,35 @@ impl RedisServer {
 
     /// A server with further options, for instance `["--requirepass", "secret"]`.
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_as(false, extra)
+    }
+
+    /// A server that speaks nothing but TLS: with this certificate, its key and that authority for certificates of clients.
+    pub fn start_secured([cert, key, ca]: [&Path; 3], extra: &[&str]) -> Self {
+        let [cert, key, ca] = [cert, key, ca].map(|path| path.to_str().expect("a plain path"));
+        let tls = ["--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca];
+        Self::start_as(true, &[&tls, extra].concat())
+    }
+
+    fn start_as(secured: bool, extra: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the server");
         let extra: Vec<String> = extra.iter().map(|s| s.to_string()).collect();
         let port = free_port();
-        let mut server = Self { child: spawn(port, &dir, &extra), port, dir, extra };
+        let mut server = Self { child: spawn(secured, port, &dir, &extra), secured, port, dir, extra };
         let give_up = Instant::now() + PATIENCE;
         while !server.answers(give_up) {
             assert!(Instant::now() < give_up, "redis-server does not start: {}", server.log());
             // Somebody took the port in between: another one.
             server.kill();
             server.port = free_port();
-            server.child = spawn(server.port, &server.dir, &server.extra);
+            server.child = spawn(secured, server.port, &server.dir, &server.extra);
         }
         server
     }
 
-    /// `redis://127.0.0.1:<port>/0`
+    /// `redis://127.0.0.1:<port>/0`, over TLS `rediss://`
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        format!("{}://127.0.0.1:{}/0", if self.secured { "rediss" } else { "redis" }, self.port)
     }
 
     /// The port it listens on.
@@ -75,14 +89,14 @@ impl RedisServer {
     /// Starts it again on the same port, with what it kept on disk.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port, &self.dir, &self.extra);
+        self.child = spawn(self.secured, self.port, &self.dir, &self.extra);
         assert!(self.answers(Instant::now() + PATIENCE), "redis-server does not start again: {}", self.log());
     }
 
     /// Waits until it answers. `false`: it has ended, or time is up.
     fn answers(&mut self, give_up: Instant) -> bool {
         while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
-            if ping(self.port) {
+            if self.secured && TcpStream::connect(("127.0.0.1", self.port)).is_ok() || !self.secured && ping(self.port) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -105,9 +119,11 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
-fn spawn(port: u16, dir: &tempfile::TempDir, extra: &[String]) -> Child {
+fn spawn(secured: bool, port: u16, dir: &tempfile::TempDir, extra: &[String]) -> Child {
     let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--logfile", "log"]);
+    let (plain, tls) = if secured { (0, port) } else { (port, 0) };
+    command.args(["--port", &plain.to_string(), "--tls-port", &tls.to_string()]);
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--logfile", "log"]);
     command.arg("--dir").arg(dir.path()).args(extra).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("redis-server is on the PATH (apt-get install redis-server)")
 }

@@ -63,36 +63,56 @@ fn ranker(config: &Config) -> Finding {
 fn redis(config: &Config) -> Vec<Finding> {
     match redis_state(&config.redis) {
         Ok(state) => redis_findings(&state),
-        Err(e) => vec![Finding::bad(
-            "redis",
-            format!("{} does not answer: {e}", crate::config::redacted(&config.redis.url)),
-            "start Redis 7, or set redis.url (OVERDRIVE_REDIS_URL)",
-        )],
+        Err(why) => vec![Finding::bad("redis", why.to_string(), "start Redis 7, or set redis.url (OVERDRIVE_REDIS_URL)")],
     }
 }
 
-/// What a Redis server says of itself.
+/// What a Redis server says of itself; a user with few rights may not be told.
 #[cfg(feature = "redis")]
 #[derive(Clone, Debug)]
 struct RedisState {
-    health: sinks::redis::Health,
+    health: Option<sinks::redis::Health>,
     /// Its clock minus ours.
-    ahead_ms: i64,
+    ahead_ms: Option<i64>,
 }
 
 #[cfg(feature = "redis")]
-fn redis_state(params: &sinks::RedisParams) -> redis::RedisResult<RedisState> {
-    let mut connection = redis::Client::open(params.url.as_str())?.get_connection_with_timeout(params.connect_timeout)?;
-    connection.set_read_timeout(Some(params.response_timeout))?;
-    let health = sinks::redis::Health::ask(&mut connection)?;
-    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(&mut connection)?;
-    let ours = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    Ok(RedisState { health, ahead_ms: seconds * 1000 + micros / 1000 - ours })
+fn redis_state(params: &sinks::RedisParams) -> Result<RedisState, sinks::StoreError> {
+    let client = sinks::redis::client(params)?;
+    let ask = || {
+        let mut connection = client.get_connection_with_timeout(params.connect_timeout)?;
+        connection.set_read_timeout(Some(params.response_timeout))?;
+        let health = permitted(sinks::redis::Health::ask(&mut connection))?;
+        let time: Option<(i64, i64)> = permitted(redis::cmd("TIME").query(&mut connection))?;
+        Ok(RedisState { health, ahead_ms: time.map(|(seconds, micros)| seconds * 1000 + micros / 1000 - now_ms()) })
+    };
+    ask().map_err(|error| sinks::redis::store_error(&client, &error))
+}
+
+/// What the user may not ask is not known.
+#[cfg(feature = "redis")]
+fn permitted<T>(answer: redis::RedisResult<T>) -> redis::RedisResult<Option<T>> {
+    match answer {
+        Err(error) if error.code() == Some("NOPERM") => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn now_ms() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(feature = "redis")]
 fn redis_findings(state: &RedisState) -> Vec<Finding> {
-    let version = &state.health.version;
+    let Some(health) = &state.health else {
+        return vec![Finding::note(
+            "redis",
+            "answers, but does not say its version",
+            "permit the user INFO; 7 or newer is needed",
+        )];
+    };
+    let version = &health.version;
     let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
     let mut findings = vec![match major >= 7 {
         true => Finding::good("redis", format!("version {version}")),
@@ -102,9 +122,9 @@ fn redis_findings(state: &RedisState) -> Vec<Finding> {
             "install Redis 7 or newer: older ones let scripts pass the access list",
         ),
     }];
-    findings.extend(state.health.complaints().into_iter().map(|(found, advice)| Finding::note("redis memory", found, advice)));
-    if state.ahead_ms.abs() > 1000 {
-        let found = format!("its clock is {} ms {}", state.ahead_ms.abs(), if state.ahead_ms > 0 { "ahead" } else { "behind" });
+    findings.extend(health.complaints().into_iter().map(|(found, advice)| Finding::note("redis memory", found, advice)));
+    if let Some(ahead) = state.ahead_ms.filter(|ahead| ahead.abs() > 1000) {
+        let found = format!("its clock is {} ms {}", ahead.abs(), if ahead > 0 { "ahead" } else { "behind" });
         findings.push(Finding::note("redis clock", found, "keep both machines set with NTP"));
     }
     findings
@@ -122,7 +142,7 @@ type Topics = std::collections::BTreeMap<String, usize>;
 #[cfg(feature = "kafka")]
 fn kafka(config: &Config) -> Vec<Finding> {
     let brokers = &config.kafka.brokers;
-    match kafka_topics(brokers) {
+    match sources::kafka::topics(&config.kafka) {
         Ok((count, topics)) => {
             let mut findings = vec![Finding::good("kafka", format!("{brokers} answers, {count} broker(s)"))];
             findings.extend(topic_findings(&config.kafka, &topics));
@@ -130,21 +150,9 @@ fn kafka(config: &Config) -> Vec<Finding> {
         }
         Err(e) => {
             let advice = "start Kafka, or set kafka.brokers (OVERDRIVE_KAFKA_BROKERS); its advertised.listeners must be reachable from here";
-            vec![Finding::bad("kafka", format!("{brokers} does not answer: {e}"), advice)]
+            vec![Finding::bad("kafka", e.to_string(), advice)]
         }
     }
-}
-
-#[cfg(feature = "kafka")]
-fn kafka_topics(brokers: &str) -> rdkafka::error::KafkaResult<(usize, Topics)> {
-    use rdkafka::consumer::{BaseConsumer, Consumer};
-    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("log_level", "0") // the finding says it once; the client would say it every second
-        .create()?;
-    let metadata = consumer.fetch_metadata(None, std::time::Duration::from_secs(5))?;
-    let topics = metadata.topics().iter().map(|topic| (topic.name().to_string(), topic.partitions().len()));
-    Ok((metadata.brokers().len(), topics.collect()))
 }
 
 #[cfg(feature = "kafka")]
@@ -230,7 +238,7 @@ mod tests {
     fn an_old_redis_fails_and_a_forgetful_one_is_noted() {
         use crate::sinks::redis::Health;
         let health = Health { version: "7.0.15".into(), maxmemory: 0, policy: "noeviction".into(), ..Health::default() };
-        let of = |health: Health, ahead_ms| RedisState { health, ahead_ms };
+        let of = |health: Health, ahead_ms| RedisState { health: Some(health), ahead_ms: Some(ahead_ms) };
         let marks = |state: &RedisState| redis_findings(state).iter().map(|f| (f.mark, f.what)).collect::<Vec<_>>();
         assert_eq!(marks(&of(health.clone(), 3)), [(Mark::Good, "redis")]);
         assert_eq!(marks(&of(Health { version: "6.2.6".into(), ..health.clone() }, 3)), [(Mark::Bad, "redis")]);
@@ -243,6 +251,7 @@ mod tests {
         let notes =
             [(Mark::Good, "redis"), (Mark::Note, "redis memory"), (Mark::Note, "redis memory"), (Mark::Note, "redis clock")];
         assert_eq!(marks(&forgetful), notes);
+        assert_eq!(marks(&RedisState { health: None, ahead_ms: None }), [(Mark::Note, "redis")], "a user who may not ask");
     }
 
     #[cfg(feature = "kafka")]

@@ -49,26 +49,26 @@ impl RedisReader {
 
     async fn connection(&self) -> Result<ConnectionManager, Unavailable> {
         let make = || async { ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) };
-        self.connection.get_or_try_init(make).await.cloned().map_err(|e| away(&e))
+        self.connection.get_or_try_init(make).await.cloned().map_err(|e| self.away(&e))
     }
 
     async fn ask<T: FromRedisValue>(&self, pipeline: Pipeline) -> Result<T, Unavailable> {
         let mut connection = self.connection().await?;
         // Connecting and waiting together are bounded too.
         match tokio::time::timeout(self.patience, pipeline.query_async(&mut connection)).await {
-            Ok(answer) => answer.map_err(|e| away(&e)),
+            Ok(answer) => answer.map_err(|e| self.away(&e)),
             Err(_) => Err(Unavailable(format!("redis did not answer within {:?}", self.patience))),
         }
+    }
+
+    /// What went wrong, but neither where nor who asked: whoever asks the shim may read it.
+    fn away(&self, error: &redis::RedisError) -> Unavailable {
+        Unavailable(crate::sinks::redis::explained(&self.client, error))
     }
 
     fn meta(&self, pipeline: &mut Pipeline) {
         pipeline.cmd("HGETALL").arg(&self.meta);
     }
-}
-
-/// The kind and the server's word, but no address: a URL may carry a password.
-fn away(error: &redis::RedisError) -> Unavailable {
-    Unavailable(format!("redis does not answer: {}", error.detail().map_or_else(|| error.category().to_string(), str::to_string)))
 }
 
 /// An empty hash is a store nobody has written yet.
@@ -98,7 +98,7 @@ fn parts(answers: Vec<Value>, users: usize) -> Result<Parts, Unavailable> {
 
 fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = Value>) -> Result<T, Unavailable> {
     let answer = answers.next().ok_or_else(|| Unavailable("redis gave fewer answers than it was asked for".to_string()))?;
-    T::from_redis_value(answer).map_err(|e| away(&e.into()))
+    T::from_redis_value(answer).map_err(|e| Unavailable(format!("redis answers what cannot be read: {e}")))
 }
 
 fn highest(pipeline: &mut Pipeline, key: &str, limit: usize) {

@@ -1,18 +1,20 @@
 //! The store in Redis, written by a script that looks at the fence of each key, or in transactions while nobody else can have
 //! written. A key changes as a whole or not at all, only to something newer, and `meta` changes last. No error text contains a secret of the URL.
 
+mod client;
 mod health;
 mod script;
 mod sweep;
 mod transaction;
 mod writer;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, Connection, ErrorKind, IntoConnectionInfo, RedisError};
+use redis::{Client, Connection, RedisError};
 use std::time::{Duration, Instant};
 
 use super::layout::Keys;
 use super::{Applied, Found, Known, RedisParams, Store, StoreError, Swept, Write};
+pub use client::{client, explained, store_error};
+use client::{is_refusal, text_of};
 pub use health::Health;
 use health::Watch;
 use writer::Pipelines;
@@ -102,7 +104,8 @@ impl Redis {
             Err(error) if is_refusal(&error) => {
                 tracing::warn!(
                     error = text_of(&error),
-                    "redis lets nobody look through its keys: what an older copy brought back stays until its lifetime ends; permit SCAN"
+                    "redis lets nobody look through its keys: what an older copy brought back stays until its lifetime ends; \
+                     SECURITY.md lists the commands to permit"
                 );
                 0
             }
@@ -199,61 +202,11 @@ impl Redis {
 
 impl Store for Redis {
     fn write(&mut self, writes: &[Write], applied: &Applied, known: Known) -> Result<Found, StoreError> {
-        self.write_all(writes, applied, known).map_err(|error| store_error(&self.client, error))
+        self.write_all(writes, applied, known).map_err(|error| store_error(&self.client, &error))
     }
 
     fn sweep(&mut self, before: u64, ttl: Duration) -> Result<Swept, StoreError> {
-        self.sweep_some(before, ttl).map_err(|error| store_error(&self.client, error))
-    }
-}
-
-/// A client for the server `params` name, with TCP_NODELAY (its own default is off). `Refused` when the URL cannot be read.
-pub fn client(params: &RedisParams) -> Result<Client, StoreError> {
-    // The cause may quote the URL with its password, so it stays out.
-    let unreadable = |_| {
-        let form = "redis://[user:password@]host:port/database";
-        StoreError::Refused(format!("the redis url cannot be read; it should look like {form} (in [redis] url)"))
-    };
-    let info = params.url.as_str().into_connection_info().map_err(unreadable)?;
-    Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))).map_err(unreadable)
-}
-
-/// What an error of the client means to the writer, in words without secrets.
-pub fn store_error(client: &Client, error: RedisError) -> StoreError {
-    let info = client.get_connection_info();
-    let at = format!("redis at {}/{}", info.addr(), info.redis_settings().db());
-    let text = match info.redis_settings().password() {
-        Some(password) if !password.is_empty() => text_of(&error).replace(password, "***"),
-        _ => text_of(&error),
-    };
-    if is_refusal(&error) {
-        StoreError::Refused(format!("{at} refuses: {text}; check [redis] url, the user's permissions and the server's version"))
-    } else {
-        StoreError::Retry(format!("{at} does not take writes: {text}"))
-    }
-}
-
-/// The first thing the server said, or what happened on the way. (All errors of a pipeline may be thousands.)
-fn text_of(error: &RedisError) -> String {
-    match error.clone().into_server_errors().as_deref() {
-        Some([(_, first), ..]) => format!("{} {}", first.code(), first.details().unwrap_or_default()),
-        _ => error.to_string(),
-    }
-}
-
-/// Whether trying again cannot help before somebody changes something.
-fn is_refusal(error: &RedisError) -> bool {
-    match error.clone().into_server_errors().as_deref() {
-        Some([(_, first), ..]) => match first.code() {
-            "NOAUTH" | "WRONGPASS" | "NOPERM" | "WRONGTYPE" => true,
-            "ERR" => !first.details().unwrap_or_default().starts_with("max number of clients"),
-            // OOM, LOADING, READONLY, MISCONF, MASTERDOWN, BUSY and what else may pass.
-            _ => false,
-        },
-        _ => matches!(
-            error.kind(),
-            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported
-        ),
+        self.sweep_some(before, ttl).map_err(|error| store_error(&self.client, &error))
     }
 }
 
@@ -263,7 +216,18 @@ mod tests {
 
     fn params(url: &str) -> RedisParams {
         let span = Duration::from_millis(200);
-        RedisParams { url: url.into(), response_timeout: span, connect_timeout: span, pipeline: 8, retry_max: span }
+        RedisParams {
+            url: url.into(),
+            username: String::new(),
+            password_file: "".into(),
+            ca: "".into(),
+            cert: "".into(),
+            key: "".into(),
+            response_timeout: span,
+            connect_timeout: span,
+            pipeline: 8,
+            retry_max: span,
+        }
     }
 
     #[test]

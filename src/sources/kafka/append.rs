@@ -61,8 +61,8 @@ impl KafkaAppender {
     }
 }
 
-fn producer(params: &KafkaParams) -> Result<FutureProducer<Context>, KafkaError> {
-    client(params)
+fn producer(params: &KafkaParams) -> Result<FutureProducer<Context>, String> {
+    client(params)?
         // Accepted means: on every replica in sync.
         .set("acks", "all")
         // A try that was repeated after a lost answer must not be there twice, nor overtake.
@@ -70,7 +70,8 @@ fn producer(params: &KafkaParams) -> Result<FutureProducer<Context>, KafkaError>
         // Somebody waits for the answer; under load batches fill by themselves.
         .set("linger.ms", "0")
         .set("message.timeout.ms", params.message_timeout.as_millis().to_string())
-        .create_with_context(Context)
+        .create_with_context(Context::default())
+        .map_err(|e| e.to_string())
 }
 
 impl Appender for KafkaAppender {

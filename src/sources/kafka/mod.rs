@@ -2,10 +2,9 @@
 //! commits are not used, so nothing but our own record of positions says what has been read.
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::ranges::Ranges;
@@ -13,44 +12,16 @@ use super::{KafkaParams, Positions, Role, SourceError, wait_for};
 use crate::model::epoch::{TopicId, TopicIds};
 
 mod append;
+mod client;
 mod identity;
 mod source;
 
 pub use append::KafkaAppender;
+pub(crate) use client::{Context, client, say, warn};
 pub use source::KafkaSource;
 
 /// How long the broker may take for a question about topics.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// What librdkafka says goes where our own logs go.
-struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        say(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        warn(&error, reason);
-    }
-}
-
-/// What librdkafka says of a client. To it a broker that is away is an error, to us something that passes.
-pub(crate) fn say(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    use RDKafkaLogLevel::{Alert, Critical, Emerg, Error, Info, Notice, Warning};
-    match level {
-        Emerg | Alert | Critical | Error | Warning => tracing::warn!(target: "kafka", facility, "{message}"),
-        Notice | Info => tracing::info!(target: "kafka", facility, "{message}"),
-        _ => tracing::debug!(target: "kafka", facility, "{message}"),
-    }
-}
-
-/// What went wrong with a client as a whole.
-pub(crate) fn warn(error: &KafkaError, reason: &str) {
-    tracing::warn!(target: "kafka", %error, "{reason}");
-}
-
-impl ConsumerContext for Context {}
 
 /// The topic that carries a role.
 pub fn topic(params: &KafkaParams, role: Role) -> &str {
@@ -62,24 +33,15 @@ pub fn topic(params: &KafkaParams, role: Role) -> &str {
     }
 }
 
-/// What every client of ours is told.
-fn client(params: &KafkaParams) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", &params.brokers)
-        .set("client.id", "overdrive")
-        // Small requests that someone waits for.
-        .set("socket.nagle.disable", "true")
-        // A broker that is back should be noticed within a second, not ten.
-        .set("reconnect.backoff.max.ms", "1000")
-        // Brokers close idle connections; that is not news.
-        .set("log.connection.close", "false")
-        .set_log_level(RDKafkaLogLevel::Info);
-    config
+/// A consumer that a broker has answered. `Retry`: none does. `Stop`: they refuse us, or we them.
+fn consumer(params: &KafkaParams) -> Result<BaseConsumer<Context>, SourceError> {
+    let consumer = configured(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))?;
+    reach(&consumer, params)?;
+    Ok(consumer)
 }
 
-fn consumer(params: &KafkaParams) -> Result<BaseConsumer<Context>, KafkaError> {
-    client(params)
+fn configured(params: &KafkaParams) -> Result<BaseConsumer<Context>, String> {
+    client(params)?
         // Asked for by assign(), though the group is never joined.
         .set("group.id", "overdrive")
         // Our own record of positions is the only one.
@@ -100,7 +62,29 @@ fn consumer(params: &KafkaParams) -> Result<BaseConsumer<Context>, KafkaError> {
         .set("enable.partition.eof", "false")
         // A misspelt topic must be an error, not a new topic.
         .set("allow.auto.create.topics", "false")
-        .create_with_context(Context)
+        .create_with_context(Context::default())
+        .map_err(|e| e.to_string())
+}
+
+/// Waits for a broker. Nothing is assigned yet, so what a poll yields is what the client says, and no record.
+fn reach(consumer: &BaseConsumer<Context>, params: &KafkaParams) -> Result<(), SourceError> {
+    const TRY: Duration = Duration::from_millis(500);
+    const LISTEN: Duration = Duration::from_millis(20);
+    let until = Instant::now() + ANSWER;
+    loop {
+        let Err(error) = consumer.fetch_metadata(Some(&params.events_topic), TRY) else { return Ok(()) };
+        while consumer.poll(LISTEN).is_some() {}
+        if let Some(refusal) = consumer.context().refusal() {
+            return Err(SourceError::Stop(format!("kafka at {} and we do not come together: {refusal}", params.brokers)));
+        }
+        if Instant::now() > until {
+            let cause = consumer.context().cause();
+            return Err(SourceError::Retry(format!(
+                "kafka at {} does not answer: {error}{cause}; check [kafka] brokers and security",
+                params.brokers
+            )));
+        }
+    }
 }
 
 /// How many partitions a topic has; `None` when there is no such topic.
@@ -147,7 +131,7 @@ fn partitions_of(consumer: &BaseConsumer<Context>, params: &KafkaParams, role: R
 /// Creates the topics that are missing. Items and users are compacted: their last word on a key is kept for ever. Control is
 /// not, since each of its records is an order of its own, and it keeps all of them.
 pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
-    let consumer = consumer(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))?;
+    let consumer = consumer(params)?;
     let replication = params.replication as i32;
     let new = |name, partitions: u32| NewTopic::new(name, partitions as i32, TopicReplication::Fixed(replication));
     // Freshness is measured from the broker's acceptance, not from whatever time a producer claims; and what a user did before
@@ -171,7 +155,8 @@ pub fn create_topics(params: &KafkaParams) -> Result<(), SourceError> {
 }
 
 fn create(params: &KafkaParams, missing: &[&NewTopic<'_>]) -> Result<(), SourceError> {
-    let admin: AdminClient<Context> = client(params).create_with_context(Context).map_err(|e| unreachable(params, &e))?;
+    let config = client(params).map_err(SourceError::Stop)?;
+    let admin: AdminClient<Context> = config.create_with_context(Context::default()).map_err(|e| unreachable(params, &e))?;
     let options = AdminOptions::new().request_timeout(Some(ANSWER)).operation_timeout(Some(ANSWER));
     let created = wait_for(admin.create_topics(missing.iter().copied(), &options)).map_err(|e| unreachable(params, &e))?;
     for topic in created {
@@ -230,7 +215,14 @@ fn prepared(params: &KafkaParams) -> Result<BaseConsumer<Context>, SourceError> 
     if params.create_topics {
         create_topics(params)?;
     }
-    consumer(params).map_err(|e| SourceError::Stop(format!("cannot set up a kafka client: {e}")))
+    consumer(params)
+}
+
+/// How many brokers there are, and the partitions of every topic they show us.
+pub fn topics(params: &KafkaParams) -> Result<(usize, BTreeMap<String, usize>), SourceError> {
+    let metadata = consumer(params)?.fetch_metadata(None, ANSWER).map_err(|e| unreachable(params, &e))?;
+    let topics = metadata.topics().iter().map(|topic| (topic.name().to_string(), topic.partitions().len()));
+    Ok((metadata.brokers().len(), topics.collect()))
 }
 
 fn unreachable(params: &KafkaParams, error: &KafkaError) -> SourceError {

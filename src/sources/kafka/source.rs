@@ -121,7 +121,7 @@ impl KafkaSource {
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 SourceError::Stop(format!("the kafka client gave up: {error}; start again"))
             }
-            _ => SourceError::Retry(format!("kafka at {}: {error}", self.params.brokers)),
+            _ => SourceError::Retry(format!("kafka at {}: {error}{}", self.params.brokers, self.consumer.context().cause())),
         }
     }
 
