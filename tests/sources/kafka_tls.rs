@@ -120,7 +120,7 @@ fn c37_changes_of_slates_are_told_behind_the_same_door() {
     let mut feed = changes::open(&kept, Path::new("unused"), &case.params, names).expect("opens");
     let change = overdrive::model::Change::Slate {
         user,
-        surface: overdrive::model::Surface::Home,
+        surface: overdrive::model::Surface::HOME,
         slate: None,
         entered: vec![item],
         left: vec![],

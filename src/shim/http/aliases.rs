@@ -129,7 +129,8 @@ async fn rank_for_you(
     let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
     let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
     let k = Some(limit.unwrap_or(shim.params.default_k));
-    let asked = rank::Asked { user: user_id, items: &items, k, explain: false, alone: false, also: rank::Also::default() };
+    let asked =
+        rank::Asked { user: user_id, items: &items, k, explain: false, alone: false, away: false, also: rank::Also::default() };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 

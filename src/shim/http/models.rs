@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::body;
 use super::params::Id;
 use super::views::Body;
+use crate::shim::access::Who;
 use crate::shim::guard::Caller;
 use crate::shim::queries::models;
 use crate::shim::{Refusal, State as Shim};
@@ -18,15 +19,18 @@ use crate::shim::{Refusal, State as Shim};
 #[serde(deny_unknown_fields)]
 struct Promotion {}
 
-pub async fn models(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+pub async fn models(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
     Ok(Body::of(&models::models(&shim).await?))
 }
 
-pub async fn status(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+pub async fn status(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
     Ok(Body::of(&models::status(&shim).await?))
 }
 
-pub async fn evaluate(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
+pub async fn evaluate(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
+    who.about_all()?;
     Ok(Body::of(&models::evaluation(&shim).await?))
 }
 

@@ -40,6 +40,6 @@ pub async fn rank(
 ) -> Result<Body, Refusal> {
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
-    let asked = Asked { user: user_id, items: &items, k, explain, alone: false, also: Also { seen, mature } };
+    let asked = Asked { user: user_id, items: &items, k, explain, alone: false, away: false, also: Also { seen, mature } };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }

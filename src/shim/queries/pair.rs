@@ -60,7 +60,7 @@ pub async fn interaction(
     let item = asked::named("item_id", item, &shim.params)?;
     let named = [quoted(&item)];
     let also = Also { seen: true, mature: true };
-    let asked = rank::Asked { user, items: &[&named[0]], k: None, explain: true, alone: true, also };
+    let asked = rank::Asked { user, items: &[&named[0]], k: None, explain: true, alone: true, away: false, also };
     let Order { user_id, as_of, epoch, model, items, left_out, .. } = order(shim, caller, asked, token).await?;
 
     let (keys, card) = (&shim.keys, [shim.keys.card(&item)]);
@@ -161,6 +161,13 @@ pub async fn predict(
         let message = format!("the pairs are of {} users, at most {users} are taken at once; ask in pieces", of_users.len());
         return Err(Refusal::bad("too_many_users", message));
     }
+    of_users.keys().try_for_each(|user| asked::user(user.to_string(), &caller.who, &shim.params).map(drop))?;
+    // The write is waited for once, and a store that is away is asked once.
+    let (late, mut away) = match rank::caught_up(shim, token).await {
+        Ok((late, _)) => (late, false),
+        Err(refusal) if refusal.is_away() => (false, true),
+        Err(refusal) => return Err(refusal),
+    };
     let mut said = BTreeMap::new();
     for (user, mut items) in of_users {
         items.sort_unstable();
@@ -168,8 +175,10 @@ pub async fn predict(
         let named: Vec<Box<RawValue>> = items.into_iter().map(quoted).collect();
         let items: Vec<&RawValue> = named.iter().map(|item| &**item).collect();
         let also = Also { seen: true, mature: false };
-        let asked = rank::Asked { user: user.to_string(), items: &items, k: None, explain: false, alone: true, also };
-        let Order { model, stale, fallback, items, left_out, user_id, .. } = order(shim, caller, asked, token).await?;
+        let asked = rank::Asked { user: user.to_string(), items: &items, k: None, explain: false, alone: true, away, also };
+        let Order { model, stale, fallback, items, left_out, user_id, .. } = order(shim, caller, asked, None).await?;
+        away |= stale;
+        let stale = stale || late;
         let placed = items.into_iter().map(|Placed { item_id, score, reason, known, .. }| Prediction {
             user_id: user_id.clone(),
             post_id: item_id,

@@ -32,6 +32,8 @@ use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Wh
 const MODEL: &str = layout::BLEND.1;
 /// What did, where we do not.
 pub const AS_BROUGHT: &str = "caller";
+/// And why an item stands where it does.
+const AS_SENT: &str = "in the order they were sent";
 
 /// What is asked for.
 pub struct Asked<'a> {
@@ -42,6 +44,8 @@ pub struct Asked<'a> {
     pub explain: bool,
     /// Each is scored as if it were the only one.
     pub alone: bool,
+    /// The store is known to be away: it is not asked.
+    pub away: bool,
     pub also: Also,
 }
 
@@ -134,19 +138,43 @@ struct Checked<'a> {
 
 /// Puts a caller's candidates in order; sees the write of the token, or says that it may not.
 pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
-    let Asked { user, items, k, explain, alone, also } = asked;
+    let Asked { user, items, k, explain, alone, away, also } = asked;
     let user_id = asked::user(user, &caller.who, &shim.params)?;
     let names = Arc::new(Names::default());
     let brought = brought(shim, items, &names)?;
     let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
-    let theirs = caller.using && shim.rules.flags.of(UserId::of(&user_id)).personal;
+    let personal = shim.rules.flags.of(UserId::of(&user_id)).personal;
     let checked = Checked { request_id: &caller.id.0, user_id, names, brought, k, explain, alone, also };
+    if away {
+        return Ok(remembered(shim, &checked, caller.using));
+    }
     // While the store is away, one request at a time asks it.
-    let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, theirs)) };
-    let answer = if theirs { ordered(shim, &checked, token).await } else { for_everybody(shim, &checked).await };
+    let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, caller.using)) };
+    let answer = match (caller.using, personal) {
+        (true, true) => ordered(shim, &checked, k, token).await,
+        (true, false) => ordered(shim, &checked, checked.brought.len(), token).await.map(|order| order.put_back(&checked)),
+        (false, _) => for_everybody(shim, &checked).await,
+    };
     let away = answer.as_ref().is_err_and(Refusal::is_away);
     shim.last_good.answered(!away);
-    if away { Ok(remembered(shim, &checked, theirs)) } else { answer }
+    if away { Ok(remembered(shim, &checked, caller.using)) } else { answer }
+}
+
+impl Order<'_> {
+    /// What is shown of it as it was brought.
+    fn put_back(mut self, checked: &Checked) -> Self {
+        let place: HashMap<&str, usize> = checked.brought.iter().enumerate().map(|(at, brought)| (&*brought.name, at)).collect();
+        self.items.sort_by_key(|item| place.get(item.item_id.as_str()).copied());
+        self.items.truncate(checked.k);
+        let unscored = |item: Placed| Placed {
+            score: 0.0,
+            source: AS_BROUGHT,
+            reason: AS_SENT.to_string(),
+            terms: item.terms.map(|_| BTreeMap::new()),
+            ..item
+        };
+        Self { model: AS_BROUGHT, fallback: true, items: self.items.into_iter().map(unscored).collect(), ..self }
+    }
 }
 
 /// As they were brought, but for what nobody is to be shown.
@@ -180,7 +208,7 @@ fn as_brought<'a>(
                 item_id: name.to_string(),
                 score: 0.0,
                 source: AS_BROUGHT,
-                reason: "in the order they were sent".to_string(),
+                reason: AS_SENT.to_string(),
                 known: card.is_some(),
                 terms: explain.then(BTreeMap::new),
             }),
@@ -201,8 +229,8 @@ fn ranking(shim: &Shim, alone: bool) -> Cow<'_, rank::Params> {
     }
 }
 
-async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
-    let Checked { request_id, user_id, names, brought, k, explain, alone, also } = checked;
+/// Waits for the write of a token; whether it may still be missing, and what is read for everybody since.
+pub async fn caught_up(shim: &Shim, token: Option<&Token>) -> Result<(bool, Arc<Common>), Refusal> {
     // what the catalogue says is written at ticks
     let cadence = if token.is_some_and(|token| token.is_of(Role::Items)) { Cadence::Tick } else { Cadence::Epoch };
     let stale = views::stale(shim, token, cadence).await?.unwrap_or(false);
@@ -210,6 +238,12 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) 
         None => shim.commons.get(&*shim.reader, &shim.keys).await?,
         Some(_) => shim.commons.since(Instant::now(), &*shim.reader, &shim.keys).await?,
     };
+    Ok((stale, common))
+}
+
+async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option<&Token>) -> Result<Order<'a>, Refusal> {
+    let Checked { request_id, user_id, names, brought, explain, alone, also, .. } = checked;
+    let (stale, common) = caught_up(shim, token).await?;
     let owner = owner(shim, user_id).await?;
     let items = items_of(shim, owner.slate.as_ref(), brought).await?;
     let Sorted { shown, mut candidates, left_out } = sort_out(brought, &items, *also, &owner, &common, names)?;
@@ -237,7 +271,7 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, token: Option<&Token>) 
         model: MODEL,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: rank(&ranking(shim, *alone), &person, &candidates, moment, *k).into_iter().map(placed).collect(),
+        items: rank(&ranking(shim, *alone), &person, &candidates, moment, k).into_iter().map(placed).collect(),
         left_out,
     })
 }

@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
+use crate::model::Role;
 use crate::model::time::Window;
 use crate::shim::commons::{TRENDING_SCALE, scaled};
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
@@ -167,7 +168,10 @@ pub async fn item_features<'a>(shim: &Shim, item: &'a str, token: Option<&Token>
 
 /// What was done with an item, and what the catalogue says of it.
 pub async fn post_features<'a>(shim: &Shim, item: &'a str, token: Option<&Token>) -> Result<Of<'a, PostView>, Refusal> {
-    let Of { stale, rest: features, .. } = item_features(shim, item, token).await?;
+    // what the catalogue says is written at ticks
+    let cadence = if token.is_some_and(|token| token.is_of(Role::Items)) { Cadence::Tick } else { Cadence::Epoch };
+    let stale = stale(shim, token, cadence).await?;
+    let Of { rest: features, .. } = item_features(shim, item, None).await?;
     let card = shim.reader.value(&shim.keys.card(item)).await?;
     let card = card.map(|value| layout::decode_card(&value).map_err(unreadable)).transpose()?.unwrap_or_default();
     let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
