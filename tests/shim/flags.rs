@@ -58,11 +58,11 @@ fn c31_with_the_header_off_a_read_gives_what_everybody_gets() {
         w.write(&near);
         w.write(&[w.seen("u1", &["t1"]), w.trending_in(Segment::Language("en"), &["e1"])]);
         let home = "/v1/feeds/home/u1?language=en";
-        for on in ["1", "true", "on"] {
+        for on in ["1", "true", "on", "True"] {
             assert_eq!(said(&using(&w, home, on).json()), expected(&["i1", "i2", "i3"], "blend", false), "over {}", w.name);
         }
         for off in ["0", "false", "off"] {
-            assert_eq!(said(&using(&w, home, off).json()), expected(&["t1", "t2", "t3"], "trending", true), "{off}");
+            assert_eq!(said(&using(&w, home, off).json()), expected(&["e1", "t1", "t2", "t3"], "trending", true), "{off}");
         }
         for (target, ids, model, fallback) in [
             ("/v1/feeds/category/u1?category=jazz", vec!["t2"], "trending", true),
@@ -71,7 +71,7 @@ fn c31_with_the_header_off_a_read_gives_what_everybody_gets() {
         ] {
             assert_eq!(said(&using(&w, target, "0").json()), expected(&ids, model, fallback), "{target} over {}", w.name);
         }
-        for refused in ["yes", "", "2", "ON"] {
+        for refused in ["yes", "", "2", "on,off"] {
             let answer = using(&w, home, refused);
             assert_eq!(answer.refusal(), (400, "bad_use_overdrive".to_string()), "{refused:?}");
         }
