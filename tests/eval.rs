@@ -424,7 +424,7 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
         assert!(refused(folder, protocol, &["--split", "half"]).contains("write time or user"));
     }
     let prequential = |more: &[&str]| refused(folder, "prequential", more);
-    assert!(prequential(&["--by", "luck"]).contains("write blend, factors, next, popularity:4 or nearness:4"));
+    assert!(prequential(&["--by", "luck"]).contains("write blend, fixed, factors, next, popularity:4 or nearness:4"));
     assert!(prequential(&["--against", "none.csv"]).contains("cannot read none.csv"));
     std::fs::write(folder.join("bad.csv"), "row,rank,new_item\n30,first,0\n").expect("writable");
     assert!(prequential(&["--against", "bad.csv"]).contains("bad.csv: line 2: `30,first,0`"));

@@ -56,6 +56,7 @@ impl Run {
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_LEARN__LOGGED", "1".into()),
+            ("OVERDRIVE_SURFACES__LIST", "[{ name = 'second', kept = 5 }]".into()),
             ("OVERDRIVE_LEARN__BUSY_SHARE", "1".into()),
             ("OVERDRIVE_STORE__KIND", "redis".into()),
             ("OVERDRIVE_STORE__TOMBSTONE_TTL", "60s".into()),
@@ -129,7 +130,8 @@ fn populate(log: &LogAppender, round: usize) {
 fn act(log: &LogAppender) {
     let profile = format!(
         r#"{{"user_id":"{USER}","interests":["{CANARY}-taste","c1"],"categories":["{CANARY}-category"],"city":"{CANARY}-city",
-            "bio":"{CANARY}-bio","language":"{CANARY}-lang","blocked_authors":["{CANARY}-author"]}}"#
+            "bio":"{CANARY}-bio","language":"{CANARY}-lang","blocked_authors":["{CANARY}-author"],
+            "blocked_items":["i7"],"lat":48.1,"lon":11.5,"local_preference":0.5}}"#
     );
     log.append_now(Role::Users, &[keyed(USER, profile)]).expect("appends");
     let event = |i: usize| {

@@ -28,7 +28,8 @@ mod golden {
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))
     }
 
-    /// Compares with the golden file. `OVERDRIVE_BLESS=1` writes it: only together with a new version of the layout.
+    /// Compares with the golden file. `OVERDRIVE_BLESS=1` writes it: for a field an old reader passes over, or with a new
+    /// version of the layout.
     fn golden(name: &str, bytes: &[u8]) {
         let path = root().join("testdata/layout").join(name);
         if std::env::var_os("OVERDRIVE_BLESS").is_some() {

@@ -328,4 +328,30 @@ mod tests {
         assert_eq!(found(Some(said.clone()), 0.5), (most / 4, most / 4));
         assert_eq!(found(Some(said), 0.0), (0, 0));
     }
+
+    /// A surface about a language has what trends in it, however well a user is known.
+    #[test]
+    fn c20_a_surface_of_a_language_looks_where_its_items_are() {
+        let only = OnlyParams { languages: vec!["de".into()], ..OnlyParams::default() };
+        let german = TokenId::typed(TokenKind::Language, "de");
+        let mut board = Board::default();
+        let of = |language| Item { available: true, language, ..Item::default() };
+        for n in 1..=60 {
+            board.post(Post::Item(ItemId(n), Some(Arc::new(of((n <= 30).then_some(german))))));
+        }
+        let list = |scope, from: u64| {
+            let best = (from..from + 30).map(|n| (ItemId(n), 100 - n as i64)).collect();
+            Post::List((List { order: Order::Trending, scope }, Arc::new(best)))
+        };
+        board.post(list(Scope::Global, 31));
+        board.post(list(Scope::Language(german), 1));
+        let params = SlatesParams { trending: 20, ..defaults() };
+        let mut candidates = Candidates::new(params, Only::new(&only), Weights([1_000; Kind::ALL.len()]), 5.0);
+        let (profile, history) = (Profile::default(), History::default());
+        let asked = Asked { profile: &profile, history: &history, liked: &[], clock: 0 };
+        for coldness in [0.0, 1.0] {
+            let found: Vec<u64> = candidates.gather(&asked, coldness, &board).iter().map(|of| of.item.0).collect();
+            assert_eq!(found, (1..=20).collect::<Vec<_>>());
+        }
+    }
 }
