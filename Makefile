@@ -13,11 +13,14 @@ export OVERDRIVE_KAFKA_JARS ?= $(CACHE)/kafka
 help:                           ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo:                           ## build and show the whole system at work; needs only Rust and a C compiler
+demo:                           ## build and show the whole system at work; needs only Rust and a C compiler, and Python to train a ranker
 	@echo "== building (the first time takes some minutes)"
 	@cargo build --release --locked
-	@echo "== starting the demo"
-	@target/release/overdrive demo
+	@echo "== what training a ranker needs by pip into $(CACHE); without it the demo does the rest"
+	@if [ -z "$${ORT_DYLIB_PATH:-}" ]; then library="$$(scripts/fetch-onnxruntime.sh)" && eval "$$library" || true; fi; \
+	if [ -z "$${OVERDRIVE_PYTHON:-}" ]; then python="$$(scripts/fetch-python.sh)" && eval "$$python" || true; fi; \
+	echo "== starting the demo"; \
+	exec target/release/overdrive demo
 
 test:                           ## install the servers the tests use, then run every test
 	@echo "== servers and tools by apt-get, where they are missing"

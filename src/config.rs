@@ -40,6 +40,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub logging: Logging,
     pub onnx: Onnx,
+    pub training: crate::training::Params,
 }
 
 /// `[engine]`

@@ -434,6 +434,7 @@ impl Feed {
         let (serving, refusals) = self.models.obey(self.cutter.next, &mut rows, &self.cutter.serving, &self.topics);
         self.cutter.serve(serving);
         let mut epoch = self.cutter.close(now_ms(), &rows);
+        self.models.inbox.iter().for_each(|inbox| inbox.serves(&self.cutter.serving, epoch.clock_ms));
         epoch.save = self.saves(course, last);
         let (retell, retold) = course.retelling.at(&epoch, self.wishes.retell.load(Ordering::Acquire));
         epoch.retell = retell;

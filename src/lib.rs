@@ -1,6 +1,7 @@
 //! Overdrive: a streaming dataflow recommender. Modules in the order an event meets them.
 
 pub mod align;
+mod aside;
 pub mod cluster;
 pub mod codec;
 pub mod commands;
@@ -20,5 +21,6 @@ pub mod sources;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;
+pub mod training;
 pub mod watch;
 pub mod worker;

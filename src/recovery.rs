@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, unbounded};
 use metrics::{counter, gauge};
 
+use crate::aside;
 use crate::dataflows;
 use crate::model::epoch::{BEGIN_ANEW, TopicIds};
 use crate::model::forget::Order;
@@ -57,8 +58,6 @@ impl From<StateError> for RecoveryError {
 
 /// The spelling of ids under which names are saved, and its version.
 const NAMES: &str = "names/2";
-/// How far the thread that writes snapshots stands back; 19 is the most, and it would never get a turn on a busy machine.
-const NICE: i32 = 10;
 
 impl Recovery {
     /// Takes the state folder `dir` and reads what the run before has left. The error says what is damaged or who has the folder.
@@ -341,9 +340,7 @@ impl Keeper {
 /// Does it on a thread before which whoever computes or answers goes. (A thread that stood back cannot come forward again.)
 fn standing_back(run: impl FnOnce() + Send) {
     let back = || {
-        if let Err(error) = rustix::process::nice(NICE) {
-            tracing::debug!(%error, "snapshots are written at the priority of everything else");
-        }
+        aside::stand_back();
         run();
     };
     std::thread::scope(|scope| scope.spawn(back).join()).expect("the keeper does not panic");

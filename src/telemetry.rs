@@ -23,6 +23,8 @@ pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
 pub const SHADOW: &str = "overdrive_shadow_total";
 /// Orders to rank by another model.
 pub const MODEL_ORDERS: &str = "overdrive_model_orders_total";
+/// Rankers that were trained by the engine itself.
+pub const TRAININGS: &str = "overdrive_trainings_total";
 /// What users did, by what ranks for them.
 pub const ARM_EVENTS: &str = "overdrive_arm_events_total";
 /// Refreshes put off by the budget of an epoch.
@@ -79,7 +81,7 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 27] = [
+pub const METRICS: [Metric; 28] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
@@ -96,7 +98,13 @@ pub const METRICS: [Metric; 27] = [
         MODEL_ORDERS,
         Counter,
         Count,
-        "orders to rank by another model, by outcome: followed, or refused where the one before serves on",
+        "orders to rank by another model, or to train one, by outcome: followed, or refused where the one before serves on",
+    ),
+    (
+        TRAININGS,
+        Counter,
+        Count,
+        "rankers trained by the engine itself, by outcome: promoted, kept (published, and not good enough to rank), failed, or taken_back after it ranked",
     ),
     (
         ARM_EVENTS,

@@ -41,6 +41,7 @@ use crate::sinks::writer::{self, Hooks, Stats, Writer};
 use crate::sinks::{Applied, Completed, Save, Store};
 use crate::sources::{self, Kind, Source, SourceError};
 use crate::telemetry;
+use crate::training::Inbox;
 use crate::watch::{self, Progress};
 
 mod crew;
@@ -61,6 +62,7 @@ pub struct Engine {
     collector: JoinHandle<()>,
     writer: Writer,
     keeper: Option<Arc<Keeper>>,
+    training: Option<Inbox>,
 }
 
 /// What the collector hears.
@@ -167,7 +169,9 @@ impl Engine {
         let generation = recovery.as_ref().map_or((now_ms() / 1000) as u32, Recovery::generation);
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
-        let models = Models(shelf);
+        let registry = config.recommend.ranker.registry.as_str();
+        let training = config.training.enabled.then(|| Inbox::open(registry.into(), config.training.model)).transpose()?;
+        let models = Models { shelf, inbox: training.clone() };
         models.must_rank(given.bound.iter().chain(&last))?;
         let files = Files::open(config, names.clone())?;
         let keeper = recovery.as_ref().map(|found| keeper(config, found, names.clone(), &files, said.clone()));
@@ -225,7 +229,13 @@ impl Engine {
             workers,
             writer,
             keeper,
+            training,
         })
+    }
+
+    /// Where training is asked for; `None`: nobody trains here.
+    pub fn inbox(&self) -> Option<Inbox> {
+        self.training.clone()
     }
 
     /// Whether the source failed for good: nothing more is read.

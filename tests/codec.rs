@@ -6,7 +6,7 @@ use overdrive::codec::protobuf as pb;
 use overdrive::codec::{ALIASES, Decoder, Limits, json};
 use overdrive::model::ids::{TokenId, TokenKind};
 use overdrive::model::interaction::{Control, Event, Input, ModelOrder, Op, Role};
-use overdrive::model::serving::Version;
+use overdrive::model::serving::{Recipe, Version};
 use overdrive::model::{Item, ItemId, Kind, Names, User, UserId};
 use proptest::prelude::*;
 use prost::Message;
@@ -285,10 +285,13 @@ fn orders() {
     assert_eq!(order(promote), model(ModelOrder::Promote(Some(version))));
     assert_eq!(order(json!({"op": "model", "version": "blend"})), model(ModelOrder::Promote(None)));
     assert_eq!(order(json!({"op": "rollback"})), model(ModelOrder::Rollback));
+    assert_eq!(order(json!({"op": "train"})), model(ModelOrder::Train(None)));
+    assert_eq!(order(json!({"op": "train", "model": "lr"})), model(ModelOrder::Train(Some(Recipe::Lr))));
     for (sent, says) in [
         (json!({"op": "model"}), "`version`"),
         (json!({"op": "model", "version": "lr-1"}), "`digest`"),
         (json!({"op": "model", "version": "lr-1", "digest": "fe"}), "16 hexadecimal digits"),
+        (json!({"op": "train", "model": "towers"}), "`towers`; what can be trained: lr, lambdarank"),
         (json!({"op": "model", "version": "lr-1", "digest": "+0000000000000fe"}), "16 hexadecimal digits"),
     ] {
         assert!(order(sent).is_err_and(|why| why.contains(says)), "{says}");

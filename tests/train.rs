@@ -1,7 +1,11 @@
-//! From a recorded stream to a model that ranks: examples by `overdrive eval`, training by the real LightGBM, the model under the real ONNX
+//! From a recorded stream to a model that ranks, and engines that make their own: examples by `overdrive eval`, training by the real LightGBM, the model under the real ONNX
 //! Runtime. `make test` installs both.
 
 #![cfg(feature = "onnx")]
+
+#[path = "shim/client.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod client;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -126,4 +130,161 @@ fn training_that_cannot_be_done_says_why_and_what_to_do() {
     std::fs::write(&broken, b"no Parquet").expect("there is room");
     let broken = failed(&["--log", path(dir.path())]);
     assert!(broken.contains("training failed"), "{broken}");
+}
+
+/// Engines that train, promote and take back by themselves: real processes, a real Python and ONNX Runtime.
+mod engine {
+    use super::*;
+    use crate::client;
+    use overdrive::model::time::{Millis, now_ms};
+    use overdrive::model::{Example, Names, UserId};
+    use overdrive::scoring::columns;
+    use overdrive::sinks::examples::Examples;
+    use serde_json::{Value, json};
+    use std::net::SocketAddr;
+    use std::process::Child;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    /// Longer than anything here takes on any machine.
+    const PATIENCE: Duration = Duration::from_secs(150);
+    const JSON: &str = "content-type: application/json";
+
+    /// An engine with its shim, ended when dropped.
+    struct Engine {
+        child: Child,
+        shim: SocketAddr,
+    }
+
+    impl Engine {
+        /// `overdrive run` in a folder, with this Python.
+        fn start(dir: &Path, python: &Path, every: &str) -> Self {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+            command.args(["run", "--serve"]).env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_SERVICE_PORT", port.to_string());
+            command.env("OVERDRIVE_SERVICE__GRPC_PORT", "0").env("OVERDRIVE_PYTHON", python);
+            command.env("OVERDRIVE_LEARN__ENABLED", "true").env("OVERDRIVE_LEARN__LOGGED", "1");
+            command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("models")).env("OVERDRIVE_TRAINING__ENABLED", "true");
+            command
+                .env("OVERDRIVE_TRAINING__AT", "")
+                .env("OVERDRIVE_TRAINING__LEAST", "50")
+                .env("OVERDRIVE_TRAINING__WATCH", "200ms");
+            command.env("OVERDRIVE_TRAINING__EVERY", every);
+            let engine = Self { child: command.spawn().expect("it starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
+            until("it listens", || std::net::TcpStream::connect(engine.shim).is_ok().then_some(()));
+            engine
+        }
+
+        fn models(&self) -> Option<Value> {
+            let answer = client::send(self.shim, "GET", "/v1/models", &[], b"");
+            (answer.status == 200).then(|| answer.json())
+        }
+
+        /// What is told of models once this holds.
+        fn once(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+            until(what, || self.models().filter(&holds))
+        }
+
+        fn train(&self, model: &str) {
+            let answer = client::send(self.shim, "POST", &format!("/v1/models/{model}/train"), &[JSON.to_string()], b"{}");
+            assert_eq!(answer.status, 202, "{}", answer.body);
+        }
+    }
+
+    impl Drop for Engine {
+        fn drop(&mut self) {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+            self.child.wait().expect("it ends");
+        }
+    }
+
+    fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = holds() {
+                return found;
+            }
+            assert!(Instant::now() < end, "in vain: {what}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Examples from a time on, a second apart, of which the users always took the candidate with the greatest (`sign` 1) or the least value
+    /// (-1) of one feature; to the blend the least is always the best.
+    fn log(dir: &Path, from: Millis, count: usize, sign: f32) {
+        let names = Arc::new(Names::default());
+        let examples = Examples::open(dir, names.clone()).expect("a folder");
+        let (feature, blend) = (columns::find("category").expect("a feature"), columns::COLUMNS - 1);
+        let items: Vec<_> = (0..8).map(|n| names.item(&format!("i{n}")).expect("no collision")).collect();
+        for n in 0..count {
+            let user: UserId = names.user(&format!("u{}", n % 50)).expect("no collision");
+            let best = n * 7 % items.len();
+            let mut of = vec![0.0; items.len() * columns::COLUMNS];
+            for (row, of) in of.chunks_exact_mut(columns::COLUMNS).enumerate() {
+                of[feature] = if row == best { sign } else { (row as f32) / 100.0 };
+                of[blend] = -of[feature];
+            }
+            let candidates = items.iter().enumerate().map(|(row, item)| (*item, row == best)).collect();
+            let example = Example { user, at: from + 1_000 * n as Millis, candidates, columns: of };
+            examples.take(1 + n as u64, Arc::new(example));
+        }
+    }
+
+    #[test]
+    fn c35_a_ranker_is_trained_on_demand_ranks_where_it_is_surely_better_and_is_taken_back_where_it_is_worse() {
+        let python = PathBuf::from(std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default());
+        assert!(python.is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        log(dir, now_ms() - 3_600_000, 1_500, 1.0);
+        {
+            // Without Python nothing is made, and what ranks ranks on.
+            let engine = Engine::start(dir, Path::new("/no/such/python"), "0s");
+            engine.train("lr");
+            let models = engine.once("it fails", |models| models["training"]["last"] != Value::Null);
+            let last = &models["training"]["last"];
+            assert_eq!((&models["serving"], &last["version"], &last["promoted"]), (&json!("blend"), &Value::Null, &json!(false)));
+            assert!(last["why"].as_str().is_some_and(|why| why.contains("/no/such/python cannot be run")), "{last}");
+        }
+        let engine = Engine::start(dir, &python, "0s");
+        engine.train("lr");
+        engine.once("it ranks", |models| models["serving"] == "lr-1");
+        let last =
+            engine.once("it is told", |models| models["training"]["last"]["version"] == "lr-1")["training"]["last"].clone();
+        assert!(last["promoted"] == true && last["why"].as_str().is_some_and(|why| why.contains("better than blend")), "{last}");
+        let models = engine.once("it is listed", |models| models["versions"] != json!([]));
+        assert_eq!((&models["versions"][0]["name"], &models["versions"][0]["serves"]), (&json!("lr-1"), &json!(true)));
+        assert!(last["figures"]["ndcg_10"]["model"].as_f64() > Some(0.99), "{last}");
+
+        // Made of the same, the next is no better, and is only kept.
+        engine.train("lr");
+        let models = engine.once("another is made", |models| models["training"]["last"]["version"] == "lr-2");
+        assert_eq!((&models["serving"], &models["training"]["last"]["promoted"]), (&json!("lr-1"), &json!(false)));
+        let why = models["training"]["last"]["why"].as_str().expect("a reason");
+        assert!(why.contains("neither surely better nor surely worse than lr-1"), "{why}");
+
+        // Users change their minds: what ranks is surely worse than what ranked before.
+        log(dir, now_ms(), 200, -1.0);
+        let models = engine.once("it is taken back", |models| models["serving"] == "blend");
+        assert_eq!(models["served_before"], "lr-1");
+        let back =
+            engine.once("it is told", |models| models["training"]["taken_back"] != Value::Null)["training"]["taken_back"].clone();
+        assert!(back["version"] == "lr-1" && back["why"].as_str().is_some_and(|why| why.contains("behind")), "{back}");
+    }
+
+    #[test]
+    fn c35_training_is_due_by_itself_and_stops_with_the_engine() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        log(dir, now_ms() - 3_600_000, 300, 1.0);
+        // a Python that never ends
+        let python = dir.join("python");
+        std::fs::write(&python, "#!/bin/sh\necho '{\"done\":0.25,\"what\":\"a tree\"}'\nexec sleep 3600\n").expect("written");
+        std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+        let engine = Engine::start(dir, &python, "1s");
+        let running = engine.once("it trains", |models| models["training"]["running"]["what"] == "a tree");
+        assert_eq!(running["training"]["running"]["model"], "lambdarank");
+        drop(engine); // it would wait for an hour
+    }
 }

@@ -314,7 +314,11 @@ def main():
     parser.add_argument("kind", choices=["lr", "lambdarank"])
     parser.add_argument("--log", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--aside", action="store_true", help="stand back behind whatever else runs here, on one thread")
     args = parser.parse_args()
+    if args.aside:
+        os.nice(10)
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     data = load(args.log)
     say(done=0.2, what="training")
     model = {"lr": train_lr, "lambdarank": train_lambdarank}[args.kind](data)

@@ -41,7 +41,7 @@ def place(case):
     return case.body if case.method == "POST" else case.query
 
 
-@schemathesis.hook.apply_to(operation_id=["feed", "feeds"])
+@schemathesis.hook.apply_to(operation_id=["feed", "feeds", "forYou"])
 def map_case(context, case):
     """The surface category needs a category, near needs a place, and half a place is none."""
     surface, words = (case.path_parameters or {}).get("surface"), place(case)

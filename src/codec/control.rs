@@ -1,11 +1,12 @@
-//! Orders: forget a user, revoke what users did in a span of time, rank by another model. An order that names nobody is refused.
+//! Orders: forget a user, revoke what users did in a span of time, rank by another model, train one. An order that names nobody is
+//! refused.
 
 use serde::Deserialize;
 
 use super::Limits;
 use super::text::{Loose, Moment, Text, Unit, Words, millis, required, shown, word, words};
 use crate::model::interaction::{Control, ModelOrder};
-use crate::model::serving::{BLEND, Version};
+use crate::model::serving::{BLEND, Recipe, Version};
 use crate::model::time::Millis;
 use crate::model::{Input, Names, UserId};
 
@@ -29,6 +30,8 @@ pub(super) struct Raw<'a> {
     pub(super) version: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) digest: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) model: Option<Text<'a>>,
 }
 
 /// The order a record gives.
@@ -38,8 +41,11 @@ pub(super) fn input(raw: Raw, names: &Names, limits: Limits) -> Result<Input, St
         Some("revoke") => revoke(&raw, names, limits),
         Some("model") => model(&raw, limits).map(Control::Model),
         Some("rollback") => Ok(Control::Model(ModelOrder::Rollback)),
-        Some(op) => Err(format!("unknown op `{}`; known on the control topic: forget, revoke, model, rollback", shown(op))),
-        None => Err("`op` is missing; send forget, revoke, model or rollback".into()),
+        Some("train") => train(&raw, limits).map(Control::Model),
+        Some(op) => {
+            Err(format!("unknown op `{}`; known on the control topic: forget, revoke, model, rollback, train", shown(op)))
+        }
+        None => Err("`op` is missing; send forget, revoke, model, rollback or train".into()),
     }
     .map(Input::Control)
 }
@@ -60,6 +66,17 @@ fn model(raw: &Raw, limits: Limits) -> Result<ModelOrder, String> {
     let digest = u64::from_str_radix(text, 16).ok().filter(|_| digits);
     let digest = digest.ok_or_else(|| format!("`digest` is `{}`; it must have 16 hexadecimal digits", shown(text)))?;
     Ok(ModelOrder::Promote(Some(Version { name: name.to_string(), digest })))
+}
+
+/// By the recipe of this name, or by that of the settings.
+fn train(raw: &Raw, limits: Limits) -> Result<ModelOrder, String> {
+    let Some(model) = &raw.model else { return Ok(ModelOrder::Train(None)) };
+    let name = word("model", model, limits)?;
+    let recipe = Recipe::find(name).ok_or_else(|| {
+        let known = Recipe::ALL.map(Recipe::name).join(", ");
+        format!("`model` is `{}`; what can be trained: {known}", shown(name))
+    })?;
+    Ok(ModelOrder::Train(Some(recipe)))
 }
 
 /// Without `from` since ever, without `to` until ever.

@@ -145,6 +145,8 @@ pub struct Control {
     pub version: String,
     #[prost(string, tag = "9")]
     pub digest: String,
+    #[prost(string, tag = "10")]
+    pub model: String,
 }
 
 /// `overdrive.v1.Order`
@@ -156,6 +158,7 @@ pub enum Order {
     Revoke = 2,
     Model = 3,
     Rollback = 4,
+    Train = 5,
 }
 
 /// Reads one message.
@@ -257,6 +260,7 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             Ok(Order::Revoke) => Some("revoke".into()),
             Ok(Order::Model) => Some("model".into()),
             Ok(Order::Rollback) => Some("rollback".into()),
+            Ok(Order::Train) => Some("train".into()),
             Err(_) => Some(Text(Cow::Owned(sent.op.to_string()))),
         };
         Self {
@@ -267,6 +271,7 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             to: sent.to.map(Moment::Number),
             version: text(&sent.version),
             digest: text(&sent.digest),
+            model: text(&sent.model),
             ..Default::default()
         }
     }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,8 +18,10 @@ use crate::codec::json::{self, WireItem};
 use crate::config::{ClockKind, Config};
 use crate::model::Role;
 use crate::model::time::{DAY, Millis, now_ms};
+use crate::scoring::experiments::{Arm, Experiment, Ranks};
 use crate::sources::log::{LogAppender, folder};
 use crate::sources::synthetic::{self, World};
+use crate::training::Promote;
 use crate::{sinks, sources, telemetry};
 
 /// Arguments of `overdrive demo`.
@@ -36,6 +39,9 @@ pub struct Args {
     /// Events of the day before, written at once
     #[arg(long, default_value_t = 20_000)]
     history: u64,
+    /// Do not train a ranker from what happens (which needs Python with what training/requirements.txt lists, and ONNX Runtime)
+    #[arg(long)]
+    no_training: bool,
     /// Stop by itself after this many seconds; 0: at Ctrl-C
     #[arg(long, default_value_t = 0)]
     seconds: u64,
@@ -46,7 +52,11 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     if !(args.rate > 0.0 && args.rate <= 100_000.0) {
         return Err(format!("--rate is {}; it must be above 0 and at most 100000 events a second", args.rate));
     }
-    let (config, _folder) = demo_config(config)?;
+    let (mut config, _folder) = demo_config(config)?;
+    let trains = if args.no_training { Err("it was told not to".to_string()) } else { can_train(&config) };
+    if trains.is_ok() {
+        train(&mut config);
+    }
     telemetry::init(&config.logging)?;
     let world = Arc::new(World::new(params(&args))?);
     let log = LogAppender::open(&folder(&config.engine.state_dir), &config.log)?;
@@ -54,7 +64,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let stop = signals::stop()?;
     let player = play(world, log, args.history, args.rate, stop.clone())?;
     let addr = stack.addr().ok_or("the shim did not start")?;
-    eprint!("{}", welcome(&format!("http://{addr}"), &config.engine.state_dir));
+    eprint!("{}", welcome(&format!("http://{addr}"), &config.engine.state_dir, &trains));
     let until = (args.seconds > 0).then(|| Instant::now() + Duration::from_secs(args.seconds));
     while !stop.load(Ordering::Acquire) && until.is_none_or(|until| Instant::now() < until) {
         std::thread::sleep(Duration::from_millis(50));
@@ -92,6 +102,41 @@ fn demo_config(config: &Config) -> Result<(Config, File), String> {
     }
     Ok((config, lock))
 }
+
+/// Whether a ranker can be made and run here, or what is missing.
+fn can_train(config: &Config) -> Result<(), String> {
+    if !cfg!(feature = "onnx") {
+        return Err("this build runs no models".to_string());
+    }
+    if config.onnx.library.is_empty() && std::env::var_os("ORT_DYLIB_PATH").is_none_or(|path| path.is_empty()) {
+        return Err("ORT_DYLIB_PATH names no library of ONNX Runtime".to_string());
+    }
+    let python = &config.training.python;
+    let tried = Command::new(python).args(["-c", "import lightgbm, numpy, onnx, pyarrow"]).output();
+    match tried {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(_) => Err(format!("{} lacks what training/requirements.txt lists", python.display())),
+        Err(e) => Err(format!("{} cannot be run: {e}", python.display())),
+    }
+}
+
+/// Has a ranker made of what happens, again and again, and ranks by it for half of the users where it is not surely worse.
+fn train(config: &mut Config) {
+    config.recommend.learn.enabled = true;
+    config.recommend.learn.logged = 1.0;
+    config.recommend.ranker.registry = config.engine.state_dir.join("models").to_string_lossy().into_owned();
+    config.training.enabled = true;
+    config.training.every = TRAINED_EVERY;
+    config.training.watch = TRAINED_EVERY;
+    config.training.least = 100;
+    config.training.promote = Promote::NoWorse; // within minutes nothing is sure
+    let arm = |name: &str, ranks| Arm { name: name.to_string(), weight: 1.0, ranks };
+    let arms = vec![arm("blend", Ranks::Blend), arm("model", Ranks::Model)];
+    config.recommend.experiments.list = vec![Experiment { name: "ranker".to_string(), rollout: 1.0, arms }];
+}
+
+/// Enough for a model that has seen something, and short enough to wait for.
+const TRAINED_EVERY: Duration = Duration::from_secs(90);
 
 /// The first of `demo`, `demo-2`, … that no running demo holds, emptied.
 fn own_folder(state_dir: &Path) -> Result<(PathBuf, File), String> {
@@ -198,7 +243,16 @@ fn append_item(log: &LogAppender, item: &WireItem) -> Result<(), String> {
     log.append_now(Role::Items, &[record(&(item.item_id.to_string(), json::bytes(item)))]).map(drop)
 }
 
-fn welcome(url: &str, state: &Path) -> String {
+fn welcome(url: &str, state: &Path, trains: &Result<(), String>) -> String {
+    let trains = match trains {
+        Ok(()) => {
+            let every = humantime::format_duration(TRAINED_EVERY);
+            format!(
+                "every {every} a ranker is trained on what happened; it ranks for half of the users where it is not surely worse"
+            )
+        }
+        Err(why) => format!("no ranker is trained: {why}"),
+    };
     format!(
         "
 overdrive demo: a made-up world plays into the embedded log; the engine keeps every feed up to date.
@@ -212,8 +266,10 @@ try, in another terminal:
   curl {url}/v1/events -H 'content-type: application/json' -d '{{\"type\":\"share\",\"user_id\":\"u000001\",\"item_id\":\"i000007\"}}'
   curl '{url}/v1/items/i000007/features'
   curl '{url}/v1/trending/global'
+  curl '{url}/v1/models'
   curl -X DELETE {url}/v1/users/u000001
 
+{trains}.
 Ctrl-C stops it. Its log and change feed are in {}.
 
 ",

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::worker::StartError;
 
-mod bootstrap;
 pub mod config;
 pub mod demo;
 pub mod doctor;

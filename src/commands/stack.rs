@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::signals;
+use super::{models, signals};
 use crate::config::Config;
 use crate::model::{Change, Names};
 use crate::recovery::Recovery;
 use crate::shim::{self, MemoryReader, Reader, Recent};
 use crate::sinks::memory::Memory;
 use crate::sinks::writer::Stats;
-use crate::sinks::{Completed, Kind, Store};
+use crate::sinks::{Completed, Kind, Store, examples};
+use crate::training::{self, Inbox, Trainer};
 use crate::worker::{Engine, Follower, StartError};
 use crate::{sources, telemetry};
 
 /// What runs in this process.
 pub struct Stack {
+    /// Ended first: it orders what the engine follows.
+    trainer: Option<Trainer>,
     engine: Option<Runs>,
     shim: Option<shim::Handle>,
 }
@@ -45,7 +48,8 @@ impl Stack {
         let (store, reader) = store(config)?;
         let engine = parts.engine.then(|| runs(config, store, recent.clone())).transpose()?;
         let shim = parts.shim.then(|| serve(config, reader, recent)).transpose()?;
-        Ok(Self { engine, shim })
+        let trainer = engine.as_ref().and_then(Runs::inbox).map(|inbox| trainer(config, inbox)).transpose()?;
+        Ok(Self { trainer, engine, shim })
     }
 
     /// Where the shim answers.
@@ -66,6 +70,7 @@ impl Stack {
     /// Stops everything in order: reads end, what was read is completed and written, then the answers end.
     pub fn stop(self) -> Result<Option<Stats>, StartError> {
         tracing::info!("stopping");
+        drop(self.trainer);
         let stopped = self.engine.map(Runs::stop);
         if let Some(shim) = self.shim {
             shim.stop();
@@ -78,6 +83,14 @@ impl Stack {
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Runs {
+    /// Where training is asked for; `None`: not here.
+    fn inbox(&self) -> Option<Inbox> {
+        match self {
+            Runs::Engine(engine) => engine.inbox(),
+            Runs::Follower(_) => None,
+        }
+    }
+
     fn has_ended(&self) -> bool {
         match self {
             Runs::Engine(engine) => engine.has_ended(),
@@ -133,6 +146,19 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
     let names = Arc::new(Names::default());
     let known = names.clone();
     Engine::start(config, names, opened, store, found, move |completed| note(completed, &known, &recent))
+}
+
+/// Whoever trains beside the engine.
+fn trainer(config: &Config, inbox: Inbox) -> Result<Trainer, String> {
+    let place = training::Place {
+        registry: models::registry(config)?,
+        library: config.onnx.library.clone(),
+        log: config.engine.state_dir.join(examples::FOLDER),
+        out: config.engine.state_dir.join("training"),
+    };
+    let settings = config.clone();
+    let order = move |order| models::order::append(order, &settings).map(drop);
+    Trainer::start(config.training.clone(), place, inbox, order)
 }
 
 /// Keeps the console's list of users who were here lately.

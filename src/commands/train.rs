@@ -1,19 +1,15 @@
-//! `overdrive train`: a ranker from the examples the engine logged. Training itself is Python (`training/train.py`, compiled in): this
-//! runs it, shows how far it is, and tries what came out before anybody serves with it.
+//! `overdrive train`: a ranker from the examples the engine logged. It runs training, shows how far it is, and tries what came out before
+//! anybody serves with it.
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use super::{models, say};
 use crate::config::Config;
+use crate::model::serving::Recipe;
 use crate::registry::{self, Figures};
-
-/// What training runs.
-const SCRIPT: &str = include_str!("../../training/train.py");
+use crate::training::script::{self, Made, Order};
 
 /// Arguments of `overdrive train`.
 #[derive(Debug, clap::Args)]
@@ -26,9 +22,9 @@ pub struct Args {
     /// Where the model, its golden rows and its report go
     #[arg(long, value_name = "DIR", default_value = "models")]
     out: PathBuf,
-    /// A Python 3 that has what training/requirements.txt lists
-    #[arg(long, value_name = "PROGRAM", default_value = "python3", env = "OVERDRIVE_PYTHON")]
-    python: PathBuf,
+    /// A Python 3 that has what training/requirements.txt lists: training.python
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
     /// Make a version of it in the folder of [ranker] registry
     #[arg(long)]
     publish: bool,
@@ -40,29 +36,29 @@ enum Kind {
     Lambdarank,
 }
 
-/// A line the script prints.
-#[derive(Deserialize)]
-struct Line {
-    done: f64,
-    what: String,
-    model: Option<PathBuf>,
-    report: Option<Figures>,
+impl From<Kind> for Recipe {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Lr => Recipe::Lr,
+            Kind::Lambdarank => Recipe::Lambdarank,
+        }
+    }
 }
 
 /// Trains, tries the model, and says how good it is.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let log = args.log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
     let published = args.publish.then(|| models::registry(config)).transpose()?;
-    let kind = args.kind.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default();
-    let mut child = start(&args.python, &kind, &log, &args.out)?;
-    let (model, report) = follow(&mut child)?;
+    let python = args.python.as_ref().unwrap_or(&config.training.python);
+    let order = Order { python, recipe: args.kind.into(), log: &log, out: &args.out, aside: false };
+    let Made { model, figures } = follow(&order)?;
     let loaded = if cfg!(feature = "onnx") && names_library(config) {
         let loaded = registry::load(&model, &config.onnx.library).map_err(|e| e.to_string())?;
         format!("ONNX Runtime gives the scores it must ({})", loaded.digest)
     } else {
         "not tried: no library of ONNX Runtime is named (scripts/fetch-onnxruntime.sh gets it)".to_string()
     };
-    say(&told(&model, &report, &loaded))?;
+    say(&told(&model, &figures, &loaded))?;
     published.map_or(Ok(()), |registry| say(&models::publish(&registry, &model, None, config)?))
 }
 
@@ -70,48 +66,17 @@ fn names_library(config: &Config) -> bool {
     !config.onnx.library.is_empty() || std::env::var_os("ORT_DYLIB_PATH").is_some_and(|path| !path.is_empty())
 }
 
-fn start(python: &Path, kind: &str, log: &Path, out: &Path) -> Result<Child, String> {
-    let mut command = Command::new(python);
-    command.args(["-", kind]).arg("--log").arg(log).arg("--out").arg(out);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let cannot = |e| format!("{} cannot be run: {e}; name a Python 3 with --python or OVERDRIVE_PYTHON", python.display());
-    let mut child = command.spawn().map_err(cannot)?;
-    let mut script = child.stdin.take().expect("it is piped");
-    // a Python that ends before it has read all says why on its error stream
-    let _ended = script.write_all(SCRIPT.as_bytes());
-    Ok(child)
-}
-
-/// Shows how far training is until it ends; yields what it wrote.
-fn follow(child: &mut Child) -> Result<(PathBuf, Figures), String> {
+/// Shows how far training is until it ends.
+fn follow(order: &Order) -> Result<Made, String> {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").expect("a template that parses");
     let bar = ProgressBar::new(1_000).with_style(style);
-    let mut errors = child.stderr.take().expect("it is piped");
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        let _lossy = errors.read_to_string(&mut text);
-        text
-    });
-    let mut written = None;
-    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
-        let line = line.map_err(|e| format!("what training says cannot be read: {e}"))?;
-        let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
-        bar.set_position((line.done * 1_000.0) as u64);
-        bar.set_message(line.what);
-        written = line.model.zip(line.report).or(written);
-    }
+    let said = |done: f64, what| {
+        bar.set_position((done * 1_000.0) as u64);
+        bar.set_message(what);
+    };
+    let made = script::run(order, said, || Ok(()));
     bar.finish_and_clear();
-    let ended = child.wait().map_err(|e| format!("training cannot be waited for: {e}"))?;
-    let errors = reader.join().unwrap_or_default();
-    match written {
-        Some(written) if ended.success() => Ok(written),
-        _ => Err(format!("training failed: {}", last_words(&errors))),
-    }
-}
-
-/// The last line that says something: the message of what was raised.
-fn last_words(errors: &str) -> &str {
-    errors.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it did not say why")
+    made
 }
 
 fn told(model: &Path, report: &Figures, loaded: &str) -> String {

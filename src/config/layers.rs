@@ -29,7 +29,7 @@ impl fmt::Display for Origin {
 }
 
 /// Names without a section. Later ones win; `OVERDRIVE_<SECTION>__<KEY>` wins over all of them.
-const SHORT: [(&str, &str); 8] = [
+const SHORT: [(&str, &str); 9] = [
     ("REDIS_URL", "redis.url"),
     ("KAFKA_BOOTSTRAP_SERVERS", "kafka.brokers"),
     ("SERVICE_PORT", "service.port"),
@@ -37,6 +37,7 @@ const SHORT: [(&str, &str); 8] = [
     ("OVERDRIVE_KAFKA_BROKERS", "kafka.brokers"),
     ("OVERDRIVE_SERVICE_PORT", "service.port"),
     ("OVERDRIVE_STATE_DIR", "engine.state_dir"),
+    ("OVERDRIVE_PYTHON", "training.python"),
     ("OVERDRIVE_FEATURE_TTL_SECONDS", "store.user_ttl"),
 ];
 
@@ -48,7 +49,7 @@ const SPELT: [(&str, &str); 3] = [
 ];
 
 /// Variables that are not settings: which file to read, and what the tests need.
-const NOT_SETTINGS: [&str; 3] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS", "OVERDRIVE_PYTHON"];
+const NOT_SETTINGS: [&str; 2] = ["OVERDRIVE_CONFIG", "OVERDRIVE_KAFKA_JARS"];
 
 /// Of other programs, accepted so that a shared `.env` works.
 const IGNORED: [&str; 1] = ["OVERDRIVE_CLIENT_BASE_URL"];

@@ -122,7 +122,7 @@ fn durations(check: &mut Check, layers: &Layers) {
             continue;
         }
         let Ok(span) = humantime::parse_duration(text) else { continue };
-        let least = if key == "ledger.ahead" { Duration::ZERO } else { Duration::from_millis(1) };
+        let least = if ["ledger.ahead", "training.every"].contains(&key) { Duration::ZERO } else { Duration::from_millis(1) };
         let whole = span.subsec_nanos() % 1_000_000 == 0;
         let allowed = format!("must be whole milliseconds from {} to 3650d", humantime::format_duration(least));
         check.rule(&[key], whole && (least..=LONGEST).contains(&span), allowed);
@@ -388,6 +388,20 @@ fn learn(check: &mut Check, config: &Config) {
     check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");
     let one = ranker.model.is_empty() || ranker.registry.is_empty();
     check.rule(&["ranker.model", "ranker.registry"], one, "name a model or a folder of versions, not both");
+    training(check, config);
+}
+
+fn training(check: &mut Check, config: &Config) {
+    let (training, logged) = (&config.training, config.recommend.learn.logged > 0.0);
+    check.within("training.least", training.least, 1..=1_000_000);
+    check.rule(&["training.watch"], !training.watch.is_zero(), "it must be above 0s");
+    check.rule(&["training.python"], !training.python.as_os_str().is_empty(), "name a Python 3, such as python3");
+    let published = !config.recommend.ranker.registry.is_empty();
+    let found = !training.enabled || logged && published;
+    let allowed = "training takes the examples that learn.logged above 0 keeps, and makes versions in ranker.registry";
+    check.rule(&["training.enabled", "learn.logged", "ranker.registry"], found, allowed);
+    let runs = !training.enabled || cfg!(feature = "onnx");
+    check.rule(&["training.enabled"], runs, "this build runs no models; build with the feature `onnx`");
 }
 
 fn flags(check: &mut Check, config: &Config) {

@@ -1,5 +1,6 @@
 //! Orders to rank by another model, obeyed where the input is cut: the version is loaded and proven here, on the feed's thread, before
-//! the epoch of the order is bound. Workers find it ready, and what cannot be used changes nothing.
+//! the epoch of the order is bound. Workers find it ready, and what cannot be used changes nothing. Orders to train one go to the inbox
+//! of whoever trains.
 //!
 //! The fact that must stay true: what serves in an epoch is bound with it. An epoch that is read again is ranked by the same model, or not
 //! read at all.
@@ -13,10 +14,16 @@ use crate::model::{Binding, Control, Dead, Input, ModelOrder, Origin, Row};
 use crate::registry::Shelf;
 use crate::sources::SourceError;
 use crate::telemetry;
+use crate::training::Inbox;
 
-/// Where versions come from; `None`: the settings name no registry.
+/// Where versions come from, and where they are asked for.
 #[derive(Clone, Default)]
-pub struct Models(pub Option<Shelf>);
+pub struct Models {
+    /// `None`: the settings name no registry.
+    pub shelf: Option<Shelf>,
+    /// `None`: nobody trains here.
+    pub inbox: Option<Inbox>,
+}
 
 impl Models {
     /// Takes the orders out of the rows of epoch `number` and follows each whose version is good, one after another; yields what serves
@@ -24,7 +31,7 @@ impl Models {
     pub fn obey(&self, number: u64, rows: &mut Vec<Row>, serving: &Serving, topics: &Topics) -> (Serving, Vec<Refusal>) {
         let (mut serving, mut refusals) = (serving.clone(), Vec::new());
         for (origin, order) in take(rows) {
-            match serving.after(&order).and_then(|next| self.ready(&next).map(|()| next)) {
+            match self.followed(&serving, &order) {
                 Ok(next) => {
                     if next.now != serving.now {
                         let version = next.now.as_ref().map_or(BLEND.to_string(), ToString::to_string);
@@ -32,10 +39,10 @@ impl Models {
                     }
                     metrics::counter!(telemetry::MODEL_ORDERS, "outcome" => "followed").increment(1);
                     serving = next;
-                    self.0.iter().for_each(|shelf| shelf.keep(&serving));
+                    self.shelf.iter().for_each(|shelf| shelf.keep(&serving));
                 }
                 Err(reason) => {
-                    tracing::warn!(epoch = number, order = %order, reason, "an order to rank by a model is not followed: the one before serves on");
+                    tracing::warn!(epoch = number, order = %order, reason, "an order is not followed: what ranked serves on");
                     metrics::counter!(telemetry::MODEL_ORDERS, "outcome" => "refused").increment(1);
                     rows.push(refused(origin, &order, &reason, topics));
                     refusals.push(Refusal { partition: origin.partition, offset: origin.offset, reason });
@@ -44,6 +51,16 @@ impl Models {
             }
         }
         (serving, refusals)
+    }
+
+    /// What serves once an order is followed.
+    fn followed(&self, serving: &Serving, order: &ModelOrder) -> Result<Serving, String> {
+        if let ModelOrder::Train(recipe) = order {
+            let inbox = self.inbox.as_ref().ok_or("nobody trains here; set training.enabled")?;
+            inbox.ask(*recipe)?;
+        }
+        let next = serving.after(order)?;
+        self.ready(&next).map(|()| next)
     }
 
     /// The same of an epoch that was bound before, as it was bound.
@@ -73,7 +90,7 @@ impl Models {
     }
 
     fn ready(&self, serving: &Serving) -> Result<(), String> {
-        match (&serving.now, &self.0) {
+        match (&serving.now, &self.shelf) {
             (None, _) => Ok(()),
             (Some(version), Some(shelf)) => shelf.fetch(version).map(drop),
             (Some(version), None) => Err(format!("{version} is asked for, and ranker.registry names no folder of versions")),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::catalogue::{Item, User};
 use super::ids::{ItemId, UserId};
 use super::kind::Kind;
-use super::serving::Version;
+use super::serving::{Recipe, Version};
 use super::time::Millis;
 
 /// What a topic carries.
@@ -92,17 +92,19 @@ pub enum Control {
     Revoke { users: Vec<UserId>, from: Millis, to: Millis },
     /// What the user would be shown just before this epoch, in full and in order. No topic carries this order.
     Rank { user: UserId, by: Ranker },
-    /// Another model ranks. Obeyed where the input is cut: no worker ever sees it.
+    /// Another model ranks, or one is trained. Obeyed where the input is cut: no worker ever sees it.
     Model(ModelOrder),
 }
 
-/// Which model is to rank.
+/// Which model is to rank, or to be trained.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ModelOrder {
     /// This version; `None`: none.
     Promote(Option<Version>),
     /// The one before.
     Rollback,
+    /// A new version is made of what was logged; `None`: by the recipe of the settings. What ranks stays.
+    Train(Option<Recipe>),
 }
 
 impl fmt::Display for ModelOrder {
@@ -111,6 +113,8 @@ impl fmt::Display for ModelOrder {
             Self::Promote(Some(version)) => write!(f, "rank by {version}"),
             Self::Promote(None) => write!(f, "rank by no version"),
             Self::Rollback => write!(f, "rank by what ranked before"),
+            Self::Train(Some(recipe)) => write!(f, "train {}", recipe.name()),
+            Self::Train(None) => write!(f, "train"),
         }
     }
 }

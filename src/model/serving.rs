@@ -34,6 +34,33 @@ impl fmt::Display for Version {
     }
 }
 
+/// How a ranker is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// Logistic regression on fourteen features.
+    Lr,
+    /// Boosted trees on all features.
+    Lambdarank,
+}
+
+impl Recipe {
+    pub const ALL: [Recipe; 2] = [Recipe::Lr, Recipe::Lambdarank];
+
+    /// As it is spelt everywhere; a model made by it is called so.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lr => "lr",
+            Self::Lambdarank => "lambdarank",
+        }
+    }
+
+    /// What is spelt so.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|recipe| recipe.name() == name)
+    }
+}
+
 /// Which version ranks from an epoch on; `None`: what the settings name, and where they name nothing the blend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +88,7 @@ impl Serving {
             ModelOrder::Promote(version) => version,
             ModelOrder::Rollback if self.before == self.now => return Err("no other model ranked before this one".to_string()),
             ModelOrder::Rollback => &self.before,
+            ModelOrder::Train(_) => &self.now,
         };
         if *next == self.now {
             return Ok(self.clone());

@@ -117,6 +117,11 @@ impl Registry {
         Ok(about)
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// The order by which a version ranks from the epoch on that has it, once its files are found to be those that were published;
     /// `blend`: none.
     pub fn order(&self, version: &str) -> Result<String, LoadError> {

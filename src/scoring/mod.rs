@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod blend;
+pub mod bootstrap;
 pub mod columns;
 pub mod diversity;
 pub mod experiments;
@@ -11,6 +12,7 @@ pub mod flags;
 pub mod intervals;
 pub mod learned;
 pub mod ln;
+pub mod quality;
 pub mod rank;
 pub mod ranker;
 pub mod scan;

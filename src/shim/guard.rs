@@ -110,8 +110,17 @@ impl Caller {
 
     /// What it says of one that has a version rank.
     pub fn promotion(&self, version: &str) -> Deed {
+        self.of_models("promote", version)
+    }
+
+    /// What it says of one that has a model trained.
+    pub fn training(&self, model: &str) -> Deed {
+        self.of_models("train", model)
+    }
+
+    fn of_models(&self, event: &'static str, name: &str) -> Deed {
         let (by, request_id) = (self.who.name.clone(), self.id.0.clone());
-        Deed { event: "promote", of: About::Version(version.to_string()), by, address: self.address, request_id }
+        Deed { event, of: About::Version(name.to_string()), by, address: self.address, request_id }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Rules {
     pub model: String,
     /// Versions of models.
     pub registry: Option<Registry>,
+    /// Whether the engine makes some itself.
+    pub training: bool,
     /// Where slates are kept beside home.
     surfaces: Vec<OwnSurface>,
 }
@@ -38,6 +40,7 @@ impl Rules {
             flags: config.recommend.flags.clone(),
             model: ranker.model.clone(),
             registry: Some(&ranker.registry).filter(|folder| !folder.is_empty()).map(Registry::new),
+            training: config.training.enabled,
             surfaces: shown.map(|(surface, categories, languages)| OwnSurface { surface, categories, languages }).collect(),
         }
     }

@@ -107,11 +107,65 @@ fn c35_an_admin_has_a_version_rank_by_the_order_that_the_command_gives() {
     let line = json!({"at_ms": lines[0]["at_ms"], "event": "promote", "version": "lr-1", "by": "admin", "address": "127.0.0.1",
         "request_id": "mine"});
     assert_eq!((&lines[0], lines.len()), (&line, 2), "who was refused did nothing");
+    // Who may have one rank may not have one made where nobody makes any.
+    let asked = ["authorization: Bearer od_admin".to_string(), super::JSON.to_string()];
+    let train = send(w.addr, "POST", "/v1/models/lr/train", &asked, b"{}");
+    assert_eq!(train.refusal(), (409, "no_training".to_string()));
     let w = World::memory(|_| {});
     assert_eq!(post(w.addr, "/v1/models/lr-1/promote", "{}").refusal(), (409, "no_registry".to_string()));
     // What a page of any site may send without asking is not enough.
     let simple = send(w.addr, "POST", "/v1/models/lr-1/promote", &["content-type: text/plain".to_string()], b"{}");
     assert_eq!(simple.refusal(), (415, "unsupported_media_type".to_string()));
+}
+
+/// `POST /api/v1/train`, `POST /api/v1/retrain`, `POST /ml/train`: "Trigger model training".
+#[test]
+fn c35_an_admin_has_a_model_trained_and_is_told_how_it_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let everybody = [("admin", "\"admin\"", None), ("writer", "\"read\", \"write\"", None)];
+    let file = tempfile::NamedTempFile::new().expect("a file for the tokens");
+    std::fs::write(file.path(), tokens(&everybody)).expect("written");
+    let w = World::set(|config| {
+        config.recommend.ranker.registry = folder.path().to_string_lossy().into_owned();
+        config.access.tokens = file.path().to_path_buf();
+        config.training.enabled = true;
+    });
+    let ask = |who: &str, path: &str, body: &[u8]| {
+        let asked = [format!("authorization: Bearer od_{who}"), super::JSON.to_string()];
+        send(w.addr, "POST", path, &asked, body)
+    };
+    assert_eq!(ask("writer", "/v1/models/lr/train", b"{}").status, 403);
+    assert_eq!(ask("admin", "/v1/models/towers/train", b"{}").refusal(), (404, "unknown_model".to_string()));
+    assert_eq!(ask("admin", "/v1/models/lr/train", b"").refusal().0, 400, "it is asked with an object");
+    let done = ask("admin", "/v1/models/lr/train", b"{}");
+    assert_eq!(done.status, 202, "{}", done.body);
+    conforms(&openapi(), "/v1/models/{name}/train", "post", "202", &done.json());
+    for alias in ["/api/v1/train", "/api/v1/retrain", "/ml/train"] {
+        let done = ask("admin", alias, br#"{"force":true}"#);
+        assert_eq!(done.status, 202, "{alias}: {}", done.body);
+        conforms(&openapi(), alias, "post", "202", &done.json());
+    }
+    let orders: Vec<Value> = w.payloads(Role::Control).iter().map(|text| serde_json::from_str(text).expect("JSON")).collect();
+    let any = json!({"op": "train"});
+    assert_eq!(orders, [json!({"op": "train", "model": "lr"}), any.clone(), any.clone(), any]);
+    let trail = std::fs::read_to_string(w.log_dir().join("access.jsonl")).expect("there is a trail");
+    assert!(trail.lines().count() == 4 && trail.contains(r#""event":"train","version":"lr""#), "{trail}");
+
+    let told = || {
+        let answer = send(w.addr, "GET", "/v1/models", &["authorization: Bearer od_writer".to_string()], b"");
+        conforms(&openapi(), "/v1/models", "get", "200", &answer.json());
+        answer.json()["training"].clone()
+    };
+    let nothing = json!({"enabled": true, "asked": null, "running": null, "last": null, "next_ms": null, "taken_back": null});
+    assert_eq!(told(), nothing);
+    let last = json!({"model": "lr", "began_ms": 1, "ended_ms": 2, "version": "lr-1", "figures": figures(), "promoted": true, "why": "better"});
+    let running = json!({"model": "lambdarank", "began_ms": 3, "done": 0.5, "what": "tree 7"});
+    let status = json!({"asked": "lr", "running": running, "last": last, "began_ms": 3, "next_ms": 9, "promoted": ["lr-1", 2],
+        "taken_back": ["lr-0", "behind"]});
+    std::fs::write(folder.path().join("training.json"), status.to_string()).expect("written");
+    let taken_back = json!({"version": "lr-0", "why": "behind"});
+    let whole = json!({"enabled": true, "asked": "lr", "running": running, "last": last, "next_ms": 9, "taken_back": taken_back});
+    assert_eq!(told(), whole);
 }
 
 /// "Client Integration": `fetch('/v1/feeds/for-you', {headers: {'x-use-overdrive': '1'}})`.

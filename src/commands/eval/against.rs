@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::metrics::{self, Measured, Ranked};
 use super::stream::Stream;
-use crate::commands::bootstrap::bounds;
 use crate::model::UserId;
+use crate::scoring::bootstrap::bounds;
 
 /// How another run compares.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -13,8 +13,7 @@ use crate::registry::{About, Figures, LoadError, Registry};
 use crate::state::{Address, Look};
 
 mod evaluate;
-mod figures;
-mod order;
+pub mod order;
 
 /// Arguments of `overdrive models`.
 #[derive(Debug, clap::Args)]

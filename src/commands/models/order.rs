@@ -12,20 +12,24 @@ pub fn promote(registry: &Registry, version: &str, config: &Config) -> Result<St
     if version != BLEND {
         registry.load(version, &config.onnx.library).map_err(|e| e.to_string())?;
     }
-    append(registry.order(version).map_err(|e| e.to_string())?, config)
+    append(registry.order(version).map_err(|e| e.to_string())?, config).map(|place| told(&place))
 }
 
 /// Orders that what ranked before ranks again.
 pub fn rollback(config: &Config) -> Result<String, String> {
-    append(serde_json::json!({"op": "rollback"}).to_string(), config)
+    append(serde_json::json!({"op": "rollback"}).to_string(), config).map(|place| told(&place))
 }
 
-fn append(order: String, config: &Config) -> Result<String, String> {
+fn told(place: &str) -> String {
+    format!("ordered{place}: the engine follows when it reads this; `overdrive models list` says what ranks\n")
+}
+
+/// Puts an order into the input; says where it lies.
+pub fn append(order: String, config: &Config) -> Result<String, String> {
     let appender = appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("cannot start a runtime: {e}"))?;
     // no key: whoever is forgotten takes what has theirs
     let places = runtime.block_on(appender.append(Role::Control, vec![(Bytes::new(), Some(order.into()))]))?;
-    let place = places.first().map_or_else(String::new, |(partition, offset)| format!(", at control/{partition}={offset}"));
-    Ok(format!("ordered{place}: the engine follows when it reads this; `overdrive models list` says what ranks\n"))
+    Ok(places.first().map_or_else(String::new, |(partition, offset)| format!(", at control/{partition}={offset}")))
 }

@@ -6,7 +6,7 @@ const POLL_MS = 1000;
 const SLATE_MS = 2000;
 const SPAN_S = 10; // over which rates and quantiles are taken
 const PAGE = 20;
-const SOURCES = ["neighbours", "interests", "trending", "fresh", "popular", "history"];
+const SOURCES = ["neighbours", "interests", "trending", "fresh", "popular", "history", "explored"];
 const TERMS = ["content", "collaborative", "real_time", "interests", "freshness"];
 const VERBS = { like: "like", share: "share", hide: "hide" };
 
@@ -210,6 +210,43 @@ async function pollExperiments() {
     const { experiments } = await ask("/v1/experiments");
     at("experiments-panel").hidden = experiments.length === 0;
     at("experiments").replaceChildren(...experiments.map(trial));
+  } catch {
+    // The state line says so already; what was shown stays.
+  }
+}
+
+/* What ranks, what could, and how training stands. */
+
+function version(model) {
+  const row = make("li");
+  const head = make("p");
+  head.append(make("span", "", model.name), make("b", "", model.serves ? "ranks" : ""));
+  row.append(head);
+  if (model.unusable) row.append(make("p", "note", model.unusable));
+  if (!model.figures) return row;
+  const { ndcg_10: ndcg, auc, examples } = model.figures;
+  const ahead = ndcg.ahead.map((bound) => (bound < 0 ? "−" : "+") + Math.abs(bound).toFixed(3)).join(" to ");
+  row.append(make("p", "note", `NDCG@10 ${ndcg.model.toFixed(3)}, the blend's ${ndcg.blend.toFixed(3)} (${ahead})`));
+  const known = auc.model === null ? "" : ` · AUC ${auc.model.toFixed(3)}`;
+  row.append(make("p", "note", `on ${examples.held_out.toLocaleString("en")} examples after its training${known}`));
+  return row;
+}
+
+/** What is done now, else what came of the last time, else when the next is. */
+function trained({ running, last, next_ms: next }) {
+  if (running) return `${running.model} is being trained: ${running.what}`;
+  if (last) return `${last.version || last.model}: ${last.promoted ? "promoted" : last.version ? "not promoted" : "failed"}, ${last.why}`;
+  return next ? `the first training begins at ${new Date(next).toLocaleTimeString()}` : "nothing was trained yet";
+}
+
+async function pollModels() {
+  try {
+    const { serving, versions, training } = await ask("/v1/models");
+    at("models-panel").hidden = versions.length === 0 && !training.enabled;
+    at("models-note").textContent = `${serving} ranks${training.enabled || training.last ? " · " + trained(training) : ""}`;
+    at("training").hidden = !training.running;
+    if (training.running) at("training").value = training.running.done;
+    at("versions").replaceChildren(...versions.slice(-3).reverse().map(version));
   } catch {
     // The state line says so already; what was shown stays.
   }
@@ -482,6 +519,7 @@ if (location.hash.length > 1) {
 every(POLL_MS, pollEngine);
 every(POLL_MS * 2, pollTrending);
 every(POLL_MS * 5, pollExperiments);
+every(POLL_MS * 3, pollModels);
 every(SLATE_MS, async () => {
   const resting = !acting && user && !at("items").matches(":hover") && !at("items").contains(document.activeElement);
   if (resting) await loadSlate(null);

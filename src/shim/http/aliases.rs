@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::params::{Sent, UserAndItem};
 use super::views::Body;
-use super::{Route, about, ask, body, experiments, feeds, ingest, models, open, read, status, views, write};
+use super::{Route, about, admin, ask, body, experiments, feeds, ingest, models, open, read, status, views, write};
 use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::guard::Caller;
@@ -39,6 +39,9 @@ pub fn routes() -> Vec<Route> {
         open("/api/v1/health", status::health),
         read("/api/v1/model/status", models::status),
         read("/api/v1/model/evaluate", models::evaluate),
+        admin("/api/v1/train", models::train_any),
+        admin("/api/v1/retrain", models::train_any),
+        admin("/ml/train", models::train_any),
         read("/ml/status", status::ml),
         ask("/ml/predict", predict),
         write("/signals/process", ingest::events),

@@ -47,6 +47,11 @@ fn write<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) 
     Route { method: "post", path, scope: Some(Scope::Write), handler: post(handler) }
 }
 
+/// What only operators may ask for.
+fn admin<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
+    Route { scope: Some(Scope::Admin), ..write(path, handler) }
+}
+
 /// A question too large for a query.
 fn ask<H: Handler<T, Arc<State>>, T: 'static>(path: &'static str, handler: H) -> Route {
     Route { scope: Some(Scope::Read), ..write(path, handler) }
@@ -73,7 +78,8 @@ fn own_routes() -> Vec<Route> {
         read("/v1/items/{item}/neighbours", views::neighbours),
         read("/v1/trending/{scope}", views::trending),
         read("/v1/models", models::models),
-        Route { scope: Some(Scope::Admin), ..write("/v1/models/{name}/promote", models::promote) },
+        admin("/v1/models/{name}/promote", models::promote),
+        admin("/v1/models/{name}/train", models::train),
         read("/v1/experiments", experiments::experiments),
         read("/v1/experiments/{name}", experiments::experiment),
         read("/v1/stats", status::stats),

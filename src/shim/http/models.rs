@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `POST /v1/models/{name}/promote`: what ranks, what could, and that something else does.
+//! `GET /v1/models`, `POST /v1/models/{name}/promote` and `/train`: what ranks, what could, that something else does, and that one is made.
 
 use axum::body::Body as Stream;
 use axum::extract::State;
@@ -17,7 +17,11 @@ use crate::shim::{Refusal, State as Shim};
 /// There is nothing to be said but the name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Promotion {}
+struct Nothing {}
+
+/// Clients that know of one model say things of it that are not used.
+#[derive(Deserialize)]
+struct Anything {}
 
 pub async fn models(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
     who.about_all()?;
@@ -42,6 +46,28 @@ pub async fn promote(
     headers: HeaderMap,
     body: Stream,
 ) -> Result<(StatusCode, Body), Refusal> {
-    let _: Promotion = body::json(&headers, body, shim.params.body_limit).await?;
+    let _: Nothing = body::json(&headers, body, shim.params.body_limit).await?;
     Ok((StatusCode::ACCEPTED, Body::of(&models::promote(&shim, &caller, name).await?)))
+}
+
+pub async fn train(
+    State(shim): State<Arc<Shim>>,
+    Id(model): Id,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    let _: Nothing = body::json(&headers, body, shim.params.body_limit).await?;
+    Ok((StatusCode::ACCEPTED, Body::of(&models::train(&shim, &caller, Some(model)).await?)))
+}
+
+/// The one that the settings name.
+pub async fn train_any(
+    State(shim): State<Arc<Shim>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Stream,
+) -> Result<(StatusCode, Body), Refusal> {
+    let _: Anything = body::json(&headers, body, shim.params.body_limit).await?;
+    Ok((StatusCode::ACCEPTED, Body::of(&models::train(&shim, &caller, None).await?)))
 }

@@ -1,4 +1,5 @@
-//! What orders slates, which versions of it there are, how good each was when it was made, and the order that another one ranks.
+//! What orders slates, which versions of it there are, how good each was when it was made, how training stands, and the orders that
+//! another one ranks or is made.
 //!
 //! What must stay true: nothing is said of a version but what its files say, or that they are not those that were published; and the
 //! order is the one that `overdrive models promote` gives, which the engine follows, or refuses, where it reads it.
@@ -12,10 +13,11 @@ use tokio::time::Instant;
 
 use super::ingest::{self, Receipt};
 use crate::model::Role;
-use crate::model::serving::{BLEND, Serving};
+use crate::model::serving::{BLEND, Recipe, Serving};
 use crate::registry::{About, Figures};
 use crate::shim::guard::Caller;
 use crate::shim::{Refusal, State as Shim, now_ms};
+use crate::training::{Attempt, Doing, Status as TrainingStatus};
 
 /// Reading a version means reading its files.
 const READ_FOR: Duration = Duration::from_secs(10);
@@ -60,6 +62,30 @@ pub struct Models {
     pub status: Status,
     /// By the time they were published.
     pub versions: Vec<VersionView>,
+    /// How training stands.
+    pub training: TrainingView,
+}
+
+/// How training stands where the engine trains.
+#[derive(Default, Serialize)]
+pub struct TrainingView {
+    /// Whether the settings have it.
+    pub enabled: bool,
+    /// What was asked for and has not begun.
+    pub asked: Option<Recipe>,
+    pub running: Option<Doing>,
+    /// What came of the last time.
+    pub last: Option<Attempt>,
+    /// When the next is due, milliseconds since 1970.
+    pub next_ms: Option<i64>,
+    /// What was promoted and turned out worse.
+    pub taken_back: Option<TakenBack>,
+}
+
+#[derive(Serialize)]
+pub struct TakenBack {
+    pub version: String,
+    pub why: String,
 }
 
 /// A version.
@@ -124,7 +150,20 @@ pub async fn models(shim: &Shim) -> Result<Models, Refusal> {
         }
     };
     let versions = versions.iter().map(view).collect();
-    Ok(Models { status, versions })
+    Ok(Models { status, versions, training: training(shim).await? })
+}
+
+/// How training stands, as it was last written down.
+pub async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
+    let enabled = shim.rules.training;
+    let Some(registry) = shim.rules.registry.clone() else { return Ok(TrainingView::default()) };
+    let read = blocking(move || TrainingStatus::read(registry.folder())).await?;
+    let TrainingStatus { asked, running, last, next_ms, taken_back, .. } = read.map_err(|why| {
+        tracing::error!(%why, "how training stands");
+        away("how training stands cannot be read; the reason is in the log")
+    })?;
+    let taken_back = taken_back.map(|(version, why)| TakenBack { version, why });
+    Ok(TrainingView { enabled, asked, running, last, next_ms: next_ms.filter(|_| enabled), taken_back })
 }
 
 /// Read every ten seconds at most, and not on a thread that answers requests. Without a folder there are none.
@@ -153,6 +192,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn away(message: &str) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "registry_unavailable", message)
+}
+
+/// Orders that a model is trained, where the engine trains; `None`: the one of the settings.
+pub async fn train(shim: &Shim, caller: &Caller, model: Option<String>) -> Result<Receipt, Refusal> {
+    caller.who.about_all()?;
+    if !shim.rules.training {
+        let message = "the engine does not train; set training.enabled, or run `overdrive train`";
+        return Err(Refusal::new(StatusCode::CONFLICT, "no_training", message));
+    }
+    if let Some(name) = model.as_deref().filter(|name| Recipe::find(name).is_none()) {
+        let known = Recipe::ALL.map(Recipe::name).join(", ");
+        return Err(Refusal::unknown("unknown_model", format!("`{name}` cannot be trained; {known} can")));
+    }
+    shim.access.note(caller.training(model.as_deref().unwrap_or("that of the settings"))).await?;
+    let order = match model {
+        Some(model) => serde_json::json!({"op": "train", "model": model}),
+        None => serde_json::json!({"op": "train"}),
+    };
+    ingest::order(shim, Default::default(), order.to_string().into()).await
 }
 
 /// Orders that a version ranks, from the epoch on in which the engine reads this; `blend`: none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::commands::bootstrap::bounds;
+use super::bootstrap::bounds;
 use crate::model::UserId;
 
 /// Places that count.

@@ -1,0 +1,87 @@
+//! Two orders of the same logged examples: a model's, and the blend's or another model's, as they would have served.
+
+use std::path::Path;
+
+use crate::model::UserId;
+use crate::model::time::Millis;
+use crate::scoring::columns::COLUMNS;
+use crate::scoring::quality;
+use crate::scoring::ranker::{Model, Ranker, Tally};
+use crate::sinks::examples::read::{Logged, read};
+
+/// What came out, of the model first and then of what it was held against.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    pub examples: usize,
+    pub ndcg: [f64; 2],
+    /// How far NDCG@10 of the model is ahead in 95 of 100 draws of users.
+    pub ahead: (f64, f64),
+    pub auc: [Option<f64>; 2],
+    /// Of the model's rows.
+    pub tally: Tally,
+}
+
+/// Measures a model on the examples of a folder, those `from` a time on where one is given, against another one or the blend. `asked` is
+/// asked at each example whether to go on.
+pub fn measure(
+    model: &Model,
+    against: Option<&Model>,
+    log: &Path,
+    from: Option<Millis>,
+    mut asked: impl FnMut() -> Result<(), String>,
+) -> Result<Measured, String> {
+    let mut orders = Orders::of(Ranker::new(model), against.map(Ranker::new));
+    read(log, |example| {
+        asked()?;
+        if from.is_none_or(|from| example.at >= from) {
+            orders.take(&example);
+        }
+        Ok(())
+    })?;
+    Ok(orders.measured())
+}
+
+/// What was measured so far.
+struct Orders {
+    ours: Ranker,
+    theirs: Option<Ranker>,
+    tally: Tally,
+    ndcg: [f64; 2],
+    /// By how much the model was ahead for each example's user.
+    ahead: Vec<(UserId, f64)>,
+    /// Every row as each scored it.
+    rows: [Vec<(f32, bool)>; 2],
+}
+
+impl Orders {
+    fn of(ours: Ranker, theirs: Option<Ranker>) -> Self {
+        Self { ours, theirs, tally: Tally::default(), ndcg: [0.0; 2], ahead: Vec::new(), rows: Default::default() }
+    }
+
+    fn take(&mut self, example: &Logged) {
+        let blend: Vec<f32> = example.rows.iter().map(|row| row[COLUMNS - 1]).collect();
+        let mut scores = [blend.clone(), blend];
+        self.tally.add(self.ours.rescore(&example.rows, &mut scores[0]));
+        if let Some(theirs) = &mut self.theirs {
+            theirs.rescore(&example.rows, &mut scores[1]);
+        }
+        let ndcg = scores.each_ref().map(|scores| quality::ndcg(scores, &example.taken));
+        self.ahead.push((example.user, ndcg[0] - ndcg[1]));
+        for (at, scores) in scores.into_iter().enumerate() {
+            self.ndcg[at] += ndcg[at];
+            self.rows[at].extend(scores.into_iter().zip(example.taken.iter().copied()));
+        }
+    }
+
+    fn measured(self) -> Measured {
+        let examples = self.ahead.len();
+        let mean = |sum: f64| if examples > 0 { sum / examples as f64 } else { 0.0 };
+        Measured {
+            examples,
+            ndcg: self.ndcg.map(mean),
+            ahead: quality::ahead(&self.ahead),
+            auc: self.rows.map(quality::auc),
+            tally: self.tally,
+        }
+    }
+}

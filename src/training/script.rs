@@ -1,0 +1,121 @@
+//! Training itself, which is Python (`training/train.py`, compiled in): runs it and hears how far it is.
+
+use serde::Deserialize;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::model::serving::Recipe;
+use crate::registry::Figures;
+
+/// What training runs.
+const SCRIPT: &str = include_str!("../../training/train.py");
+
+/// A line the script prints.
+#[derive(Deserialize)]
+struct Line {
+    done: f64,
+    what: String,
+    model: Option<PathBuf>,
+    report: Option<Figures>,
+}
+
+/// How a training is to run.
+pub struct Order<'a> {
+    /// A Python 3 that has what training/requirements.txt lists.
+    pub python: &'a Path,
+    pub recipe: Recipe,
+    /// The folder of examples.
+    pub log: &'a Path,
+    /// Where the model, its golden rows and its report go.
+    pub out: &'a Path,
+    /// Whether it stands back behind whatever else runs here.
+    pub aside: bool,
+}
+
+/// What was written: the model, and how good it is.
+pub struct Made {
+    pub model: PathBuf,
+    pub figures: Figures,
+}
+
+/// How often it is asked whether to go on.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs it to its end. `said` hears how far it is, from 0 to 1, and with what; an error of `asked` ends the training.
+pub fn run(
+    order: &Order,
+    mut said: impl FnMut(f64, String),
+    mut asked: impl FnMut() -> Result<(), String>,
+) -> Result<Made, String> {
+    let mut child = Ended(start(order)?);
+    let mut errors = child.0.stderr.take().expect("it is piped");
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _lossy = errors.read_to_string(&mut text);
+        text
+    });
+    let lines = lines(child.0.stdout.take().expect("it is piped"));
+    let mut made = None;
+    loop {
+        asked()?;
+        match lines.recv_timeout(ASKED_EVERY) {
+            Ok(line) => {
+                said(line.done, line.what);
+                made = line.model.zip(line.report).map(|(model, figures)| Made { model, figures }).or(made);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let ended = child.0.wait().map_err(|e| format!("training cannot be waited for: {e}"))?;
+    let errors = reader.join().unwrap_or_default();
+    match made {
+        Some(made) if ended.success() => Ok(made),
+        _ => Err(format!("training failed: {}", last_words(&errors))),
+    }
+}
+
+/// The lines it prints, as they come. What is no such line is passed over.
+fn lines(from: impl Read + Send + 'static) -> Receiver<Line> {
+    let (tx, rx) = channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(from).lines().map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| serde_json::from_str(&line).ok());
+        lines.all(|line| tx.send(line).is_ok())
+    });
+    rx
+}
+
+/// A child that goes with whoever waits for it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill()); // one that has ended cannot be, and is only waited for
+        drop(self.0.wait());
+    }
+}
+
+fn start(order: &Order) -> Result<Child, String> {
+    let Order { python, recipe, log, out, aside } = order;
+    let mut command = Command::new(python);
+    command.args(["-", recipe.name()]).arg("--log").arg(log).arg("--out").arg(out);
+    if *aside {
+        command.arg("--aside");
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let cannot = |e| format!("{} cannot be run: {e}; name a Python 3 in training.python or OVERDRIVE_PYTHON", python.display());
+    let mut child = command.spawn().map_err(cannot)?;
+    let mut script = child.stdin.take().expect("it is piped");
+    // a Python that ends before it has read all says why on its error stream
+    let _ended = script.write_all(SCRIPT.as_bytes());
+    Ok(child)
+}
+
+/// The last line that says something: the message of what was raised.
+fn last_words(errors: &str) -> &str {
+    errors.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it did not say why")
+}

@@ -1,0 +1,103 @@
+//! How training stands: a file beside the versions, for whoever reads the registry.
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use crate::model::serving::Recipe;
+use crate::model::time::Millis;
+use crate::registry::Figures;
+
+/// Its name in the folder of versions.
+const FILE: &str = "training.json";
+
+/// What is done now, what came of the last time, and when the next is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// Asked for, and not yet begun.
+    pub asked: Option<Recipe>,
+    pub running: Option<Doing>,
+    pub last: Option<Attempt>,
+    /// When training last began: the next is counted from there.
+    pub began_ms: Option<Millis>,
+    pub next_ms: Option<Millis>,
+    /// The version that was last ordered to rank from here, and the clock from which it did.
+    pub promoted: Option<(String, Option<Millis>)>,
+    /// The version that was last taken back, and why.
+    pub taken_back: Option<(String, String)>,
+}
+
+/// Training that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Doing {
+    pub model: Recipe,
+    pub began_ms: Millis,
+    /// From 0 to 1.
+    pub done: f64,
+    pub what: String,
+}
+
+/// Training that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    pub model: Recipe,
+    pub began_ms: Millis,
+    pub ended_ms: Millis,
+    /// What it was published as; `None`: it failed.
+    pub version: Option<String>,
+    pub figures: Option<Figures>,
+    /// Whether it was ordered to rank.
+    pub promoted: bool,
+    /// Why it failed or was not promoted, or what it was better than.
+    pub why: String,
+}
+
+impl Status {
+    /// As it was last written; nothing where nothing was.
+    pub fn read(registry: &Path) -> Result<Self, String> {
+        let path = registry.join(FILE);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            read => read.map_err(|e| format!("{} cannot be read: {e}", path.display()))?,
+        };
+        serde_json::from_slice(&text).map_err(|e| format!("{} is not as it should be: {e}; delete it", path.display()))
+    }
+
+    /// The whole of it or none.
+    pub fn write(&self, registry: &Path) -> Result<(), String> {
+        let (path, unfinished) = (registry.join(FILE), registry.join(format!(".{FILE}.unfinished")));
+        let text = serde_json::to_vec_pretty(self).expect("texts and numbers are JSON");
+        let written = fs::create_dir_all(registry).and_then(|()| fs::write(&unfinished, text));
+        written.and_then(|()| fs::rename(&unfinished, &path)).map_err(|e| format!("{} cannot be written: {e}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_as_it_was_written_and_damage_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let registry = dir.path().join("models");
+        assert_eq!(Status::read(&registry), Ok(Status::default()));
+        let attempt = Attempt {
+            model: Recipe::Lr,
+            began_ms: 1,
+            ended_ms: 2,
+            version: None,
+            figures: None,
+            promoted: false,
+            why: "no Python".into(),
+        };
+        let status = Status { asked: Some(Recipe::Lambdarank), last: Some(attempt), next_ms: Some(7), ..Status::default() };
+        status.write(&registry).expect("there is room");
+        assert_eq!(Status::read(&registry), Ok(status));
+        fs::write(registry.join(FILE), "{").expect("there is room");
+        assert!(Status::read(&registry).is_err_and(|why| why.contains("training.json") && why.contains("delete it")));
+    }
+}
