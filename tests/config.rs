@@ -96,6 +96,10 @@ fn c31_flags_are_read_as_clients_spell_them_too() {
     assert_eq!((theirs.ml_recommendations, theirs.personalized_feed, theirs.engagement_ranking), (0.25, 0.5, 0.0));
     let problem = refused("[flags]\nmlRecommendations = 2", &[]).remove(0);
     assert!(problem.contains("flags.ml_recommendations") && problem.contains("line 2"), "{problem}");
+    let both = refused("[flags]\nml_recommendations = 0.5\n\nmlRecommendations = 0.25", &[]);
+    let says = "`flags.ml_recommendations` in settings.toml line 2 and `flags.mlRecommendations` in line 4 are one setting by two \
+                names; leave one of them";
+    assert_eq!(both, [says]);
 }
 
 #[test]
