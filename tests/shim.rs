@@ -208,27 +208,30 @@ fn c28_stats_tell_the_store_the_epoch_and_its_age() {
     });
 }
 
-/// Forty users an arm: of a tenth clicked, of a third, and nobody who was shown anything.
+/// Forty users an arm, in three arms: of a tenth clicked, of a third, and nobody who was shown anything.
+fn experiment(w: &World) -> Write {
+    let arm = |name: &str, clicks: i32, impressions: i32| {
+        let mut sums = Sums::default();
+        for n in 0..40 {
+            let clicks = clicks + if n % 2 == 0 { 1 } else { -1 };
+            let counts = Counts { records: 99, impressions, clicks, taken: 2, dwell_ms: 1_500 };
+            sums.add(&Sums::of(&counts), 1);
+        }
+        Arm { name: name.into(), ranks: "blend".into(), sums }
+    };
+    let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
+    let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
+    let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
+    Write::Fields { key: w.keys.experiments(), fields, ttl: Duration::from_secs(60), fence: w.fence() }
+}
+
 #[test]
 fn c29_experiments_are_told_with_intervals_and_verdicts() {
     let document = openapi();
     both(|mut w| {
         let none = get(w.addr, "/v1/experiments").json();
         assert_eq!(none, json!({"as_of": 0, "epoch": 0, "experiments": []}), "over {}", w.name);
-        let arm = |name: &str, clicks: i32, impressions: i32| {
-            let mut sums = Sums::default();
-            for n in 0..40 {
-                let clicks = clicks + if n % 2 == 0 { 1 } else { -1 };
-                let counts = Counts { records: 99, impressions, clicks, taken: 2, dwell_ms: 1_500 };
-                sums.add(&Sums::of(&counts), 1);
-            }
-            Arm { name: name.into(), ranks: "blend".into(), sums }
-        };
-        let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
-        let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
-        let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
-        let (key, fence) = (w.keys.experiments(), w.fence());
-        w.write(&[Write::Fields { key, fields, ttl: Duration::from_secs(60), fence }]);
+        w.write(&[experiment(&w)]);
         let read = |path: &str, target: &str| {
             let body = get(w.addr, target).json();
             conforms(&document, path, "get", "200", &body);
@@ -776,7 +779,7 @@ fn c20_what_is_near_is_found_ring_by_ring() {
         assert!((score("u2") - score("u1") - 0.45).abs() < 1e-6, "half of the 0.9 in the slate of u2");
         // Across the date line, where there is only one thing; in the middle of nowhere what all share.
         let across = get(addr, "/v1/feeds/near/u1?lat=0&lon=179.99");
-        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.22)));
+        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.2)));
         let nowhere = get(addr, "/v1/feeds/near/u1?lat=-60&lon=-30");
         assert_eq!((nowhere.ids(), &nowhere.json()["fallback"]), (vec!["t1".to_string()], &json!(true)));
         assert_eq!(get(addr, "/v1/feeds/near/u1?lat=90&lon=0").status, 200);
@@ -1052,6 +1055,33 @@ fn c32_a_slate_that_cannot_be_read_is_as_good_as_none() {
         w.write(&[slate]);
         let feed = get(w.addr, "/v1/feeds/home/u1");
         assert_eq!((feed.ids(), &feed.json()["fallback"]), (vec!["t1".into(), "t2".into(), "t3".into()], &json!(true)));
+    });
+}
+
+/// How often something in the store could not be read or had, over all shims of this process.
+fn store_errors(w: &World) -> f64 {
+    let metrics = get(w.addr, "/metrics").body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(overdrive::telemetry::STORE_ERRORS)?.trim().parse().ok());
+    line.unwrap_or(0.0)
+}
+
+/// The others are shown, and it is counted.
+#[test]
+fn c32_an_item_of_a_slate_that_cannot_be_read_is_left_out_and_counted() {
+    both(|mut w| {
+        let mut slate = layout::SlateValue::new(Vec::new(), "u1", "home", CLOCK);
+        let mut why = Vec::new();
+        layout::Why { kind: layout::proto::ReasonKind::Because, interaction: "share", subject: "i0" }.encode(&mut why);
+        for (item, why) in [("i1", why.as_slice()), ("i2", [0xff; 3].as_slice()), ("i3", why.as_slice())] {
+            slate.push(item, 900_000, overdrive::model::Source::Neighbours, why, &[0; 5]);
+        }
+        slate.ordered_by("blend", "");
+        let value = slate.finish(layout::Stamp { epoch: 1, generation: 1, model: 0 });
+        let key = w.keys.slate("home", None, "u1");
+        w.write(&[Write::Value { key, value, ttl: Duration::from_secs(60), fence: w.fence() }]);
+        let before = store_errors(&w);
+        assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i3"], "over {}", w.name);
+        assert!(store_errors(&w) > before);
     });
 }
 

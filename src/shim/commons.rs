@@ -91,20 +91,37 @@ impl Commons {
 
 /// What is trending in a segment, under a mark read before.
 pub async fn trending(segment: Segment<'_>, reader: &dyn Reader, keys: &Keys, applied: &Applied) -> Result<Shelf, Unavailable> {
-    let mut shelf = shelf(Source::Trending, &keys.trending(segment), reader, applied).await?;
-    shelf.items = scaled(shelf.items, TRENDING_SCALE);
-    shelf.subject = match segment {
-        Segment::All => String::new(),
-        Segment::Category(name) | Segment::Language(name) => name.to_string(),
-        Segment::Cell(_) => "your region".to_string(),
+    let mut shelves = trends(&[segment], reader, keys, applied).await?;
+    Ok(shelves.pop().expect("one was asked for"))
+}
+
+/// The same of several segments, in their order, in one round trip.
+pub async fn trends(
+    segments: &[Segment<'_>],
+    reader: &dyn Reader,
+    keys: &Keys,
+    applied: &Applied,
+) -> Result<Vec<Shelf>, Unavailable> {
+    let lists: Vec<String> = segments.iter().map(|segment| keys.trending(*segment)).collect();
+    let lists = reader.several(&lists, MOST_SHELVED).await?;
+    let shelf = |(segment, items): (&Segment<'_>, _)| {
+        let subject = match segment {
+            Segment::All => String::new(),
+            Segment::Category(name) | Segment::Language(name) => name.to_string(),
+            Segment::Cell(_) => "your region".to_string(),
+        };
+        Shelf { subject, ..shelf_of(Source::Trending, scaled(items, TRENDING_SCALE), applied) }
     };
-    Ok(shelf)
+    Ok(segments.iter().zip(lists).map(shelf).collect())
 }
 
 async fn shelf(source: Source, key: &str, reader: &dyn Reader, applied: &Applied) -> Result<Shelf, Unavailable> {
-    let items = reader.ranked(key, MOST_SHELVED).await?;
+    Ok(shelf_of(source, reader.ranked(key, MOST_SHELVED).await?, applied))
+}
+
+fn shelf_of(source: Source, items: Vec<(String, f64)>, applied: &Applied) -> Shelf {
     let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
-    Ok(Shelf { source, subject: String::new(), items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp })
+    Shelf { source, subject: String::new(), items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp }
 }
 
 /// Trending is stored in thousandths.
