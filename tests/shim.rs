@@ -62,11 +62,17 @@ fn over_redis(change: impl Fn(&mut overdrive::shim::Params)) -> World {
 
 #[cfg(feature = "redis")]
 fn over_redis_set(change: impl Fn(&mut overdrive::config::Config)) -> World {
+    over_redis_within(Duration::from_secs(2), change)
+}
+
+/// Over a Redis that is waited for so long.
+#[cfg(feature = "redis")]
+fn over_redis_within(longest: Duration, change: impl Fn(&mut overdrive::config::Config)) -> World {
     use overdrive::shim::RedisReader;
     let server = support::redis::RedisServer::start();
     let mut config = world::config();
     config.redis.url = server.url();
-    let reader = RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
+    let reader = RedisReader::new(&config.redis, world::PREFIX, longest).expect("the url is one");
     let store = overdrive::sinks::redis::Redis::open(&config.redis, world::PREFIX).expect("the url is one");
     let mut world = World::of("redis", std::sync::Arc::new(reader), Box::new(store), change);
     world.redis = Some(server);
@@ -1134,6 +1140,41 @@ fn c32_while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
     });
     assert!(ready, "{}", get(w.addr, "/readyz").body);
     assert_eq!(said(&get(w.addr, "/v1/feeds/home/u1").json()), (json!(["back"]), json!(false), json!(false)));
+}
+
+/// A server that hangs takes nobody's answer: many who ask at once do not wait for one another.
+#[cfg(feature = "redis")]
+#[test]
+fn c32_while_redis_hangs_what_is_remembered_is_answered() {
+    const CROWD: u32 = 16;
+    let wait = Duration::from_millis(200);
+    let mut w = over_redis_within(wait, |config| config.service.request_timeout = wait * CROWD / 2);
+    fill(&mut w);
+    let home = || get(w.addr, "/v1/feeds/home/u1");
+    assert_eq!((home().ids(), &home().json()["stale"]), (vec!["i1".into(), "i2".into(), "i3".into()], &json!(false)));
+    std::thread::sleep(Duration::from_millis(1_100)); // so that what all share is to be read anew
+    let redis = w.redis.as_ref().expect("over redis");
+    redis.hang();
+    let (addr, body) = (w.addr, r#"{"user_id":"u1","items":["b","a"]}"#);
+    let crowd: Vec<_> = (0..CROWD).map(|_| std::thread::spawn(move || post(addr, "/v1/rank", body))).collect();
+    for answer in crowd.into_iter().map(|asked| asked.join().expect("no panic")) {
+        assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(true)), "{}", answer.body);
+        assert_eq!(answer.ids(), ["b", "a"]);
+    }
+    let crowd: Vec<_> = (0..CROWD).map(|_| std::thread::spawn(move || get(addr, "/v1/feeds/home/u1"))).collect();
+    for answer in crowd.into_iter().map(|asked| asked.join().expect("no panic")) {
+        assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(true)), "{}", answer.body);
+        assert_eq!(answer.ids(), ["i1", "i2", "i3"]);
+    }
+    let near_home = post(addr, "/v1/scenarios/hometown", r#"{"user_id":"u1"}"#);
+    assert_eq!((near_home.status, near_home.header("x-overdrive-stale")), (200, Some("true")), "{}", near_home.body);
+    assert_eq!(get(addr, "/v1/items/i1/features").refusal(), (503, "store_unavailable".to_string()));
+    redis.go_on();
+    let back = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        home().json()["stale"] == false
+    });
+    assert!(back, "{}", home().body);
 }
 
 #[cfg(feature = "redis")]

@@ -34,14 +34,14 @@ pub struct Common {
 /// The latest of them.
 pub struct Commons {
     latest: RwLock<Option<(Instant, Arc<Common>)>>,
-    /// Held by whoever renews.
-    renewing: Mutex<()>,
+    /// Held by whoever renews; when the store did not answer the last who did, and what it said.
+    renewing: Mutex<Option<(Instant, Unavailable)>>,
 }
 
 impl Commons {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { latest: RwLock::new(None), renewing: Mutex::new(()) }
+        Self { latest: RwLock::new(None), renewing: Mutex::default() }
     }
 
     /// At most a second old.
@@ -49,19 +49,20 @@ impl Commons {
         match self.last() {
             Some((at, common)) if at.elapsed() < RIPE => Ok(common),
             Some((at, common)) if at.elapsed() < OLD => match self.renewing.try_lock() {
-                Ok(_renewing) => self.renew(reader, keys).await,
+                Ok(mut failed) => self.renew(&mut failed, reader, keys).await,
                 Err(_) => Ok(common),
             },
             _ => self.since(Instant::now(), reader, keys).await,
         }
     }
 
-    /// Read after `moment`: what a reader needs whose own write may be in them.
+    /// Read after `moment`: what a reader needs whose own write may be in them. Who waited for another's try that failed does not try again.
     pub async fn since(&self, moment: Instant, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
-        let _renewing = self.renewing.lock().await;
-        match self.last() {
-            Some((at, common)) if at >= moment => Ok(common),
-            _ => self.renew(reader, keys).await,
+        let mut failed = self.renewing.lock().await;
+        match (self.last(), &*failed) {
+            (Some((at, common)), _) if at >= moment => Ok(common),
+            (_, Some((at, away))) if *at >= moment => Err(away.clone()),
+            _ => self.renew(&mut failed, reader, keys).await,
         }
     }
 
@@ -74,7 +75,18 @@ impl Commons {
         self.latest.read().expect("no panic under the lock").clone()
     }
 
-    async fn renew(&self, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
+    async fn renew(
+        &self,
+        failed: &mut Option<(Instant, Unavailable)>,
+        reader: &dyn Reader,
+        keys: &Keys,
+    ) -> Result<Arc<Common>, Unavailable> {
+        let read = self.read(reader, keys).await;
+        *failed = read.as_ref().err().map(|away| (Instant::now(), away.clone()));
+        read
+    }
+
+    async fn read(&self, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
         let at = Instant::now();
         let applied = reader.applied().await?;
         let gone = reader.ranked(&keys.gone(), MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();

@@ -87,6 +87,8 @@ pub struct Params {
     #[serde(with = "span")]
     pub request_timeout: Duration,
     #[serde(with = "span")]
+    pub store_timeout: Duration,
+    #[serde(with = "span")]
     pub token_wait: Duration,
     pub default_k: usize,
     pub max_k: usize,

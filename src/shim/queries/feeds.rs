@@ -137,12 +137,12 @@ impl Own {
 /// `away` is not asked.
 pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>, away: bool) -> Result<Found, Refusal> {
     let remembered = || remembered(shim, asked, users);
-    let Some(_turn) = shim.last_good.ask().filter(|_| !away) else {
+    let Some(turn) = shim.last_good.ask().filter(|_| !away) else {
         let being_asked = || Unavailable("the store is away, and another request was or is asking it".to_string());
         return remembered().ok_or_else(|| being_asked().into());
     };
     let found = read(shim, asked, users, token).await;
-    shim.last_good.answered(found.is_ok());
+    turn.answered(found.is_ok());
     match found {
         Ok(found) => {
             if asked.using {

@@ -146,10 +146,10 @@ async fn known(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>) 
 
 /// What the store answers; `None` while it is away, when one request at a time asks it.
 async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Result<Option<T>, Refusal> {
-    let Some(_turn) = shim.last_good.ask() else { return Ok(None) };
+    let Some(turn) = shim.last_good.ask() else { return Ok(None) };
     match read.await {
         Err(refusal) if refusal.is_away() => {
-            shim.last_good.answered(false);
+            turn.answered(false);
             Ok(None)
         }
         read => read.map(Some),

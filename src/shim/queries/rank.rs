@@ -192,14 +192,14 @@ pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token:
         return Ok(remembered(shim, &checked, caller.using));
     }
     // While the store is away, one request at a time asks it.
-    let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, caller.using)) };
+    let Some(turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, caller.using)) };
     let answer = match (caller.using, personal) {
         (true, true) => ordered(shim, &checked, k, token).await,
         (true, false) => ordered(shim, &checked, checked.brought.len(), token).await.map(|order| order.put_back(&checked)),
         (false, _) => for_everybody(shim, &checked).await,
     };
     let away = answer.as_ref().is_err_and(Refusal::is_away);
-    shim.last_good.answered(!away);
+    turn.answered(!away);
     if away { Ok(remembered(shim, &checked, caller.using)) } else { answer }
 }
 
