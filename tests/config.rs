@@ -96,6 +96,10 @@ fn c31_flags_are_read_as_clients_spell_them_too() {
     assert_eq!((theirs.ml_recommendations, theirs.personalized_feed, theirs.engagement_ranking), (0.25, 0.5, 0.0));
     let problem = refused("[flags]\nmlRecommendations = 2", &[]).remove(0);
     assert!(problem.contains("flags.ml_recommendations") && problem.contains("line 2"), "{problem}");
+    let both = refused("[flags]\nml_recommendations = 0.5\n\nmlRecommendations = 0.25", &[]);
+    let says = "`flags.ml_recommendations` in settings.toml line 2 and `flags.mlRecommendations` in line 4 are one setting by two \
+                names; leave one of them";
+    assert_eq!(both, [says]);
 }
 
 #[test]
@@ -176,7 +180,7 @@ fn a_wrong_type_names_key_value_place_and_what_is_allowed() {
 }
 
 /// One case a rule: what is set, and a part of the complaint.
-const OUT_OF_RANGE: [(&str, &str); 122] = [
+const OUT_OF_RANGE: [(&str, &str); 123] = [
     ("engine.workers = 0", "must be 1 to 256"),
     ("engine.workers = 257", "must be 1 to 256"),
     ("engine.epoch_interval = '0s'", "from 1ms"),
@@ -287,6 +291,7 @@ const OUT_OF_RANGE: [(&str, &str); 122] = [
     ("service.candidates_limit = 0", "must be 1 to 10000"),
     ("service.connections = 0", "must be 1 or more"),
     ("service.default_k = 501", "default_k must be 1 to max_k"),
+    ("service.store_timeout = '10s'", "store_timeout must be shorter than request_timeout"),
     ("service.max_id_bytes = 257", "must be 1 to 256"),
     ("metrics.bind = ''", "IP address"),
     ("metrics.port = 8088", "different ports"),

@@ -21,6 +21,7 @@ use overdrive::state::manifest::{FORMAT, Files, Manifest, Name};
 use overdrive::state::segment::{self, Segment};
 use overdrive::state::{Head, frame as epochs};
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -424,6 +425,47 @@ fn redis_fields() {
             | layout::decode_applied(&fields).is_ok()
             | layout::is_deleted_fields(&fields)
     });
+}
+
+/// A message with something in every field.
+fn filled(of: MessageDescriptor) -> DynamicMessage {
+    let mut message = DynamicMessage::new(of.clone());
+    for field in of.fields() {
+        let one = match field.kind() {
+            Kind::String => Value::String("u1".into()),
+            Kind::Bool => Value::Bool(true),
+            Kind::Uint32 => Value::U32(7),
+            Kind::Uint64 => Value::U64(u64::MAX),
+            Kind::Int64 => Value::I64(i64::MIN),
+            Kind::Double => Value::F64(0.5),
+            Kind::Float => Value::F32(0.5),
+            Kind::Enum(_) => Value::EnumNumber(1),
+            Kind::Message(of) => Value::Message(filled(of)),
+            other => panic!("{}: what is in a field of {other:?}?", field.full_name()),
+        };
+        message.set_field(&field, if field.is_list() { Value::List(vec![one]) } else { one });
+    }
+    message
+}
+
+/// Bodies of gRPC, and the same bytes as one message of its length, read as a request of every method.
+#[test]
+fn grpc_requests() {
+    let framed = |message: &[u8]| [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat();
+    let schema = DescriptorPool::decode(include_bytes!("../schemas/service.binpb").as_slice()).expect("sound");
+    let service = schema.get_service_by_name("overdrive.v1.Recommender").expect("it is there");
+    let readers = overdrive::shim::readers();
+    assert_eq!(readers.len(), service.methods().len());
+    let mut corpus = Vec::new();
+    for method in service.methods() {
+        let path = format!("/{}/{}", service.full_name(), method.name());
+        let (_, reads) = readers.iter().find(|(known, _)| *known == path).expect("every method is served");
+        let message = filled(method.input()).encode_to_vec();
+        assert!(reads(&framed(&message)), "{path}");
+        corpus.extend([framed(&message), message]);
+    }
+    let read = |bytes: &[u8]| readers.iter().fold(false, |sound, (_, reads)| reads(bytes) | sound);
+    fuzz("grpc_requests", corpus, |bytes| read(bytes) | read(&framed(bytes)));
 }
 
 /// Ids as they stand in keys.

@@ -236,6 +236,47 @@ fn each_source(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
     }
 }
 
+/// The code words of refusals in a source: what stands where one is given.
+fn codes(text: &str) -> BTreeSet<&str> {
+    let given = |before: &str| {
+        let before = before.trim_end();
+        let status = before.rsplit_once("StatusCode::").is_some_and(|(_, rest)| {
+            rest.strip_suffix(',').is_some_and(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+        });
+        status || ["::bad(", "unknown(", "parse_name(", "STORE: &str ="].iter().any(|way| before.ends_with(way))
+    };
+    let code = text.split("#[cfg(test)]").next().expect("split yields at least one part");
+    let parts: Vec<&str> = code.split('"').collect();
+    let word = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let literal = |at: usize| Some(parts[at]).filter(word);
+    (1..parts.len()).filter(|at| given(parts[at - 1])).filter_map(literal).collect()
+}
+
+#[test]
+fn every_refusal_is_in_the_document_of_its_protocol() {
+    let documents = [("grpc", read("schemas/service.proto")), ("", read("schemas/openapi.json"))];
+    let mut seen = BTreeSet::new();
+    each_source(&root().join("src/shim"), &mut |path, text| {
+        let folder = path.strip_prefix(root().join("src/shim")).expect("below it");
+        let (_, document) = documents.iter().find(|(of, _)| folder.starts_with(of)).expect("the last is of all");
+        for code in codes(text) {
+            let words = document.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            assert!(
+                words.into_iter().any(|word| word == code),
+                "{} refuses with {code}, which no document names",
+                path.display()
+            );
+            seen.insert(code.to_string());
+        }
+    });
+    let some =
+        ["bad_id", "bad_language", "unauthorized", "too_many_requests", "store_unavailable", "unknown_item", "bad_message"];
+    assert!(
+        some.iter().all(|code| seen.contains(*code)) && seen.len() >= 40,
+        "how refusals are made is not known here: {seen:?}"
+    );
+}
+
 #[test]
 fn the_dashboard_asks_for_metrics_that_exist_and_forgets_none() {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana.json")).expect("JSON");

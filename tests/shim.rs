@@ -62,11 +62,17 @@ fn over_redis(change: impl Fn(&mut overdrive::shim::Params)) -> World {
 
 #[cfg(feature = "redis")]
 fn over_redis_set(change: impl Fn(&mut overdrive::config::Config)) -> World {
+    over_redis_within(Duration::from_secs(2), change)
+}
+
+/// Over a Redis that is waited for so long.
+#[cfg(feature = "redis")]
+fn over_redis_within(longest: Duration, change: impl Fn(&mut overdrive::config::Config)) -> World {
     use overdrive::shim::RedisReader;
     let server = support::redis::RedisServer::start();
     let mut config = world::config();
     config.redis.url = server.url();
-    let reader = RedisReader::new(&config.redis, world::PREFIX, Duration::from_secs(2)).expect("the url is one");
+    let reader = RedisReader::new(&config.redis, world::PREFIX, longest).expect("the url is one");
     let store = overdrive::sinks::redis::Redis::open(&config.redis, world::PREFIX).expect("the url is one");
     let mut world = World::of("redis", std::sync::Arc::new(reader), Box::new(store), change);
     world.redis = Some(server);
@@ -208,27 +214,30 @@ fn c28_stats_tell_the_store_the_epoch_and_its_age() {
     });
 }
 
-/// Forty users an arm: of a tenth clicked, of a third, and nobody who was shown anything.
+/// Forty users an arm, in three arms: of a tenth clicked, of a third, and nobody who was shown anything.
+fn experiment(w: &World) -> Write {
+    let arm = |name: &str, clicks: i32, impressions: i32| {
+        let mut sums = Sums::default();
+        for n in 0..40 {
+            let clicks = clicks + if n % 2 == 0 { 1 } else { -1 };
+            let counts = Counts { records: 99, impressions, clicks, taken: 2, dwell_ms: 1_500 };
+            sums.add(&Sums::of(&counts), 1);
+        }
+        Arm { name: name.into(), ranks: "blend".into(), sums }
+    };
+    let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
+    let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
+    let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
+    Write::Fields { key: w.keys.experiments(), fields, ttl: Duration::from_secs(60), fence: w.fence() }
+}
+
 #[test]
 fn c29_experiments_are_told_with_intervals_and_verdicts() {
     let document = openapi();
     both(|mut w| {
         let none = get(w.addr, "/v1/experiments").json();
         assert_eq!(none, json!({"as_of": 0, "epoch": 0, "experiments": []}), "over {}", w.name);
-        let arm = |name: &str, clicks: i32, impressions: i32| {
-            let mut sums = Sums::default();
-            for n in 0..40 {
-                let clicks = clicks + if n % 2 == 0 { 1 } else { -1 };
-                let counts = Counts { records: 99, impressions, clicks, taken: 2, dwell_ms: 1_500 };
-                sums.add(&Sums::of(&counts), 1);
-            }
-            Arm { name: name.into(), ranks: "blend".into(), sums }
-        };
-        let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
-        let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
-        let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
-        let (key, fence) = (w.keys.experiments(), w.fence());
-        w.write(&[Write::Fields { key, fields, ttl: Duration::from_secs(60), fence }]);
+        w.write(&[experiment(&w)]);
         let read = |path: &str, target: &str| {
             let body = get(w.addr, target).json();
             conforms(&document, path, "get", "200", &body);
@@ -776,7 +785,7 @@ fn c20_what_is_near_is_found_ring_by_ring() {
         assert!((score("u2") - score("u1") - 0.45).abs() < 1e-6, "half of the 0.9 in the slate of u2");
         // Across the date line, where there is only one thing; in the middle of nowhere what all share.
         let across = get(addr, "/v1/feeds/near/u1?lat=0&lon=179.99");
-        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.22)));
+        assert_eq!((across.ids(), &across.json()["items"][0]["distance_km"]), (vec!["dateline".to_string()], &json!(2.2)));
         let nowhere = get(addr, "/v1/feeds/near/u1?lat=-60&lon=-30");
         assert_eq!((nowhere.ids(), &nowhere.json()["fallback"]), (vec!["t1".to_string()], &json!(true)));
         assert_eq!(get(addr, "/v1/feeds/near/u1?lat=90&lon=0").status, 200);
@@ -1055,6 +1064,33 @@ fn c32_a_slate_that_cannot_be_read_is_as_good_as_none() {
     });
 }
 
+/// How often something in the store could not be read or had, over all shims of this process.
+fn store_errors(w: &World) -> f64 {
+    let metrics = get(w.addr, "/metrics").body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(overdrive::telemetry::STORE_ERRORS)?.trim().parse().ok());
+    line.unwrap_or(0.0)
+}
+
+/// The others are shown, and it is counted.
+#[test]
+fn c32_an_item_of_a_slate_that_cannot_be_read_is_left_out_and_counted() {
+    both(|mut w| {
+        let mut slate = layout::SlateValue::new(Vec::new(), "u1", "home", CLOCK);
+        let mut why = Vec::new();
+        layout::Why { kind: layout::proto::ReasonKind::Because, interaction: "share", subject: "i0" }.encode(&mut why);
+        for (item, why) in [("i1", why.as_slice()), ("i2", [0xff; 3].as_slice()), ("i3", why.as_slice())] {
+            slate.push(item, 900_000, overdrive::model::Source::Neighbours, why, &[0; 5]);
+        }
+        slate.ordered_by("blend", "");
+        let value = slate.finish(layout::Stamp { epoch: 1, generation: 1, model: 0 });
+        let key = w.keys.slate("home", None, "u1");
+        w.write(&[Write::Value { key, value, ttl: Duration::from_secs(60), fence: w.fence() }]);
+        let before = store_errors(&w);
+        assert_eq!(get(w.addr, "/v1/feeds/home/u1").ids(), ["i1", "i3"], "over {}", w.name);
+        assert!(store_errors(&w) > before);
+    });
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn c32_while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
@@ -1104,6 +1140,41 @@ fn c32_while_redis_is_away_feeds_go_on_and_the_rest_says_so() {
     });
     assert!(ready, "{}", get(w.addr, "/readyz").body);
     assert_eq!(said(&get(w.addr, "/v1/feeds/home/u1").json()), (json!(["back"]), json!(false), json!(false)));
+}
+
+/// A server that hangs takes nobody's answer: many who ask at once do not wait for one another.
+#[cfg(feature = "redis")]
+#[test]
+fn c32_while_redis_hangs_what_is_remembered_is_answered() {
+    const CROWD: u32 = 16;
+    let wait = Duration::from_millis(200);
+    let mut w = over_redis_within(wait, |config| config.service.request_timeout = wait * CROWD / 2);
+    fill(&mut w);
+    let home = || get(w.addr, "/v1/feeds/home/u1");
+    assert_eq!((home().ids(), &home().json()["stale"]), (vec!["i1".into(), "i2".into(), "i3".into()], &json!(false)));
+    std::thread::sleep(Duration::from_millis(1_100)); // so that what all share is to be read anew
+    let redis = w.redis.as_ref().expect("over redis");
+    redis.hang();
+    let (addr, body) = (w.addr, r#"{"user_id":"u1","items":["b","a"]}"#);
+    let crowd: Vec<_> = (0..CROWD).map(|_| std::thread::spawn(move || post(addr, "/v1/rank", body))).collect();
+    for answer in crowd.into_iter().map(|asked| asked.join().expect("no panic")) {
+        assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(true)), "{}", answer.body);
+        assert_eq!(answer.ids(), ["b", "a"]);
+    }
+    let crowd: Vec<_> = (0..CROWD).map(|_| std::thread::spawn(move || get(addr, "/v1/feeds/home/u1"))).collect();
+    for answer in crowd.into_iter().map(|asked| asked.join().expect("no panic")) {
+        assert_eq!((answer.status, &answer.json()["stale"]), (200, &json!(true)), "{}", answer.body);
+        assert_eq!(answer.ids(), ["i1", "i2", "i3"]);
+    }
+    let near_home = post(addr, "/v1/scenarios/hometown", r#"{"user_id":"u1"}"#);
+    assert_eq!((near_home.status, near_home.header("x-overdrive-stale")), (200, Some("true")), "{}", near_home.body);
+    assert_eq!(get(addr, "/v1/items/i1/features").refusal(), (503, "store_unavailable".to_string()));
+    redis.go_on();
+    let back = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        home().json()["stale"] == false
+    });
+    assert!(back, "{}", home().body);
 }
 
 #[cfg(feature = "redis")]

@@ -193,7 +193,7 @@ fn store(config: &Config) -> Result<Answers, StartError> {
         Kind::Redis => {
             let store = crate::sinks::redis::Redis::open(&config.redis, &config.store.prefix)
                 .map_err(|e| StartError::Stop(e.to_string()))?;
-            let longest = config.service.request_timeout;
+            let longest = config.service.store_timeout;
             let reader = shim::RedisReader::new(&config.redis, &config.store.prefix, longest).map_err(StartError::Stop)?;
             Ok((Box::new(store), Arc::new(reader)))
         }

@@ -171,12 +171,19 @@ impl Layers {
                 problems.push(format!("`{name}` in {shown} line {here} must be a section: write [{name}]"));
                 continue;
             };
+            let mut already = BTreeMap::new();
             for (key, _) in in_order(keys) {
                 let value = values[&**key.get_ref()].clone();
-                let origin = Origin::File { path: path.into(), line: line(key.span()) };
+                let here = line(key.span());
                 let key = format!("{name}.{}", key.get_ref());
                 let ours = SPELT.iter().find(|(spelt, _)| *spelt == key).map_or(&*key, |(_, ours)| ours);
-                self.lay(ours, value, origin, problems);
+                if let Some((other, there)) = already.insert(ours.to_string(), (key.clone(), here)) {
+                    problems.push(format!(
+                        "`{other}` in {shown} line {there} and `{key}` in line {here} are one setting by two names; leave one of them"
+                    ));
+                    continue;
+                }
+                self.lay(ours, value, Origin::File { path: path.into(), line: here }, problems);
             }
         }
         Ok(())

@@ -474,6 +474,12 @@ fn service(check: &mut Check, config: &Config) {
     check.within("service.exclude_limit", service.exclude_limit, 1..=10_000);
     check.within("service.candidates_limit", service.candidates_limit, 1..=10_000);
     check.at_least("service.connections", service.connections, 1);
+    let sooner = service.store_timeout < service.request_timeout;
+    check.rule(
+        &["service.request_timeout", "service.store_timeout"],
+        sooner,
+        "store_timeout must be shorter than request_timeout",
+    );
     check.within("service.max_k", service.max_k, 1..=1_000);
     let k = (1..=service.max_k).contains(&service.default_k);
     check.rule(&["service.default_k", "service.max_k"], k, "default_k must be 1 to max_k");

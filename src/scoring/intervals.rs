@@ -29,13 +29,30 @@ pub struct Estimate {
 
 /// Which way a difference goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(into = "&'static str")]
 pub enum Verdict {
     /// More than the first arm: the whole interval lies above 0.
     Ahead,
     /// Less: it lies below.
     Behind,
     Undecided,
+}
+
+impl Verdict {
+    /// As it is answered.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ahead => "ahead",
+            Self::Behind => "behind",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+impl From<Verdict> for &'static str {
+    fn from(verdict: Verdict) -> Self {
+        verdict.name()
+    }
 }
 
 /// A number of one arm less that of another.

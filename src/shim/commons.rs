@@ -34,14 +34,14 @@ pub struct Common {
 /// The latest of them.
 pub struct Commons {
     latest: RwLock<Option<(Instant, Arc<Common>)>>,
-    /// Held by whoever renews.
-    renewing: Mutex<()>,
+    /// Held by whoever renews; when the store did not answer the last who did, and what it said.
+    renewing: Mutex<Option<(Instant, Unavailable)>>,
 }
 
 impl Commons {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { latest: RwLock::new(None), renewing: Mutex::new(()) }
+        Self { latest: RwLock::new(None), renewing: Mutex::default() }
     }
 
     /// At most a second old.
@@ -49,19 +49,20 @@ impl Commons {
         match self.last() {
             Some((at, common)) if at.elapsed() < RIPE => Ok(common),
             Some((at, common)) if at.elapsed() < OLD => match self.renewing.try_lock() {
-                Ok(_renewing) => self.renew(reader, keys).await,
+                Ok(mut failed) => self.renew(&mut failed, reader, keys).await,
                 Err(_) => Ok(common),
             },
             _ => self.since(Instant::now(), reader, keys).await,
         }
     }
 
-    /// Read after `moment`: what a reader needs whose own write may be in them.
+    /// Read after `moment`: what a reader needs whose own write may be in them. Who waited for another's try that failed does not try again.
     pub async fn since(&self, moment: Instant, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
-        let _renewing = self.renewing.lock().await;
-        match self.last() {
-            Some((at, common)) if at >= moment => Ok(common),
-            _ => self.renew(reader, keys).await,
+        let mut failed = self.renewing.lock().await;
+        match (self.last(), &*failed) {
+            (Some((at, common)), _) if at >= moment => Ok(common),
+            (_, Some((at, away))) if *at >= moment => Err(away.clone()),
+            _ => self.renew(&mut failed, reader, keys).await,
         }
     }
 
@@ -74,7 +75,18 @@ impl Commons {
         self.latest.read().expect("no panic under the lock").clone()
     }
 
-    async fn renew(&self, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
+    async fn renew(
+        &self,
+        failed: &mut Option<(Instant, Unavailable)>,
+        reader: &dyn Reader,
+        keys: &Keys,
+    ) -> Result<Arc<Common>, Unavailable> {
+        let read = self.read(reader, keys).await;
+        *failed = read.as_ref().err().map(|away| (Instant::now(), away.clone()));
+        read
+    }
+
+    async fn read(&self, reader: &dyn Reader, keys: &Keys) -> Result<Arc<Common>, Unavailable> {
         let at = Instant::now();
         let applied = reader.applied().await?;
         let gone = reader.ranked(&keys.gone(), MOST_GONE).await?.into_iter().map(|(item, _)| item).collect();
@@ -91,20 +103,37 @@ impl Commons {
 
 /// What is trending in a segment, under a mark read before.
 pub async fn trending(segment: Segment<'_>, reader: &dyn Reader, keys: &Keys, applied: &Applied) -> Result<Shelf, Unavailable> {
-    let mut shelf = shelf(Source::Trending, &keys.trending(segment), reader, applied).await?;
-    shelf.items = scaled(shelf.items, TRENDING_SCALE);
-    shelf.subject = match segment {
-        Segment::All => String::new(),
-        Segment::Category(name) | Segment::Language(name) => name.to_string(),
-        Segment::Cell(_) => "your region".to_string(),
+    let mut shelves = trends(&[segment], reader, keys, applied).await?;
+    Ok(shelves.pop().expect("one was asked for"))
+}
+
+/// The same of several segments, in their order, in one round trip.
+pub async fn trends(
+    segments: &[Segment<'_>],
+    reader: &dyn Reader,
+    keys: &Keys,
+    applied: &Applied,
+) -> Result<Vec<Shelf>, Unavailable> {
+    let lists: Vec<String> = segments.iter().map(|segment| keys.trending(*segment)).collect();
+    let lists = reader.several(&lists, MOST_SHELVED).await?;
+    let shelf = |(segment, items): (&Segment<'_>, _)| {
+        let subject = match segment {
+            Segment::All => String::new(),
+            Segment::Category(name) | Segment::Language(name) => name.to_string(),
+            Segment::Cell(_) => "your region".to_string(),
+        };
+        Shelf { subject, ..shelf_of(Source::Trending, scaled(items, TRENDING_SCALE), applied) }
     };
-    Ok(shelf)
+    Ok(segments.iter().zip(lists).map(shelf).collect())
 }
 
 async fn shelf(source: Source, key: &str, reader: &dyn Reader, applied: &Applied) -> Result<Shelf, Unavailable> {
-    let items = reader.ranked(key, MOST_SHELVED).await?;
+    Ok(shelf_of(source, reader.ranked(key, MOST_SHELVED).await?, applied))
+}
+
+fn shelf_of(source: Source, items: Vec<(String, f64)>, applied: &Applied) -> Shelf {
     let stamp = stamp_of(items.iter().map(|(item, _)| item.as_str()));
-    Ok(Shelf { source, subject: String::new(), items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp })
+    Shelf { source, subject: String::new(), items, as_of: applied.clock_ms, epoch: applied.tick_epoch, stamp }
 }
 
 /// Trending is stored in thousandths.

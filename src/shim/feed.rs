@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cursor::{Cursor, stamp_of};
 use super::near::{LOCAL_KM, Near};
+use super::read::readable;
 use crate::model::slate::TERMS;
 use crate::model::{self, Source, Surface};
 use crate::sinks::layout::{self, SlatePages, StoredSlate};
@@ -141,7 +142,7 @@ pub struct Mixed<'a> {
 enum Place<'a> {
     Slate(&'a SlatePages, usize),
     Shelf(&'a Shelf, usize),
-    /// With its score.
+    /// With its score, as it is told.
     Near(&'a Near, f64),
 }
 
@@ -163,7 +164,8 @@ pub struct Spot {
     pub preference: f64,
 }
 
-/// What is near, best first: by nearness, quality and what the slate says of it. `as_of` and `epoch` are of the mark it was read under.
+/// What is near, best first: by nearness, quality and what the slate says of it. Its order is that of where it is; its scores are of the
+/// distances that are told, or they would tell more. `as_of` and `epoch` are of the mark it was read under.
 pub fn nearby<'a>(
     found: &'a BTreeMap<String, Near>,
     slate: Option<&'a SlatePages>,
@@ -175,7 +177,7 @@ pub fn nearby<'a>(
     let score = |near: &Near| near.score(preference, model.get(near.item_id.as_str()).copied().unwrap_or(0.0));
     let mut scored: Vec<(&Near, f64)> = found.values().map(|near| (near, score(near))).collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.item_id.cmp(&b.0.item_id)));
-    let places: Vec<Place> = scored.into_iter().map(|(near, score)| Place::Near(near, score)).collect();
+    let places: Vec<Place> = scored.into_iter().map(|(near, _)| Place::Near(near, score(&near.as_told()))).collect();
     let about = Page { as_of, epoch, model: Kind::Near.name(), fallback: false, ..NOTHING };
     Mixed { stamp: stamp_of(places.iter().map(Place::item)), places, about }
 }
@@ -339,15 +341,15 @@ fn of_shelf(shelf: &Shelf, at: usize, explain: bool) -> Shown<'_> {
 }
 
 fn of_near(near: &Near, score: f64, explain: bool) -> Shown<'_> {
+    let told = near.as_told();
     let reach = if near.km < LOCAL_KM { "near you" } else { "in your region" };
     Shown {
         item_id: &near.item_id,
         score,
         source: Kind::Near.name(),
         reason: reach.into(),
-        // What is stored of a place is a few metres off.
-        distance_km: Some((near.km * 100.0).round() / 100.0),
-        terms: explain.then(|| BTreeMap::from([("proximity", near.proximity()), ("quality", near.quality)])),
+        distance_km: Some(told.km),
+        terms: explain.then(|| BTreeMap::from([("proximity", told.proximity()), ("quality", near.quality)])),
     }
 }
 
@@ -357,7 +359,7 @@ pub fn shown(stored: &StoredSlate, explain: bool) -> Vec<Shown<'_>> {
 }
 
 fn of_pages(slate: &SlatePages, at: usize, explain: bool) -> Option<Shown<'_>> {
-    slate.item(at).ok().map(|item| of_slate(slate.id(at), &item, explain))
+    readable("a place of a stored slate", slate.item(at)).map(|item| of_slate(slate.id(at), &item, explain))
 }
 
 fn micro(item: &proto::SlateItem) -> f64 {

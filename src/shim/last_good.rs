@@ -1,7 +1,7 @@
 //! What feeds were last made of, by surface and user: while the store is away they are made of it again, and say `stale`.
 //!
-//! What must stay true: the memory is bounded; while the store is away one request at a time asks it, so that the others wait for
-//! nothing and the first answer of its return is noticed.
+//! What must stay true: the memory is bounded; while the store is away one request at a time asks it, and rests for four times as long as
+//! that took, so that the others wait for nothing, few wait for a store that hangs, and the return of one that refused is noticed at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,28 +22,33 @@ const SEEN_ITEM: usize = 32;
 pub struct LastGood {
     copies: Mutex<Aging<Arc<Own>>>,
     away: AtomicBool,
-    /// Held by whoever asks a store that is away.
+    /// Held by whoever asks a store that is away; until when nobody does.
     asking: tokio::sync::Mutex<()>,
+    rests_until: Mutex<Option<Instant>>,
 }
+
+/// A store that is away is waited for a fifth of the time.
+const REST: u32 = 4;
 
 impl LastGood {
     /// At most `bytes` of them, each for at most `lifetime`.
     pub fn new(bytes: usize, lifetime: Duration) -> Self {
         let copies = Mutex::new(Aging::new(bytes, lifetime, Instant::now()));
-        Self { copies, away: AtomicBool::new(false), asking: tokio::sync::Mutex::new(()) }
+        Self { copies, away: AtomicBool::new(false), asking: tokio::sync::Mutex::new(()), rests_until: Mutex::default() }
     }
 
-    /// The right to ask the store; `None` while it is away and somebody else is asking.
+    /// The right to ask the store; `None` while it is away, and somebody else is asking or has just asked.
     pub fn ask(&self) -> Option<Ask<'_>> {
-        match self.away.load(Ordering::Relaxed) {
-            true => self.asking.try_lock().ok().map(|turn| Ask(Some(turn))),
-            false => Some(Ask(None)),
-        }
+        self.ask_at(Instant::now())
     }
 
-    /// The store answered, or did not.
-    pub fn answered(&self, whether: bool) {
-        self.away.store(!whether, Ordering::Relaxed);
+    fn ask_at(&self, begun: Instant) -> Option<Ask<'_>> {
+        let ask = |turn| Ask { of: self, begun, _turn: turn };
+        if !self.away.load(Ordering::Relaxed) {
+            return Some(ask(None));
+        }
+        let rests = self.rests_until.lock().expect("no panic under the lock").is_some_and(|until| begun < until);
+        self.asking.try_lock().ok().filter(|_| !rests).map(|turn| ask(Some(turn)))
     }
 
     /// Keeps what a feed was made of. What holds nothing takes the place of what did.
@@ -73,7 +78,24 @@ fn key(surface: Surface, user: &str) -> String {
 }
 
 /// The right to ask, given back when it is dropped.
-pub struct Ask<'a>(#[expect(dead_code, reason = "held, not read")] Option<MutexGuard<'a, ()>>);
+pub struct Ask<'a> {
+    of: &'a LastGood,
+    begun: Instant,
+    _turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl Ask<'_> {
+    /// The store answered, or did not.
+    pub fn answered(&self, whether: bool) {
+        self.answered_at(whether, Instant::now());
+    }
+
+    fn answered_at(&self, whether: bool, now: Instant) {
+        let until = (!whether).then(|| now + (now - self.begun) * REST);
+        *self.of.rests_until.lock().expect("no panic under the lock") = until;
+        self.of.away.store(!whether, Ordering::Relaxed);
+    }
+}
 
 fn weight(key: &str, own: &Own) -> usize {
     let seen: usize = own.seen.iter().map(|(item, _)| item.len() + SEEN_ITEM).sum();
@@ -108,15 +130,17 @@ mod tests {
 
     #[test]
     fn one_at_a_time_asks_a_store_that_is_away() {
-        let copies = LastGood::new(0, Duration::from_secs(60));
-        assert!(copies.ask().is_some() && copies.ask().is_some());
-        copies.answered(false);
-        let turn = copies.ask();
-        assert!(turn.is_some() && copies.ask().is_none());
+        let (copies, now) = (LastGood::new(0, Duration::from_secs(60)), Instant::now());
+        let asks = |at: Instant| copies.ask_at(at);
+        assert!(asks(now).is_some_and(|_one| asks(now).is_some()));
+        asks(now).expect("it is there").answered_at(false, now);
+        let turn = asks(now).expect("nobody asks");
+        assert!(asks(now).is_none());
+        turn.answered_at(false, now + Duration::from_secs(1));
         drop(turn);
-        assert!(copies.ask().is_some());
-        copies.answered(true);
-        let (one, other) = (copies.ask(), copies.ask());
-        assert!(one.is_some() && other.is_some());
+        let [rests, rested] = [4_999, 5_000].map(|ms| now + Duration::from_millis(ms));
+        assert!(asks(rests).is_none(), "four times as long as it took");
+        asks(rested).expect("nobody asks").answered_at(true, rested);
+        assert!(asks(rested).is_some_and(|_one| asks(rested).is_some()));
     }
 }

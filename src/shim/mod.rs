@@ -25,6 +25,8 @@ use crate::sources::Appender;
 use crate::telemetry;
 use access::Tls;
 use guard::Protocol;
+use queries::models::Versions;
+use renewed::Renewed;
 
 mod access;
 mod aging;
@@ -42,6 +44,7 @@ mod queries;
 mod rate;
 mod read;
 mod recent;
+mod renewed;
 mod rules;
 mod server;
 mod streams;
@@ -53,6 +56,7 @@ mod wire;
 
 pub use access::{Access, Entries, Entry, Params as AccessParams, Scope};
 pub use error::Refusal;
+pub use grpc::readers;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
@@ -83,6 +87,8 @@ pub struct Params {
     #[serde(with = "span")]
     pub request_timeout: Duration,
     #[serde(with = "span")]
+    pub store_timeout: Duration,
+    #[serde(with = "span")]
     pub token_wait: Duration,
     pub default_k: usize,
     pub max_k: usize,
@@ -103,9 +109,9 @@ pub struct State {
     rules: Rules,
     commons: commons::Commons,
     last_good: last_good::LastGood,
-    /// Keys by family, and when they were counted.
-    sizes: tokio::sync::Mutex<Option<(Instant, Option<Sizes>)>>,
-    versions: queries::models::Read,
+    /// Keys by family.
+    sizes: Renewed<Option<Sizes>>,
+    versions: Renewed<Arc<Versions>>,
     /// Or why there is none.
     metrics: Result<PrometheusHandle, String>,
     started: Instant,
@@ -144,7 +150,7 @@ impl State {
         let (params, keys) = (params.clone(), Keys::new(prefix));
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
-        let (sizes, versions, started) = (Default::default(), Default::default(), Instant::now());
+        let (sizes, versions, started) = (Renewed::new(), Renewed::new(), Instant::now());
         Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, versions, metrics, started })
     }
 

@@ -1,7 +1,7 @@
 //! What is near a point: the lists of cells are read ring by ring around it, finer cells before coarser ones, until enough is found.
 //!
-//! What must stay true: what was found is as far away as is said, measured along the great circle, and nothing is farther than
-//! [`REGION_KM`].
+//! What must stay true: what was found is as far away as is said, measured along the great circle and told to a tenth of a kilometre,
+//! and nothing is farther than [`REGION_KM`].
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -32,6 +32,11 @@ pub struct Near {
 }
 
 impl Near {
+    /// As far away as it is told.
+    pub fn as_told(&self) -> Self {
+        Self { km: told(self.km), ..self.clone() }
+    }
+
     /// 1 here, 1/2 a kilometre away.
     pub fn proximity(&self) -> f64 {
         1.0 / (1.0 + self.km)
@@ -42,6 +47,11 @@ impl Near {
     pub fn score(&self, preference: f64, model: f64) -> f64 {
         1.5 * self.proximity() * preference + 1.0 * self.quality + 0.5 * model
     }
+}
+
+/// A distance in kilometres as answers tell it, to a tenth: enough to choose by, too little to find the point it is measured from.
+pub fn told(km: f64) -> f64 {
+    (km * 10.0).round() / 10.0
 }
 
 /// What is near `here`: everything in the rings that were read until `enough` said so of what lies within the kilometres that they surely

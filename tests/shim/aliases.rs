@@ -205,10 +205,14 @@ fn c02_an_alias_takes_the_token_of_a_write() {
         send(w.addr, "POST", "/recommend", &headers, RECOMMEND.as_bytes())
     };
     assert_eq!(read(&w, &token).json()["stale"], true);
+    let headers = ["content-type: application/json".to_string(), format!("x-overdrive-token: {token}")];
+    let home = |w: &World| send(w.addr, "POST", "/v1/scenarios/home_feed", &headers, HOME_FEED.as_bytes());
+    assert_eq!(home(&w).header("x-overdrive-stale"), Some("true"), "its shape has no room for it");
     assert_eq!(read(&w, "x").refusal(), (400, "bad_token".to_string()));
     w.caught_up(true);
     w.write(&[w.slate("user_123", &["new"])]);
     assert_eq!((read(&w, &token).ids(), &read(&w, &token).json()["stale"]), (vec!["new".to_string()], &json!(false)));
+    assert_eq!(home(&w).header("x-overdrive-stale"), None);
 }
 
 #[test]

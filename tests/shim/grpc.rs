@@ -9,8 +9,9 @@ use tonic::Code;
 
 use super::access::tokens;
 use super::client::{Answer, accepted, get, post, send};
+use super::hometown::{card, lives};
 use super::stub::{Stub, frame, schema};
-use super::world::World;
+use super::world::{CLOCK, World};
 
 const FEED: &str = "overdrive.v1.Recommender/GetFeed";
 const CHECK: &str = "grpc.health.v1.Health/Check";
@@ -63,8 +64,14 @@ fn call(stub: &Stub, method: &str, asked: Value) -> super::stub::Reply {
 /// Every kind of answer, over a store.
 fn answers_as_http(mut w: World) {
     super::fill(&mut w);
-    let near = w.near(&[("n1", 48.13, 11.57, 0.5), ("n2", 48.2, 11.6, 0.9)]);
-    w.write(&near);
+    let mut writes = w.near(&[("n1", 48.13, 11.57, 0.5), ("n2", 48.2, 11.6, 0.9)]);
+    let lives = lives(&w, "u1", Some((48.5, 11.25)), |of| {
+        (of.city, of.mature) = (Some("München".into()), true);
+        of.hidden_authors = ["bob".to_string()].into();
+    });
+    writes.extend([w.seen("u1", &["i7", "i8"]), w.slate_on("jazzy", "u1", &["j1"], 2), lives, card(&w, "known", "Rome", "ann")]);
+    writes.extend([card(&w, "turned", "", "bob"), w.gone("gone"), super::experiment(&w)]);
+    w.write(&writes);
     let stub = stub(&w);
     let munich = json!({"lat": 48.137, "lon": 11.575});
     let cursor = get(w.addr, "/v1/feeds/home/u1?k=1").json()["cursor"].as_str().expect("there is more").to_string();
@@ -100,6 +107,11 @@ fn answers_as_http(mut w: World) {
         ("GetTrending", json!({"scope": "category:jazz", "k": 5}), "/v1/trending/category%3Ajazz?k=5".into()),
         ("GetUserFeatures", json!({"user_id": "u1"}), "/v1/users/u1/features".into()),
         ("GetItemFeatures", json!({"item_id": "i1"}), "/v1/items/i1/features".into()),
+        ("GetUserInterests", json!({"user_id": "u1"}), "/v1/users/u1/interests".into()),
+        ("GetUserActivity", json!({"user_id": "u1"}), "/v1/users/u1/activity".into()),
+        ("GetUserActivity", json!({"user_id": "u1", "k": 1}), "/v1/users/u1/activity?k=1".into()),
+        ("GetUserInsights", json!({"user_id": "u1"}), "/v1/users/u1/insights".into()),
+        ("GetExperiments", json!({}), "/v1/experiments".into()),
     ];
     for (method, asked, target) in cases {
         let (here, there) = (call(&stub, method, asked), http(&w, &target, None));
@@ -110,6 +122,63 @@ fn answers_as_http(mut w: World) {
     let (here, there) = (call(&stub, "BatchGetFeeds", many.clone()), http(&w, "/v1/feeds/home", Some(&many)));
     assert_eq!(bare(here.json()), bare(there.json()));
     assert_eq!(here.json()["feeds"].as_array().map(Vec::len), Some(2));
+    ranks_as_http(&w, &stub);
+    let one = call(&stub, "GetExperiments", json!({"name": "first"})).json();
+    assert_eq!(bare(one), bare(http(&w, "/v1/experiments", None).json()), "there is one");
+    let without = |mut answer: Value, fields: &[&str]| {
+        let all = answer.as_object_mut().expect("an object");
+        fields.iter().for_each(|field| assert!(all.remove(*field).is_some_and(|value| value.as_i64() > Some(0)), "{field}"));
+        bare(answer)
+    };
+    let (here, there) = (call(&stub, "ExportUser", json!({"user_id": "u1"})), http(&w, "/v1/users/u1/export", None));
+    let (here, there) = (without(here.json(), &["exported_at"]), without(there.json(), &["exported_at"]));
+    assert_eq!(here, there, "{}", w.name);
+    let held = ["features", "interests", "profile", "slate", "surfaces", "seen"];
+    assert!(held.iter().all(|part| here.get(part).is_some()), "{here}");
+    let (here, there) = (call(&stub, "GetStats", json!({})), http(&w, "/v1/stats", None));
+    let moving = ["lag_ms", "uptime_ms"];
+    assert_eq!(without(here.json(), &moving), without(there.json(), &moving), "{}", w.name);
+    receipts_as_http(w, &stub);
+}
+
+/// Candidates that are known, unknown, described, hidden, withdrawn and for adults.
+fn ranks_as_http(w: &World, stub: &Stub) {
+    let described = json!({"item_id": "new", "categories": ["jazz"], "tags": ["live"], "author_id": "ann", "created_at": CLOCK});
+    let adult = json!({"item_id": "adult", "mature": true});
+    let names = ["known", "turned", "gone", "i7", "i1", "unheard"].map(|id| json!({"item_id": id}));
+    let items: Vec<Value> = names.into_iter().chain([described, adult, json!({"item_id": "out", "available": false})]).collect();
+    for (user, more) in [
+        ("u1", json!({})),
+        ("u1", json!({"k": 2, "explain": true, "seen": true})),
+        ("u1", json!({"mature": false})),
+        ("nobody", json!({"explain": true, "mature": true})),
+    ] {
+        let mut asked = json!({"user_id": user, "items": items});
+        asked.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let (here, there) = (call(stub, "Rank", asked.clone()), http(w, "/v1/rank", Some(&asked)));
+        assert_eq!(there.status, 200, "{}", there.body);
+        assert_eq!(bare(here.json()), bare(there.json()), "{} of {user} with {more}", w.name);
+        assert!(here.json()["left_out"].as_array().is_some_and(|out| out.len() >= 2), "{}", there.body);
+    }
+    let all = call(stub, "Rank", json!({"user_id": "u1", "items": items})).json();
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(5), "known, i1, unheard, new and, as the profile says, adult: {all}");
+}
+
+/// How far the order to forget a user has come.
+fn receipts_as_http(mut w: World, stub: &Stub) {
+    let token = stub.call("ForgetUser", json!({"user_id": "u1"})).json()["token"].as_str().expect("a token").to_string();
+    let far = |w: &World| {
+        let (here, there) = (call(stub, "GetReceipt", json!({"token": token})), http(w, &format!("/v1/receipts/{token}"), None));
+        assert_eq!(bare(here.json()), bare(there.json()), "{}", w.name);
+        [there.json()["applied"] == true, there.json()["everywhere"] == true]
+    };
+    let before = far(&w);
+    w.caught_up(false);
+    w.write(&[]);
+    let applied = far(&w);
+    w.caught_up(true);
+    w.write(&[]);
+    assert_eq!([before, applied, far(&w)], [[false, false], [true, false], [true, true]], "{}", w.name);
 }
 
 #[test]
@@ -131,11 +200,16 @@ fn a_user_whom_nobody_knows_gets_a_feed_that_says_so() {
 fn every_refusal_is_that_of_http() {
     let mut w = World::memory(|params| {
         grpc(params);
-        (params.feeds_limit, params.exclude_limit) = (2, 2);
+        (params.feeds_limit, params.exclude_limit, params.candidates_limit) = (2, 2, 3);
     });
     super::fill(&mut w);
     let (stub, long) = (stub(&w), "x".repeat(257));
     let many = json!({"user_ids": ["a", "b", "c"]});
+    let candidates = |user: &str, ids: &[&str]| json!({"user_id": user, "items": ids.iter().map(|id| json!({"item_id": id})).collect::<Vec<_>>()});
+    let (none, twice, too_many) = (candidates("u", &[]), candidates("u", &["a", "a"]), candidates("u", &["a", "b", "c", "d"]));
+    let (nobody, mut no_k) = (candidates("", &["a"]), candidates("u", &["a"]));
+    no_k["k"] = json!(0);
+    let bad = json!({"user_id": "u", "items": [{"item_id": "a"}, {"item_id": "b", "quality": 7.0}]});
     let cases = [
         ("GetFeed", json!({"user_id": "u1", "k": 501}), "/v1/feeds/home/u1?k=501".to_string(), None, Code::InvalidArgument),
         ("GetFeed", json!({"user_id": "u1", "k": 0}), "/v1/feeds/home/u1?k=0".into(), None, Code::InvalidArgument),
@@ -164,6 +238,20 @@ fn every_refusal_is_that_of_http() {
         ("GetTrending", json!({"scope": "x"}), "/v1/trending/x".into(), None, Code::NotFound),
         ("GetUserFeatures", json!({"user_id": "x"}), "/v1/users/x/features".into(), None, Code::NotFound),
         ("GetItemFeatures", json!({"item_id": "x"}), "/v1/items/x/features".into(), None, Code::NotFound),
+        ("GetUserInterests", json!({"user_id": "x"}), "/v1/users/x/interests".into(), None, Code::NotFound),
+        ("GetUserActivity", json!({"user_id": "x"}), "/v1/users/x/activity".into(), None, Code::NotFound),
+        ("GetUserActivity", json!({"user_id": "u1", "k": 0}), "/v1/users/u1/activity?k=0".into(), None, Code::InvalidArgument),
+        ("GetUserInsights", json!({"user_id": "x"}), "/v1/users/x/insights".into(), None, Code::NotFound),
+        ("ExportUser", json!({"user_id": "x"}), "/v1/users/x/export".into(), None, Code::NotFound),
+        ("GetExperiments", json!({"name": "x"}), "/v1/experiments/x".into(), None, Code::NotFound),
+        ("GetExperiments", json!({"name": "a\nb"}), "/v1/experiments/a%0Ab".into(), None, Code::InvalidArgument),
+        ("GetReceipt", json!({"token": "x"}), "/v1/receipts/x".into(), None, Code::InvalidArgument),
+        ("Rank", json!({"user_id": "u"}), "/v1/rank".into(), Some(&none), Code::InvalidArgument),
+        ("Rank", twice.clone(), "/v1/rank".into(), Some(&twice), Code::InvalidArgument),
+        ("Rank", too_many.clone(), "/v1/rank".into(), Some(&too_many), Code::InvalidArgument),
+        ("Rank", no_k.clone(), "/v1/rank".into(), Some(&no_k), Code::InvalidArgument),
+        ("Rank", nobody.clone(), "/v1/rank".into(), Some(&nobody), Code::InvalidArgument),
+        ("Rank", bad.clone(), "/v1/rank".into(), Some(&bad), Code::InvalidArgument),
     ];
     for (method, asked, target, body, code) in cases {
         let (here, there) = (call(&stub, method, asked), http(&w, &target, body));
@@ -267,7 +355,10 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
     super::fill(&mut w);
     let stub = stub(&w);
     let like = |user: &str| json!({"events": [{"type": "like", "user_id": user, "item_id": "i1"}]});
-    let (open, out, shut) = (Code::Ok, Code::Unauthenticated, Code::PermissionDenied);
+    let (open, out, shut, unheard) = (Code::Ok, Code::Unauthenticated, Code::PermissionDenied, Code::NotFound);
+    let candidates = |user: &str| json!({"user_id": user, "items": [{"item_id": "a"}]});
+    let sent = stub.call_with("overdrive.v1.Recommender/SendEvents", like("u1"), &[("authorization", "Bearer od_admin")]).json();
+    let token = sent["token"].as_str().expect("something was written");
     let cases = [
         ("GetFeed", json!({"user_id": "u1"}), [out, out, open, open, open]),
         ("GetFeed", json!({"user_id": "u2"}), [out, out, open, open, shut]),
@@ -276,6 +367,19 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("GetItemFeatures", json!({"item_id": "i1"}), [out, out, open, open, open]),
         ("GetItemNeighbours", json!({"item_id": "i1"}), [out, out, open, open, open]),
         ("GetTrending", json!({}), [out, out, open, open, open]),
+        ("Rank", candidates("u1"), [out, out, open, open, open]),
+        ("Rank", candidates("u2"), [out, out, open, open, shut]),
+        ("GetUserInterests", json!({"user_id": "u1"}), [out, out, open, open, open]),
+        ("GetUserInterests", json!({"user_id": "u2"}), [out, out, unheard, unheard, shut]),
+        ("GetUserActivity", json!({"user_id": "u1"}), [out, out, open, open, open]),
+        ("GetUserActivity", json!({"user_id": "u2"}), [out, out, unheard, unheard, shut]),
+        ("GetUserInsights", json!({"user_id": "u1"}), [out, out, open, open, open]),
+        ("GetUserInsights", json!({"user_id": "u2"}), [out, out, unheard, unheard, shut]),
+        ("ExportUser", json!({"user_id": "u1"}), [out, out, shut, open, open]),
+        ("ExportUser", json!({"user_id": "u2"}), [out, out, shut, unheard, shut]),
+        ("GetExperiments", json!({}), [out, out, open, open, shut]),
+        ("GetStats", json!({}), [out, out, open, open, shut]),
+        ("GetReceipt", json!({"token": token}), [out, out, open, open, open]),
         ("SendUsers", json!({"users": [{"user_id": "u1"}]}), [out, out, shut, open, open]),
         ("SendUsers", json!({"users": [{"user_id": "u2"}]}), [out, out, shut, open, shut]),
         ("SendEvents", like("u1"), [out, out, shut, open, open]),
@@ -297,8 +401,10 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
     let trail = std::fs::read_to_string(w.log_dir().join("access.jsonl")).expect("a trail");
     let lines: Vec<Value> = trail.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let by: Vec<_> = lines.iter().map(|line| (line["event"].as_str(), line["by"].as_str(), line["address"].as_str())).collect();
-    let forgot = |by| (Some("forget"), Some(by), Some("127.0.0.1"));
-    assert_eq!(by, [forgot("admin"), forgot("admin"), forgot("own")]);
+    let noted = |event, by| (Some(event), Some(by), Some("127.0.0.1"));
+    let exported = [noted("export", "admin"), noted("export", "own"), noted("export", "admin")];
+    let forgot = [noted("forget", "admin"), noted("forget", "admin"), noted("forget", "own")];
+    assert_eq!(by, [exported, forgot].concat());
 }
 
 #[test]
@@ -446,7 +552,7 @@ fn the_compiled_schema_is_that_of_the_schema_and_every_method_of_it_is_served() 
     let w = World::memory(grpc);
     let stub = stub(&w);
     let service = stub.method(FEED).parent_service().clone();
-    assert_eq!(service.methods().len(), 10);
+    assert_eq!(service.methods().len(), 18);
     for method in service.methods() {
         let reply = stub.send(&format!("{}/{}", service.full_name(), method.name()), frame(b""), &[]);
         assert_ne!(reply.code, Code::Unimplemented, "{}", method.name());

@@ -163,6 +163,89 @@ fn c28_hometown_stats_are_the_engines_counts() {
     });
 }
 
+/// Whom they turned away has all that is nearest: the others are looked for farther away, and at last in what trends.
+#[test]
+fn c20_what_they_turned_away_takes_nobodys_place() {
+    both(|mut w| {
+        let (lat, lon) = paris();
+        let ids: Vec<String> = (0..40).map(|n| format!("i{n:02}")).collect();
+        let places: Vec<_> = ids.iter().enumerate().map(|(n, id)| (id.as_str(), lat + n as f64 * KM, lon, 0.5)).collect();
+        let mut writes = w.near(&places);
+        let author = |n: usize| if n < 33 { "ann" } else { "bob" };
+        writes.extend(ids.iter().enumerate().map(|(n, id)| card(&w, id, "", author(n))));
+        let turned = |authors: &[&str]| {
+            let authors = authors.iter().map(|author| author.to_string()).collect();
+            lives(&w, "u", Some((lat, lon)), |of| of.hidden_authors = authors)
+        };
+        writes.extend([turned(&["ann"]), w.trending(None, &["t1"]), card(&w, "t1", "", "cid")]);
+        w.write(&writes);
+        let five = r#"{"user_id": "u", "max_results": 5}"#;
+        assert_eq!(self::ids(&streams(&w, five)), ["i33", "i34", "i35", "i36", "i37"], "over {}", w.name);
+        assert_eq!(self::ids(&streams(&w, r#"{"user_id": "u"}"#)).len(), 7, "there are no more");
+        let turned = lives(&w, "u", Some((lat, lon)), |of| of.hidden_authors = ["ann", "bob"].map(String::from).into());
+        w.write(&[turned]);
+        assert_eq!(self::ids(&streams(&w, five)), ["t1"], "over {}", w.name);
+    });
+}
+
+/// A tenth of a kilometre is told, not where somebody lives; what is nearest stands first all the same.
+#[test]
+fn c20_a_distance_is_told_to_a_tenth_of_a_kilometre() {
+    both(|mut w| {
+        let (lat, lon) = paris();
+        let near = [("far", 0.74), ("b", 0.02), ("a", 0.04)].map(|(id, km)| (id, lat + km * KM, lon, 0.5));
+        let mut writes = w.near(&near);
+        writes.push(lives(&w, "u", Some((lat, lon)), |_| {}));
+        writes.extend(["a", "b", "far"].map(|id| card(&w, id, "", "")));
+        w.write(&writes);
+        let given = streams(&w, r#"{"user_id": "u"}"#);
+        assert_eq!(ids(&given), ["b", "a", "far"], "over {}", w.name);
+        let of =
+            |at: usize| (given[at]["distance_km"].as_f64().expect("a number"), given[at]["score"].as_f64().expect("a number"));
+        assert_eq!([of(0), of(1)], [(0.0, of(0).1); 2], "nothing tells them apart");
+        assert_eq!(of(2), (0.7, 1.5 / 1.7 + (of(0).1 - 1.5)));
+        let feed = get(w.addr, &format!("/v1/feeds/near/u?lat={lat}&lon={lon}&explain=1")).json();
+        let told = |at: usize| (feed["items"][at]["distance_km"].clone(), feed["items"][at]["terms"]["proximity"].clone());
+        assert_eq!(
+            [told(0), told(1), told(2)],
+            [(json!(0.0), json!(1.0)), (json!(0.0), json!(1.0)), (json!(0.7), json!(1.0 / 1.7))]
+        );
+    });
+}
+
+/// Nobody is shown what they may have turned away because it cannot be read, and the answer says why there is none.
+#[test]
+fn a_profile_that_cannot_be_read_is_said() {
+    both(|mut w| {
+        world(&mut w);
+        let mut broken = lives(&w, "user_000001", Some(paris()), |_| {});
+        let Write::Fields { fields, .. } = &mut broken else { panic!("a profile is a hash") };
+        fields.iter_mut().filter(|(name, _)| *name == "lat").for_each(|(_, lat)| *lat = "north".into());
+        w.write(&[broken]);
+        let before = super::store_errors(&w);
+        assert_eq!(post(w.addr, PATH, FIVE).refusal(), (503, "store_unavailable".to_string()), "over {}", w.name);
+        assert!(super::store_errors(&w) > before, "it is counted");
+    });
+}
+
+/// The shape has no room for it: a header says that the write is not seen yet.
+#[test]
+fn hometown_says_in_a_header_that_it_is_stale() {
+    let mut w = World::memory(|params| params.token_wait = Duration::from_millis(50));
+    world(&mut w);
+    let token = super::accepted(w.addr, "/v1/users", r#"{"user_id":"user_000001","lat":48.8566,"lon":2.3522}"#);
+    let asked = |w: &World| {
+        let headers = [JSON.to_string(), format!("x-overdrive-token: {token}")];
+        let answer = send(w.addr, "POST", PATH, &headers, FIVE.as_bytes());
+        assert_eq!(ids(&answer.json()["streams"]).len(), 3, "{}", answer.body);
+        answer.header("x-overdrive-stale").map(String::from)
+    };
+    assert_eq!(asked(&w).as_deref(), Some("true"));
+    w.caught_up(true);
+    w.write(&[]);
+    assert_eq!(asked(&w), None);
+}
+
 /// While the store is away nobody knows where anybody lives.
 #[cfg(feature = "redis")]
 #[test]
@@ -171,8 +254,10 @@ fn c32_while_redis_is_away_hometown_is_what_trended() {
     world(&mut w);
     assert_eq!(ids(&streams(&w, FIVE)).len(), 3);
     w.redis.as_mut().expect("over redis").kill();
-    let given = streams(&w, FIVE);
-    assert_eq!((ids(&given), &given[0]["distance_km"]), (vec!["t1", "stream_000294"], &Value::Null));
+    let answer = post(w.addr, PATH, FIVE);
+    let given = &answer.json()["streams"];
+    assert_eq!((ids(given), &given[0]["distance_km"]), (vec!["t1", "stream_000294"], &Value::Null));
+    assert_eq!(answer.header("x-overdrive-stale"), Some("true"));
 }
 
 /// Candidates by whom the user turned away are left out, and items for adults are shown to who asked for them at sign-up.
@@ -182,15 +267,25 @@ fn c25_candidates_obey_what_a_profile_says() {
         super::fill(&mut w);
         let body =
             json!({"user_id": "u1", "items": ["a", "b", {"item_id": "c", "author_id": "ann"}, {"item_id": "m", "mature": true}]});
-        let order = |w: &World| post(w.addr, "/v1/rank", &body.to_string()).json()["left_out"].clone();
-        assert_eq!(order(&w), json!([{"item_id": "m", "why": "mature"}]), "over {}", w.name);
+        let out = |w: &World, mature: Value| {
+            let mut body = body.clone();
+            body["mature"] = mature;
+            post(w.addr, "/v1/rank", &body.to_string()).json()["left_out"].clone()
+        };
+        let order = |w: &World| out(w, Value::Null);
+        let adult = json!([{"item_id": "m", "why": "mature"}]);
+        for mature in [Value::Null, json!(true), json!(false)] {
+            assert_eq!(out(&w, mature), adult, "no request shows more than the profile: over {}", w.name);
+        }
         let profile = lives(&w, "u1", None, |of| {
             of.hidden_authors = ["ann".to_string()].into();
             of.hidden_items = ["b".to_string()].into();
             of.mature = true;
         });
         w.write(&[profile, card(&w, "a", "", "ann")]);
-        let out = ["a", "b", "c"].map(|item| json!({"item_id": item, "why": "hidden"}));
-        assert_eq!(order(&w), json!(out), "over {}", w.name);
+        let hidden = ["a", "b", "c"].map(|item| json!({"item_id": item, "why": "hidden"}));
+        assert_eq!((order(&w), out(&w, json!(true))), (json!(hidden), json!(hidden)), "over {}", w.name);
+        let all = [hidden.as_slice(), &[adult[0].clone()]].concat();
+        assert_eq!(out(&w, json!(false)), json!(all), "a request may want fewer");
     });
 }

@@ -207,6 +207,7 @@ fn c26_a_user_and_an_item_together() {
         let of = |item: &str| answered(&w, path, &format!("/api/v1/features/interaction/u1/{item}"));
         let pair = of("i2");
         assert_eq!((&pair["position"], &pair["seen_at"], &pair["age_ms"]), (&json!(2), &json!(CLOCK), &json!(0)), "{pair}");
+        assert_eq!(pair["stale"], json!(false));
         assert_eq!(
             (&pair["same_city"], &pair["same_language"], &pair["distance_km"]),
             (&json!(true), &Value::Null, &Value::Null)
@@ -241,6 +242,7 @@ fn c42_predictions_are_of_each_pair_alone() {
         let names: Vec<_> = all.iter().map(|of| of["post_id"].as_str().expect("an id")).collect();
         assert_eq!(names, ["c", "g", "a", "b"], "as they were sent");
         assert_eq!((&all[1]["score"], &all[1]["hidden"]), (&Value::Null, &json!("withdrawn")));
+        assert_eq!([&all[0]["known"], &all[1]["known"]], [&json!(true), &json!(false)], "of `g` the catalogue says nothing");
         for of in [&all[0], &all[2], &all[3]] {
             assert_eq!(&predict(&json!({"user_id": "u1", "post_ids": [of["post_id"]]}))[0], of, "over {}", w.name);
         }

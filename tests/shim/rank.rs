@@ -163,7 +163,8 @@ fn unknown_items_count_by_what_is_said_of_them_and_hidden_ones_are_listed() {
         ]);
         assert_eq!(answer["left_out"], out);
         let answer = ranked(&w, &json!({"user_id": "u1", "items": items, "seen": true, "mature": true, "k": 1}));
-        assert_eq!((ids(&answer), answer["left_out"].as_array().map(Vec::len)), (vec!["jazzy"], Some(2)));
+        assert_eq!((ids(&answer), answer["left_out"].as_array().map(Vec::len)), (vec!["jazzy"], Some(3)));
+        assert_eq!(answer["left_out"][0], json!({"item_id": "m", "why": "mature"}), "whatever the request says");
         assert_eq!(answer["items"][0].get("terms"), None, "only where they are asked for");
         let stranger = ranked(&w, &json!({"user_id": "nobody", "items": ["b", "a"]}));
         assert_eq!((&stranger["fallback"], ids(&stranger).len()), (&json!(true), 2));

@@ -28,7 +28,11 @@ pub async fn taken<M: Message + Default>(request: Request, most: usize) -> Resul
         let message = "content-type is not application/grpc; HTTP with JSON is answered on service.port";
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    let mut body = body::whole(&parts.headers, stream, most).await?;
+    read(body::whole(&parts.headers, stream, most).await?)
+}
+
+/// The only message of a body.
+pub fn read<M: Message + Default>(mut body: Bytes) -> Result<M, Refusal> {
     let &[compressed, ref length @ ..] = body.first_chunk::<PREFIX>().ok_or_else(|| broken("it ends before its message"))?;
     if compressed != 0 {
         let message = "the message is compressed; send it as it is";

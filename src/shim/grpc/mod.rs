@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
+use bytes::Bytes;
 use prost::Message;
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -15,7 +17,8 @@ use super::access::Who;
 use super::guard::{self, Caller, Protocol};
 use super::queries::asked::{self, Unchecked, parse_surface};
 use super::queries::feeds::{self, Asked};
-use super::queries::{ingest, views};
+use super::queries::rank::{self, Also, Mature, order};
+use super::queries::{about, experiments, ingest, stats, views};
 use super::{Refusal, Scope, State as Shim, Token};
 use crate::model::Role;
 
@@ -30,34 +33,53 @@ pub use message::{patience, refuse};
 /// `schemas/service.proto` and what it imports, compiled: a test compares them.
 const SCHEMA: &[u8] = include_bytes!("../../../schemas/service.binpb");
 
-/// One method: its path, what a token must be for, handler.
+/// One method: its path, what a token must be for, what answers it.
 struct Route {
     path: &'static str,
     scope: Scope,
+    method: Method,
+}
+
+/// What answers a method, and whether a body has a request of it.
+struct Method {
     handler: MethodRouter<Arc<Shim>>,
+    reads: fn(&[u8]) -> bool,
 }
 
 fn routes() -> Vec<Route> {
-    let read = |path, handler| Route { path, scope: Scope::Read, handler };
-    let write = |path, handler| Route { path, scope: Scope::Write, handler };
+    let read = |path, method| Route { path, scope: Scope::Read, method };
+    let write = |path, method| Route { path, scope: Scope::Write, method };
     vec![
         read("/overdrive.v1.Recommender/GetFeed", unary(feed)),
         read("/overdrive.v1.Recommender/BatchGetFeeds", unary(batch)),
+        read("/overdrive.v1.Recommender/Rank", unary(rank)),
         read("/overdrive.v1.Recommender/GetItemNeighbours", unary(neighbours)),
         read("/overdrive.v1.Recommender/GetTrending", unary(trending)),
         read("/overdrive.v1.Recommender/GetUserFeatures", unary(user_features)),
         read("/overdrive.v1.Recommender/GetItemFeatures", unary(item_features)),
+        read("/overdrive.v1.Recommender/GetUserInterests", unary(interests)),
+        read("/overdrive.v1.Recommender/GetUserActivity", unary(activity)),
+        read("/overdrive.v1.Recommender/GetUserInsights", unary(insights)),
+        read("/overdrive.v1.Recommender/ExportUser", unary(export)),
+        read("/overdrive.v1.Recommender/GetExperiments", unary(experiments)),
+        read("/overdrive.v1.Recommender/GetStats", unary(stats)),
         write("/overdrive.v1.Recommender/SendEvents", unary(send::<EVENTS>)),
         write("/overdrive.v1.Recommender/SendItems", unary(send::<ITEMS>)),
         write("/overdrive.v1.Recommender/SendUsers", unary(send::<USERS>)),
         write("/overdrive.v1.Recommender/ForgetUser", unary(forget)),
+        read("/overdrive.v1.Recommender/GetReceipt", unary(receipt)),
     ]
+}
+
+/// The path of every method, and whether a body has a request of it.
+pub fn readers() -> Vec<(&'static str, fn(&[u8]) -> bool)> {
+    routes().into_iter().map(|route| (route.path, route.method.reads)).collect()
 }
 
 /// All methods over one state, each request guarded; and what reports how it is, which is for everybody, as reflection is.
 pub fn router(state: Arc<Shim>, health: health::Server) -> Router {
-    let guarded = |Route { path: _, scope, handler }: Route| {
-        handler.route_layer(middleware::from_fn_with_state((state.clone(), Protocol::Grpc, scope), guard::admit))
+    let guarded = |Route { path: _, scope, method }: Route| {
+        method.handler.route_layer(middleware::from_fn_with_state((state.clone(), Protocol::Grpc, scope), guard::admit))
     };
     let routes = routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, guarded(route)));
     let unknown = || async {
@@ -72,21 +94,22 @@ pub fn router(state: Arc<Shim>, health: health::Server) -> Router {
 }
 
 /// A method with one request and one answer.
-fn unary<M, R, F, A>(handler: F) -> MethodRouter<Arc<Shim>>
+fn unary<M, R, F, A>(answer: F) -> Method
 where
     M: Message + Default + 'static,
     R: Message,
     F: Fn(Arc<Shim>, Caller, M) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<R, Refusal>> + Send,
 {
-    post(async move |State(shim): State<Arc<Shim>>, request: Request| -> Response {
+    let handler = post(async move |State(shim): State<Arc<Shim>>, request: Request| -> Response {
         let answer = async {
             let caller = Caller::of(request.extensions(), request.headers())?;
             let asked = message::taken(request, shim.params.body_limit).await?;
-            handler(shim, caller, asked).await
+            answer(shim, caller, asked).await
         };
         answer.await.map_or_else(refuse, |answer| message::given(&answer))
-    })
+    });
+    Method { handler, reads: |body| message::read::<M>(Bytes::copy_from_slice(body)).is_ok() }
 }
 
 async fn feed(shim: Arc<Shim>, caller: Caller, asked: proto::GetFeedRequest) -> Result<proto::Feed, Refusal> {
@@ -137,8 +160,17 @@ async fn found(
     let token = token(at_least)?;
     let wanted = unchecked.checked(&shim.params)?;
     let asked = Asked::new(kind, &wanted, caller)?;
-    let found = feeds::find(shim, asked, &users, token.as_ref()).await?;
+    let found = feeds::find(shim, asked, &users, token.as_ref(), false).await?;
     Ok(users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked).into()).collect())
+}
+
+async fn rank(shim: Arc<Shim>, caller: Caller, asked: proto::RankRequest) -> Result<proto::Ranking, Refusal> {
+    let proto::RankRequest { user_id, items, k, explain, seen, mature, at_least } = asked;
+    let token = token(&at_least)?;
+    let items = items.iter().map(|item| Cow::from(&item[..])).collect();
+    let (k, also) = (k.map(|k| k as usize), Also { seen, mature: Mature::asked(mature) });
+    let asked = rank::Asked { k, explain, also, ..rank::Asked::of(user_id, items) };
+    Ok(order(&shim, &caller, asked, token.as_ref()).await?.into())
 }
 
 async fn neighbours(shim: Arc<Shim>, _: Caller, asked: proto::Of) -> Result<proto::ItemNeighbours, Refusal> {
@@ -164,6 +196,50 @@ async fn item_features(shim: Arc<Shim>, _: Caller, asked: proto::Of) -> Result<p
     Ok(views::item_features(&shim, &item, token.as_ref()).await?.into())
 }
 
+async fn interests(shim: Arc<Shim>, caller: Caller, asked: proto::Of) -> Result<proto::UserInterests, Refusal> {
+    let (user, token) = (user(&shim, &caller.who, asked.id)?, token(&asked.at_least)?);
+    Ok(views::interests(&shim, &user, token.as_ref()).await?.into())
+}
+
+async fn activity(shim: Arc<Shim>, caller: Caller, asked: proto::GetUserActivityRequest) -> Result<proto::UserActivity, Refusal> {
+    let proto::GetUserActivityRequest { user_id, k, at_least } = asked;
+    let user = user(&shim, &caller.who, user_id)?;
+    let wanted = Unchecked { k: k.map(|k| k as usize), ..Unchecked::default() }.checked(&shim.params)?;
+    Ok(about::activity(&shim, &user, wanted.k, token(&at_least)?.as_ref()).await?.into())
+}
+
+async fn insights(shim: Arc<Shim>, caller: Caller, asked: proto::Of) -> Result<proto::UserInsights, Refusal> {
+    let (user, token) = (user(&shim, &caller.who, asked.id)?, token(&asked.at_least)?);
+    Ok(about::insights(&shim, &user, token.as_ref()).await?.into())
+}
+
+async fn export(shim: Arc<Shim>, caller: Caller, asked: proto::OfUser) -> Result<proto::UserExport, Refusal> {
+    let user = user(&shim, &caller.who, asked.user_id)?;
+    Ok(about::export(&shim, &user, &caller).await?.into())
+}
+
+async fn experiments(
+    shim: Arc<Shim>,
+    caller: Caller,
+    asked: proto::GetExperimentsRequest,
+) -> Result<proto::Experiments, Refusal> {
+    match sent(asked.name) {
+        None => Ok(experiments::experiments(&shim, &caller.who).await?.into()),
+        Some(name) => {
+            asked::check_id(&name, shim.params.max_id_bytes)?;
+            Ok(experiments::experiment(&shim, &caller.who, &name).await?.into())
+        }
+    }
+}
+
+async fn stats(shim: Arc<Shim>, caller: Caller, _: proto::GetStatsRequest) -> Result<proto::Stats, Refusal> {
+    Ok(stats::stats(&shim, &caller.who).await?.into())
+}
+
+async fn receipt(shim: Arc<Shim>, _: Caller, asked: proto::GetReceiptRequest) -> Result<proto::Progress, Refusal> {
+    Ok(about::receipt(&shim, &asked.token).await?.into())
+}
+
 const EVENTS: u8 = Role::Events as u8;
 const ITEMS: u8 = Role::Items as u8;
 const USERS: u8 = Role::Users as u8;
@@ -174,7 +250,7 @@ async fn send<const ROLE: u8>(shim: Arc<Shim>, caller: Caller, sent: proto::Reco
     Ok(ingest::take(&shim, &caller.who, role, sent.records).await?.into())
 }
 
-async fn forget(shim: Arc<Shim>, caller: Caller, asked: proto::ForgetUserRequest) -> Result<proto::Receipt, Refusal> {
+async fn forget(shim: Arc<Shim>, caller: Caller, asked: proto::OfUser) -> Result<proto::Receipt, Refusal> {
     let user = user(&shim, &caller.who, asked.user_id)?;
     Ok(ingest::forget(&shim, &user, &caller).await?.into())
 }

@@ -212,6 +212,352 @@ pub struct Rates {
     pub engagement: f64,
 }
 
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RankRequest {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    /// As they were sent: the decoder of the items topic reads them.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub items: Vec<Bytes>,
+    #[prost(uint32, optional, tag = "3")]
+    pub k: Option<u32>,
+    #[prost(bool, tag = "4")]
+    pub explain: bool,
+    #[prost(bool, tag = "5")]
+    pub seen: bool,
+    #[prost(bool, optional, tag = "6")]
+    pub mature: Option<bool>,
+    #[prost(string, tag = "7")]
+    pub at_least: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Ranking {
+    #[prost(string, tag = "1")]
+    pub request_id: String,
+    #[prost(string, tag = "2")]
+    pub user_id: String,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(string, tag = "5")]
+    pub model: String,
+    #[prost(bool, tag = "6")]
+    pub stale: bool,
+    #[prost(bool, tag = "7")]
+    pub fallback: bool,
+    #[prost(message, repeated, tag = "8")]
+    pub items: Vec<RankedItem>,
+    #[prost(message, repeated, tag = "9")]
+    pub left_out: Vec<LeftOutItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RankedItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(double, tag = "2")]
+    pub score: f64,
+    #[prost(string, tag = "3")]
+    pub source: String,
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    #[prost(bool, tag = "5")]
+    pub known: bool,
+    #[prost(btree_map = "string, double", tag = "6")]
+    pub terms: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct LeftOutItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(string, tag = "2")]
+    pub why: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserInterests {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(btree_map = "string, double", tag = "5")]
+    pub short: BTreeMap<String, f64>,
+    #[prost(btree_map = "string, double", tag = "6")]
+    pub long: BTreeMap<String, f64>,
+    #[prost(double, tag = "7")]
+    pub drift: f64,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GetUserActivityRequest {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    #[prost(uint32, optional, tag = "2")]
+    pub k: Option<u32>,
+    #[prost(string, tag = "3")]
+    pub at_least: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserActivity {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub windows: BTreeMap<String, WindowCounts>,
+    #[prost(double, tag = "6")]
+    pub velocity: f64,
+    #[prost(double, tag = "7")]
+    pub decayed: f64,
+    #[prost(message, optional, tag = "8")]
+    pub rates: Option<Rates>,
+    #[prost(message, repeated, tag = "9")]
+    pub latest: Vec<SeenItem>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SeenItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(int64, tag = "2")]
+    pub at: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserInsights {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    #[prost(bool, optional, tag = "2")]
+    pub stale: Option<bool>,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+    #[prost(double, tag = "5")]
+    pub drift: f64,
+    #[prost(message, repeated, tag = "6")]
+    pub interests: Vec<Interest>,
+    #[prost(btree_map = "string, uint32", tag = "7")]
+    pub sources: BTreeMap<String, u32>,
+    #[prost(btree_map = "string, uint32", tag = "8")]
+    pub reasons: BTreeMap<String, u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Interest {
+    #[prost(string, tag = "1")]
+    pub token: String,
+    #[prost(double, tag = "2")]
+    pub short: f64,
+    #[prost(double, tag = "3")]
+    pub long: f64,
+    #[prost(double, tag = "4")]
+    pub change: f64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserExport {
+    #[prost(string, tag = "1")]
+    pub user_id: String,
+    #[prost(int64, tag = "2")]
+    pub exported_at: i64,
+    #[prost(message, optional, tag = "3")]
+    pub features: Option<Features>,
+    #[prost(message, optional, tag = "4")]
+    pub interests: Option<UserInterests>,
+    #[prost(message, optional, tag = "5")]
+    pub profile: Option<Profile>,
+    #[prost(message, optional, tag = "6")]
+    pub slate: Option<UserSlate>,
+    #[prost(btree_map = "string, message", tag = "7")]
+    pub surfaces: BTreeMap<String, UserSlate>,
+    #[prost(message, repeated, tag = "8")]
+    pub seen: Vec<SeenItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Profile {
+    #[prost(int64, tag = "1")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(double, optional, tag = "3")]
+    pub lat: Option<f64>,
+    #[prost(double, optional, tag = "4")]
+    pub lon: Option<f64>,
+    #[prost(string, tag = "5")]
+    pub city: String,
+    #[prost(double, optional, tag = "6")]
+    pub local_preference: Option<f64>,
+    #[prost(string, tag = "7")]
+    pub language: String,
+    #[prost(bool, tag = "8")]
+    pub mature: bool,
+    #[prost(string, repeated, tag = "9")]
+    pub hidden_authors: Vec<String>,
+    #[prost(string, repeated, tag = "10")]
+    pub hidden_items: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UserSlate {
+    #[prost(int64, tag = "1")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(string, tag = "3")]
+    pub model: String,
+    #[prost(string, tag = "4")]
+    pub experiment: String,
+    #[prost(string, tag = "5")]
+    pub variant: String,
+    #[prost(message, repeated, tag = "6")]
+    pub items: Vec<FeedItem>,
+    #[prost(message, repeated, tag = "7")]
+    pub history: Vec<TakenItem>,
+    #[prost(uint32, tag = "8")]
+    pub taken: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TakenItem {
+    #[prost(string, tag = "1")]
+    pub item_id: String,
+    #[prost(string, tag = "2")]
+    pub interaction: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GetExperimentsRequest {
+    #[prost(string, tag = "1")]
+    pub name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Experiments {
+    #[prost(int64, tag = "1")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub experiments: Vec<Experiment>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Experiment {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(double, tag = "2")]
+    pub rollout: f64,
+    #[prost(int64, tag = "3")]
+    pub began: i64,
+    #[prost(message, repeated, tag = "4")]
+    pub arms: Vec<Arm>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Arm {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(string, tag = "2")]
+    pub ranks: String,
+    #[prost(int64, tag = "3")]
+    pub users: i64,
+    #[prost(int64, tag = "4")]
+    pub impressions: i64,
+    #[prost(int64, tag = "5")]
+    pub clicks: i64,
+    #[prost(int64, tag = "6")]
+    pub taken: i64,
+    #[prost(double, tag = "7")]
+    pub dwell_seconds: f64,
+    #[prost(message, optional, tag = "8")]
+    pub ctr: Option<Measure>,
+    #[prost(message, optional, tag = "9")]
+    pub engagement_seconds: Option<Measure>,
+    #[prost(message, optional, tag = "10")]
+    pub taken_per_user: Option<Measure>,
+    #[prost(string, tag = "11")]
+    pub verdict: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Measure {
+    #[prost(double, tag = "1")]
+    pub value: f64,
+    #[prost(double, repeated, tag = "2")]
+    pub interval: Vec<f64>,
+    #[prost(message, optional, tag = "3")]
+    pub difference: Option<Difference>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Difference {
+    #[prost(double, tag = "1")]
+    pub value: f64,
+    #[prost(double, repeated, tag = "2")]
+    pub interval: Vec<f64>,
+    #[prost(string, tag = "3")]
+    pub verdict: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct GetStatsRequest {}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Stats {
+    #[prost(string, tag = "1")]
+    pub store: String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "3")]
+    pub tick_epoch: u64,
+    #[prost(int64, tag = "4")]
+    pub as_of: i64,
+    #[prost(int64, tag = "5")]
+    pub watermark: i64,
+    #[prost(int64, tag = "6")]
+    pub lag_ms: i64,
+    #[prost(bool, tag = "7")]
+    pub rebuilding: bool,
+    #[prost(uint64, tag = "8")]
+    pub uptime_ms: u64,
+    #[prost(btree_map = "string, uint64", tag = "9")]
+    pub keys: BTreeMap<String, u64>,
+    #[prost(string, repeated, tag = "10")]
+    pub recent_users: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct GetReceiptRequest {
+    #[prost(string, tag = "1")]
+    pub token: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Progress {
+    #[prost(bool, tag = "1")]
+    pub applied: bool,
+    #[prost(bool, tag = "2")]
+    pub everywhere: bool,
+    #[prost(int64, tag = "3")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+}
+
 /// `SendEventsRequest`, `SendItemsRequest` and `SendUsersRequest`: the messages as they were sent, for the log.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Records {
@@ -219,8 +565,9 @@ pub struct Records {
     pub records: Vec<Bytes>,
 }
 
+/// `ExportUserRequest` and `ForgetUserRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct ForgetUserRequest {
+pub struct OfUser {
     #[prost(string, tag = "1")]
     pub user_id: String,
 }

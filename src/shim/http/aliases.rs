@@ -1,14 +1,13 @@
-//! The routes that others' clients know by other names: each is one of ours, asked and answered as they do.
+//! The routes that others' clients know, taken apart and answered in the shapes of their documents; where those show no answer, in ours.
 //!
-//! What must stay true: an alias knows nothing of its own. Where a client's documents show no answer, it gets ours; what nothing
-//! here can answer has no alias.
+//! What must stay true: an alias decides nothing, its query does.
 
 use axum::body::Body as Stream;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::params::{Sent, UserAndItem};
@@ -121,6 +120,10 @@ impl<'a> From<&'a Feed<'_>> for Scenario<'a> {
     }
 }
 
+fn scenario(feed: &Feed<'_>) -> Body {
+    Body::of_theirs(&Scenario::from(feed), feed.stale)
+}
+
 async fn rank_for_you(
     State(shim): State<Arc<Shim>>,
     Sent(token): Sent,
@@ -129,21 +132,18 @@ async fn rank_for_you(
     body: Stream,
 ) -> Result<Body, Refusal> {
     let Candidates { user_id, candidate_items, limit } = body::json(&headers, body, shim.params.body_limit).await?;
-    let items: Vec<_> = candidate_items.into_iter().map(as_item).collect();
-    let items: Vec<&RawValue> = items.iter().map(|item| &**item).collect();
-    let k = Some(limit.unwrap_or(shim.params.default_k));
-    let asked =
-        rank::Asked { user: user_id, items: &items, k, explain: false, alone: false, away: false, also: rank::Also::default() };
+    let items = candidate_items.into_iter().map(as_item).collect();
+    let asked = rank::Asked { k: Some(limit.unwrap_or(shim.params.default_k)), ..rank::Asked::of(user_id, items) };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
-fn as_item(mut fields: Map<String, Value>) -> Box<RawValue> {
+fn as_item(mut fields: Map<String, Value>) -> Cow<'static, [u8]> {
     for (theirs, ours) in FIELDS {
         if let Some(value) = fields.remove(theirs) {
             fields.entry(ours).or_insert(value);
         }
     }
-    to_raw_value(&fields).expect("a map of JSON is JSON")
+    Value::from(fields).to_string().into_bytes().into()
 }
 
 async fn recommend(
@@ -165,7 +165,7 @@ async fn home_feed(
     body: Stream,
 ) -> Result<Body, Refusal> {
     let asked: Asked = body::json(&headers, body, shim.params.body_limit).await?;
-    feed(&shim, &caller, token.as_ref(), asked, None, |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, None, scenario).await
 }
 
 async fn category_feed(
@@ -184,7 +184,7 @@ async fn category_feed(
             return Err(Refusal::bad("bad_category", message));
         }
     };
-    feed(&shim, &caller, token.as_ref(), asked, Some(category), |feed| Body::of(&Scenario::from(feed))).await
+    feed(&shim, &caller, token.as_ref(), asked, Some(category), scenario).await
 }
 
 /// Who asks for what is near them.
@@ -203,7 +203,8 @@ async fn near_home(
     body: Stream,
 ) -> Result<Body, Refusal> {
     let OfHometown { user_id, max_results } = body::json(&headers, body, shim.params.body_limit).await?;
-    Ok(Body::of(&hometown::streams(&shim, &caller, user_id, max_results, token.as_ref()).await?))
+    let near = hometown::streams(&shim, &caller, user_id, max_results, token.as_ref()).await?;
+    Ok(Body::of_theirs(&near, near.stale))
 }
 
 async fn interaction(

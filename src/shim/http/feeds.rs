@@ -76,7 +76,7 @@ async fn page(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let asked = Asked::new(kind, wanted, caller)?;
-    let found = feeds::find(shim, asked, std::slice::from_ref(&user), token).await?;
+    let found = feeds::find(shim, asked, std::slice::from_ref(&user), token, false).await?;
     let feed = found.feed(0, &user, &asked);
     Ok(etag::answer(headers, feed.page.epoch, &caller.id, Body::of(&feed)))
 }
@@ -96,7 +96,7 @@ pub async fn feeds(
     let unchecked = Unchecked { k, cursor, category, language, lat, lon, local_preference, explain, exclude };
     let wanted = unchecked.checked(&shim.params)?;
     let asked = Asked::new(kind, &wanted, &caller)?;
-    let found = feeds::find(&shim, asked, &users, token.as_ref()).await?;
+    let found = feeds::find(&shim, asked, &users, token.as_ref(), false).await?;
     Ok(Body::of(&Feeds { feeds: users.iter().enumerate().map(|(at, user)| found.feed(at, user, &asked)).collect() }))
 }
 
@@ -113,6 +113,6 @@ pub async fn first_page(
     let users = feeds::users(shim, &caller.who, vec![user])?;
     let wanted = unchecked.checked(&shim.params)?;
     let asked = Asked::new(kind, &wanted, caller)?;
-    let found = feeds::find(shim, asked, &users, token).await?;
+    let found = feeds::find(shim, asked, &users, token, false).await?;
     Ok(show(&found.feed(0, &users[0], &asked)))
 }

@@ -5,13 +5,14 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::body;
 use super::params::Sent;
 use super::views::Body;
 use crate::shim::guard::Caller;
-use crate::shim::queries::rank::{Also, Asked, order};
+use crate::shim::queries::rank::{Also, Asked, Mature, order};
 use crate::shim::{Refusal, State as Shim};
 
 /// Whose taste, and what is to be put in order.
@@ -27,8 +28,7 @@ struct Candidates<'a> {
     explain: bool,
     #[serde(default)]
     seen: bool,
-    #[serde(default)]
-    mature: bool,
+    mature: Option<bool>,
 }
 
 pub async fn rank(
@@ -40,6 +40,16 @@ pub async fn rank(
 ) -> Result<Body, Refusal> {
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
-    let asked = Asked { user: user_id, items: &items, k, explain, alone: false, away: false, also: Also { seen, mature } };
+    let also = Also { seen, mature: Mature::asked(mature) };
+    let asked = Asked { k, explain, also, ..Asked::of(user_id, items.into_iter().map(record).collect()) };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
+}
+
+/// A candidate, an item or only its id, as an item.
+pub fn record(candidate: &RawValue) -> Cow<'_, [u8]> {
+    let text = candidate.get();
+    match text.starts_with('"') {
+        true => format!(r#"{{"item_id":{text}}}"#).into_bytes().into(),
+        false => text.as_bytes().into(),
+    }
 }

@@ -5,61 +5,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 
 use super::views::Body;
 use crate::shim::access::Who;
+use crate::shim::queries::stats::{self, lag_ms};
 use crate::shim::queries::{applied_once, models, ready};
-use crate::shim::{Refusal, Sizes, State as Shim, now_ms};
-use crate::sinks::Applied;
-
-const COUNTED_FOR: Duration = Duration::from_secs(10);
-
-#[derive(Serialize)]
-struct Stats {
-    store: &'static str,
-    epoch: u64,
-    tick_epoch: u64,
-    /// The clock of the epoch.
-    as_of: i64,
-    watermark: i64,
-    /// How far that clock is behind the time of day.
-    lag_ms: i64,
-    /// Whether the store lost answers that are not all in it again.
-    rebuilding: bool,
-    uptime_ms: u64,
-    /// By family; `null` where counting them would cost the store a scan.
-    keys: Option<Sizes>,
-    recent_users: Vec<String>,
-}
+use crate::shim::{Refusal, State as Shim};
 
 pub async fn stats(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
-    who.about_all()?;
-    let applied = shim.reader.applied().await?;
-    Ok(Body::of(&Stats {
-        store: shim.reader.name(),
-        epoch: applied.epoch,
-        tick_epoch: applied.tick_epoch,
-        as_of: applied.clock_ms,
-        watermark: applied.watermark_ms,
-        lag_ms: lag_ms(&applied),
-        rebuilding: applied.rebuilding,
-        uptime_ms: shim.started.elapsed().as_millis() as u64,
-        keys: sizes(&shim).await,
-        recent_users: shim.recent.users(),
-    }))
-}
-
-/// Counting walks the whole store: done every ten seconds at most, and not on a thread that answers requests.
-async fn sizes(shim: &Arc<Shim>) -> Option<Sizes> {
-    let mut counted = shim.sizes.lock().await;
-    if counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= COUNTED_FOR) {
-        let reader = shim.reader.clone();
-        let sizes = tokio::task::spawn_blocking(move || reader.sizes()).await.ok().flatten();
-        *counted = Some((Instant::now(), sizes));
-    }
-    counted.as_ref().and_then(|(_, sizes)| sizes.clone())
+    Ok(Body::of(&stats::stats(&shim, &who).await?))
 }
 
 #[derive(Serialize)]
@@ -92,11 +46,6 @@ pub async fn ml(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
         rebuilding: applied.rebuilding,
         model,
     }))
-}
-
-/// How far the clock of what is applied is behind the time of day.
-fn lag_ms(applied: &Applied) -> i64 {
-    if applied_once(applied) { now_ms() - applied.clock_ms } else { 0 }
 }
 
 /// 200 while reads are answered (`ok`, or `starting` before the first epoch), 503 `degraded` while the store is away.

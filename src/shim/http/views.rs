@@ -1,7 +1,7 @@
 //! `GET /v1/users/…`, `/v1/items/…` and `/v1/trending/…`: what is known, as JSON.
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::sync::Arc;
@@ -11,24 +11,39 @@ use crate::shim::queries::asked::Wanted;
 use crate::shim::queries::views;
 use crate::shim::{Refusal, State as Shim};
 
+/// Says that an answer whose shape has no room for it may lack a write, or is what was remembered while the store is away.
+const STALE: HeaderName = HeaderName::from_static("x-overdrive-stale");
+
 /// A JSON answer.
-pub struct Body(Vec<u8>);
+pub struct Body {
+    json: Vec<u8>,
+    stale: bool,
+}
 
 impl Body {
     /// The value as JSON.
     pub fn of(value: &impl Serialize) -> Self {
-        Self(serde_json::to_vec(value).expect("our answers have string keys"))
+        Self { json: serde_json::to_vec(value).expect("our answers have string keys"), stale: false }
+    }
+
+    /// The same of a shape that others made: a header says whether it is stale.
+    pub fn of_theirs(value: &impl Serialize, stale: bool) -> Self {
+        Self { stale, ..Self::of(value) }
     }
 
     /// As it goes over the wire.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.json
     }
 }
 
 impl IntoResponse for Body {
     fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+        let mut response = ([(header::CONTENT_TYPE, "application/json")], self.json).into_response();
+        if self.stale {
+            response.headers_mut().insert(STALE, HeaderValue::from_static("true"));
+        }
+        response
     }
 }
 

@@ -72,7 +72,7 @@ impl Unchecked {
 }
 
 /// What is asked of a list, checked.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Wanted {
     pub k: usize,
     pub cursor: Cursor,
@@ -99,7 +99,7 @@ impl Wanted {
 }
 
 /// Items that are not wanted.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Exclude(pub HashSet<String>);
 
 impl Exclude {

@@ -10,13 +10,14 @@ use crate::model::UserId;
 use crate::model::place::REGION;
 use crate::scoring::flags::Allowed;
 use crate::shim::access::Who;
-use crate::shim::commons::{Common, trending};
+use crate::shim::commons::{Common, trends};
 use crate::shim::feed::{self, Kind, List, Lists, Narrow, Page, Shelf};
 use crate::shim::guard::{Caller, RequestId};
 use crate::shim::near::{self, Near};
+use crate::shim::read::readable;
 use crate::shim::rules::OwnSurface;
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{BLEND, LayoutError, Segment, SlatePages, StoredSlate, decode_slate};
+use crate::sinks::layout::{BLEND, Segment, SlatePages, StoredSlate, decode_slate};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -63,6 +64,8 @@ pub struct Found {
     mark: (i64, u64),
     common: Arc<Common>,
     stale: bool,
+    /// Whether it is what was remembered.
+    pub away: bool,
 }
 
 /// Users that may be asked about at once, by whom it may be about them.
@@ -84,7 +87,7 @@ impl Found {
             slate.filter(|pages| allowed.ml || pages.model == BLEND.0)
         };
         let slates = own.iter().zip(&allowed).map(slate).collect();
-        Self { allowed, own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale }
+        Self { allowed, own, slates, segments: Vec::new(), near: BTreeMap::new(), mark: (0, 0), common, stale, away: false }
     }
 
     fn seen(&self, at: usize) -> HashSet<&str> {
@@ -115,36 +118,31 @@ impl Found {
     }
 }
 
+/// What stands in for one that cannot be read is what trends.
+const SLATE: &str = "a stored slate";
+
 impl Own {
     /// The slate, whole.
     pub fn slate(&self) -> Option<StoredSlate> {
-        self.slate.as_deref().map(decode_slate).and_then(readable)
+        self.slate.as_deref().map(decode_slate).and_then(|slate| readable(SLATE, slate))
     }
 
     /// The slate, item by item.
     fn pages(&self) -> Option<SlatePages> {
-        self.slate.as_ref().map(SlatePages::open).and_then(readable)
+        self.slate.as_ref().map(SlatePages::open).and_then(|pages| readable(SLATE, pages))
     }
 }
 
-/// A slate that cannot be read is as good as none: the user gets what is trending, the operator a warning.
-fn readable<T>(slate: Result<T, LayoutError>) -> Option<T> {
-    let warn = |error: &LayoutError| {
-        metrics::counter!(STORE_ERRORS).increment(1);
-        tracing::warn!(%error, "a stored slate cannot be read; its user gets what is trending");
-    };
-    slate.inspect_err(warn).ok()
-}
-
-/// Reads what the feeds of these users are made of; sees the write of the token, or says that it may not.
-pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Refusal> {
+/// Reads what the feeds of these users are made of; sees the write of the token, or says that it may not. A store that is known to be
+/// `away` is not asked.
+pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>, away: bool) -> Result<Found, Refusal> {
     let remembered = || remembered(shim, asked, users);
-    let Some(_turn) = shim.last_good.ask() else {
-        let being_asked = || Unavailable("the store is away, and another request is asking it".to_string());
+    let Some(turn) = shim.last_good.ask().filter(|_| !away) else {
+        let being_asked = || Unavailable("the store is away, and another request was or is asking it".to_string());
         return remembered().ok_or_else(|| being_asked().into());
     };
     let found = read(shim, asked, users, token).await;
-    shim.last_good.answered(found.is_ok());
+    turn.answered(found.is_ok());
     match found {
         Ok(found) => {
             if asked.using {
@@ -181,13 +179,12 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     match asked.narrow {
         Narrow::Not if matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
-            for segment in segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())) {
-                found.segments.push(trending(segment, reader, keys, &applied).await?);
-            }
+            let segments: Vec<Segment> = segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())).collect();
+            found.segments = trends(&segments, reader, keys, &applied).await?;
         }
         Narrow::Not => {}
         Narrow::Category(category) => {
-            found.segments = vec![trending(Segment::Category(category), reader, keys, &applied).await?];
+            found.segments = trends(&[Segment::Category(category)], reader, keys, &applied).await?;
         }
         Narrow::Near(spot) => {
             let seen: Vec<HashSet<&str>> = (0..users.len()).map(|at| found.seen(at)).collect();
@@ -231,7 +228,7 @@ fn remembered(shim: &Shim, asked: Asked<'_>, users: &[String]) -> Option<Found> 
         own.filter(|_| asked.using).unwrap_or_default()
     };
     let shelved = common.shelves.iter().any(|shelf| !shelf.items.is_empty());
-    let found = Found::new(shim, users, users.iter().map(last).collect(), common, true);
+    let found = Found { away: true, ..Found::new(shim, users, users.iter().map(last).collect(), common, true) };
     if !shelved && found.slates.iter().any(Option::is_none) {
         return None;
     }

@@ -2,6 +2,7 @@
 //!
 //! What must stay true: how far something is is measured or not said; of whom nobody knows where they live gets what stands in for it.
 
+use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use super::asked::{self, Exclude, Unchecked, Wanted};
@@ -9,8 +10,10 @@ use super::feeds::{self, Asked};
 use super::views::{self, unreadable};
 use crate::model::UserId;
 use crate::model::place::Place;
-use crate::shim::feed::{Kind, Spot};
+use crate::shim::cursor::Cursor;
+use crate::shim::feed::{Kind, Page, Shown, Spot};
 use crate::shim::guard::Caller;
+use crate::shim::read::readable;
 use crate::shim::{Cadence, Refusal, State as Shim, Token};
 use crate::sinks::layout::{self, StoredProfile, proto};
 
@@ -20,9 +23,12 @@ const NAMED: usize = 5;
 const ALGORITHM: &str = "Proximity boost B = 1 / (1 + distance_km)";
 
 /// What is near, best first.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub struct Hometown {
     streams: Vec<Stream>,
+    /// Whether it may lack the write whose token was sent, or is what was remembered.
+    #[serde(skip)]
+    pub stale: bool,
 }
 
 #[derive(Serialize)]
@@ -51,7 +57,19 @@ fn in_order<S: Serializer>(cities: &[(String, i64)], to: S) -> Result<S::Ok, S::
     to.collect_map(cities.iter().map(|(city, streams)| (city, streams)))
 }
 
-/// What is near where a user lives.
+/// Who asks, and what is known of them.
+struct Asker<'a> {
+    caller: &'a Caller,
+    users: [String; 1],
+    profile: StoredProfile,
+    /// Of a write that is there by now.
+    token: Option<&'a Token>,
+    /// The store is known to be away: it is not asked.
+    away: bool,
+    k: usize,
+}
+
+/// What is near where a user lives; where nothing may be shown of it, what trends.
 pub async fn streams(
     shim: &Shim,
     caller: &Caller,
@@ -62,55 +80,88 @@ pub async fn streams(
     let users = [asked::user(user, &caller.who, &shim.params)?];
     let wanted = Unchecked { k, ..Unchecked::default() }.checked(&shim.params)?;
     let k = wanted.k;
-    let profile = profile(shim, caller, &users[0], token).await;
-    let wanted = at_home(wanted, &profile, shim.params.max_k);
-    let kind = if wanted.spot.is_some() { Kind::Near } else { Kind::Trending };
-    let asked = Asked::new(kind, &wanted, caller)?;
-    let found = feeds::find(shim, asked, &users, token).await?;
-    let feed = found.feed(0, &users[0], &asked);
-    let keys: Vec<String> = feed.page.items.iter().map(|item| shim.keys.card(item.item_id)).collect();
+    let known = if_there(shim, known(shim, caller, &users[0], token)).await?;
+    let away = known.is_none();
+    let (late, profile) = known.unwrap_or_default();
+    let of = Asker { caller, users, profile, token: token.filter(|_| !late), away, k };
+    let wanted = at_home(wanted, &of.profile, shim.params.max_k);
+    let at_home = if wanted.spot.is_some() { found(shim, &of, Kind::Near, &wanted).await? } else { Hometown::default() };
+    let found = if at_home.streams.is_empty() { found(shim, &of, Kind::Trending, &wanted).await? } else { at_home };
+    Ok(Hometown { stale: found.stale || late, ..found })
+}
+
+/// Page by page, until there are as many as are wanted or no more.
+async fn found(shim: &Shim, of: &Asker<'_>, kind: Kind, wanted: &Wanted) -> Result<Hometown, Refusal> {
+    let mut all = Hometown::default();
+    let mut cursor = Cursor::default();
+    loop {
+        let wanted = Wanted { cursor, ..wanted.clone() };
+        let asked = Asked::new(kind, &wanted, of.caller)?;
+        let found = feeds::find(shim, asked, &of.users, of.token, of.away).await?;
+        let feed = found.feed(0, &of.users[0], &asked);
+        all.stale |= feed.stale;
+        all.streams.extend(shown(shim, &feed.page, of, found.away).await?);
+        match feed.page.cursor.as_deref().and_then(Cursor::parse) {
+            Some(next) if all.streams.len() < of.k => cursor = next,
+            _ => break,
+        }
+    }
+    all.streams.truncate(of.k);
+    Ok(all)
+}
+
+/// What of a page is by nobody whom they turned away.
+async fn shown(shim: &Shim, page: &Page<'_>, of: &Asker<'_>, away: bool) -> Result<Vec<Stream>, Refusal> {
+    let keys: Vec<String> = page.items.iter().map(|item| shim.keys.card(item.item_id)).collect();
     // While the store is away nobody knows what a remembered item is like.
     let cards = async { Ok(shim.reader.many(&keys, &[]).await?.values) };
-    let mut cards = if_there(shim, cards).await.unwrap_or_default();
+    let cards = if away { None } else { if_there(shim, cards).await? };
+    let mut cards = cards.unwrap_or_default();
     cards.resize(keys.len(), None);
-    let mut streams = Vec::new();
-    for (item, card) in feed.page.items.iter().zip(cards) {
-        let card = card.and_then(|value| layout::decode_card(&value).ok()); // one that cannot be read is as good as none
-        let theirs = |card: &proto::Card| profile.hidden_authors.contains(&card.author);
-        if card.as_ref().map_or(!profile.hidden_authors.is_empty(), theirs) {
-            continue; // by whom it is they turned away, or nobody knows by whom
+    let hidden = &of.profile.hidden_authors;
+    let stream = |(item, card): (&Shown<'_>, Option<Bytes>)| {
+        let card = card.and_then(|value| readable("a stored card", layout::decode_card(&value)));
+        let theirs = |card: &proto::Card| hidden.contains(&card.author);
+        if card.as_ref().map_or(!hidden.is_empty(), theirs) {
+            return None; // by whom it is they turned away, or nobody knows by whom
         }
-        let card = card.unwrap_or_default();
-        let city = Some(card.city).filter(|city| !city.is_empty());
-        streams.push(Stream { stream_id: item.item_id.to_string(), city, score: item.score, distance_km: item.distance_km });
-    }
-    streams.truncate(k);
-    Ok(Hometown { streams })
-}
-
-/// What is known of them, if it is to be used; while the store is away nothing is.
-async fn profile(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>) -> StoredProfile {
-    let personal = caller.using && shim.rules.flags.of(UserId::of(user)).personal;
-    let read = async {
-        views::stale(shim, token, Cadence::Epoch).await?;
-        let fields = shim.reader.fields(&shim.keys.profile(user)).await?;
-        fields.map(|fields| layout::decode_profile(&fields).map_err(unreadable)).transpose()
+        let city = card.map(|card| card.city).filter(|city| !city.is_empty());
+        Some(Stream { stream_id: item.item_id.to_string(), city, score: item.score, distance_km: item.distance_km })
     };
-    if personal { if_there(shim, read).await.flatten().unwrap_or_default() } else { StoredProfile::default() }
+    Ok(page.items.iter().zip(cards).filter_map(stream).collect())
 }
 
-/// What the store answers, unless it is away: then one request at a time asks it.
-async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Option<T> {
-    let _turn = shim.last_good.ask()?;
-    read.await.ok()
+/// What is known of them, if it is to be used, once the write of a token was waited for; and whether that may be missing in all that is
+/// read now.
+async fn known(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>) -> Result<(bool, StoredProfile), Refusal> {
+    // what is near is written at ticks, after the profile
+    let late = views::stale(shim, token, Cadence::Tick).await?.unwrap_or(false);
+    if !caller.using || !shim.rules.flags.of(UserId::of(user)).personal {
+        return Ok((late, StoredProfile::default()));
+    }
+    let fields = shim.reader.fields(&shim.keys.profile(user)).await?;
+    let profile = fields.map(|fields| layout::decode_profile(&fields).map_err(unreadable)).transpose()?;
+    Ok((late, profile.unwrap_or_default()))
+}
+
+/// What the store answers; `None` while it is away, when one request at a time asks it.
+async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Result<Option<T>, Refusal> {
+    let Some(turn) = shim.last_good.ask() else { return Ok(None) };
+    match read.await {
+        Err(refusal) if refusal.is_away() => {
+            turn.answered(false);
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 /// Around where they live, without what they turned away.
 fn at_home(wanted: Wanted, profile: &StoredProfile, most: usize) -> Wanted {
     let here = profile.place.and_then(|(lat, lon)| Place::new(lat, lon));
     let spot = here.map(|here| Spot { here, preference: profile.local_preference.unwrap_or(1.0) });
-    // Some of it may be by authors who go again: the store does not know by whom what is near is.
-    let k = if profile.hidden_authors.is_empty() { wanted.k } else { most };
+    // Some of it may be by authors who go again: the lists do not know by whom what is near is.
+    let k = if profile.hidden_authors.is_empty() { wanted.k } else { most.min(2 * wanted.k) };
     Wanted { k, spot, exclude: Exclude(profile.hidden_items.iter().cloned().collect()), ..wanted }
 }
 

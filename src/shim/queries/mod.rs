@@ -6,13 +6,16 @@ use axum::http::StatusCode;
 use super::{Refusal, State};
 use crate::sinks::Applied;
 
+pub mod about;
 pub mod asked;
+pub mod experiments;
 pub mod feeds;
 pub mod hometown;
 pub mod ingest;
 pub mod models;
 pub mod pair;
 pub mod rank;
+pub mod stats;
 pub mod views;
 
 /// The epoch that is applied; refuses while there is none, or no store.

@@ -9,7 +9,6 @@ use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 use super::ingest::{self, Receipt};
 use crate::model::Role;
@@ -24,9 +23,6 @@ const READ_FOR: Duration = Duration::from_secs(10);
 
 /// Versions by their names, or why they are of no use.
 pub type Versions = Vec<(String, Result<About, String>)>;
-
-/// The versions as they were last read.
-pub type Read = tokio::sync::Mutex<Option<(Instant, Arc<Versions>)>>;
 
 /// What ranks.
 #[derive(Serialize)]
@@ -169,21 +165,15 @@ pub async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
 /// Read every ten seconds at most, and not on a thread that answers requests. Without a folder there are none.
 async fn versions(shim: &Shim) -> Result<Arc<Versions>, Refusal> {
     let Some(registry) = shim.rules.registry.clone() else { return Ok(Arc::default()) };
-    let mut read = shim.versions.lock().await;
-    if let Some((at, versions)) = &*read
-        && at.elapsed() < READ_FOR
-    {
-        return Ok(versions.clone());
-    }
-    let listed = blocking(move || registry.versions()).await?;
-    let listed = listed.map_err(|why| {
-        tracing::error!(%why, "the registry");
-        away("the folder of versions cannot be read; the reason is in the log")
-    })?;
-    let listed = listed.into_iter().map(|(name, about)| (name, about.map_err(|error| error.reason)));
-    let versions = Arc::new(listed.collect::<Versions>());
-    *read = Some((Instant::now(), versions.clone()));
-    Ok(versions)
+    let read = async {
+        let listed = blocking(move || registry.versions()).await?;
+        let listed = listed.map_err(|why| {
+            tracing::error!(%why, "the registry");
+            away("the folder of versions cannot be read; the reason is in the log")
+        })?;
+        Ok(Arc::new(listed.into_iter().map(|(name, about)| (name, about.map_err(|error| error.reason))).collect()))
+    };
+    shim.versions.get(READ_FOR, read).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {

@@ -3,14 +3,14 @@
 //! What must stay true: a number is one that the engine wrote or that its functions make of what it wrote; what is not known is `null`.
 
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeMap;
 
 use super::asked;
-use super::rank::{self, AS_BROUGHT, Also, LeftOut, Order, Placed, order};
+use super::rank::{self, AS_BROUGHT, Also, LeftOut, Mature, Order, Placed, order};
 use super::views::{unknown, unreadable};
 use crate::model::place::Place;
 use crate::shim::guard::Caller;
+use crate::shim::near;
 use crate::shim::{Many, OwnKeys, Refusal, State as Shim, Token};
 use crate::sinks::layout::{self, StoredProfile, StoredSlate, proto};
 
@@ -21,6 +21,8 @@ pub struct Interaction {
     item_id: String,
     as_of: i64,
     epoch: u64,
+    /// Whether it may lack the write whose token was sent.
+    stale: bool,
     #[serde(flatten)]
     compatibility: Compatibility,
     /// Since it came into being.
@@ -58,10 +60,9 @@ pub async fn interaction(
 ) -> Result<Interaction, Refusal> {
     let user = asked::user(user, &caller.who, &shim.params)?;
     let item = asked::named("item_id", item, &shim.params)?;
-    let named = [quoted(&item)];
-    let also = Also { seen: true, mature: true };
-    let asked = rank::Asked { user, items: &[&named[0]], k: None, explain: true, alone: true, away: false, also };
-    let Order { user_id, as_of, epoch, model, items, left_out, .. } = order(shim, caller, asked, token).await?;
+    let also = Also { seen: true, mature: Mature::ToBeTold };
+    let asked = rank::Asked { explain: true, alone: true, also, ..rank::Asked::of(user, vec![rank::named(&item)]) };
+    let Order { user_id, as_of, epoch, model, stale, items, left_out, .. } = order(shim, caller, asked, token).await?;
 
     let (keys, card) = (&shim.keys, [shim.keys.card(&item)]);
     let own = [OwnKeys { slate: keys.slate("home", None, &user_id), seen: keys.seen(&user_id) }];
@@ -84,6 +85,7 @@ pub async fn interaction(
     Ok(Interaction {
         as_of,
         epoch,
+        stale,
         compatibility: items.into_iter().next().filter(|_| model != AS_BROUGHT).map(Compatibility::from).unwrap_or_default(),
         age_ms: (card.created_ms > 0).then(|| as_of - card.created_ms),
         distance_km: distance(&card, &profile),
@@ -104,19 +106,14 @@ impl From<Placed> for Compatibility {
     }
 }
 
-/// Along the great circle, where both are somewhere.
+/// Along the great circle, where both are somewhere, as it is told.
 fn distance(card: &proto::Card, profile: &StoredProfile) -> Option<f64> {
     let at = |(lat, lon): (f64, f64)| Place::new(lat, lon);
-    let km = at(profile.place?)?.km(at(card.lat.zip(card.lon)?)?);
-    Some((km * 100.0).round() / 100.0)
+    Some(near::told(at(profile.place?)?.km(at(card.lat.zip(card.lon)?)?)))
 }
 
 fn same(of_item: &str, of_user: Option<&str>) -> Option<bool> {
     of_user.filter(|_| !of_item.is_empty()).map(|of_user| of_item.trim().eq_ignore_ascii_case(of_user))
-}
-
-fn quoted(id: &str) -> Box<RawValue> {
-    to_raw_value(id).expect("a text is JSON")
 }
 
 /// What is said of pairs, in the order they were sent.
@@ -172,10 +169,9 @@ pub async fn predict(
     for (user, mut items) in of_users {
         items.sort_unstable();
         items.dedup();
-        let named: Vec<Box<RawValue>> = items.into_iter().map(quoted).collect();
-        let items: Vec<&RawValue> = named.iter().map(|item| &**item).collect();
-        let also = Also { seen: true, mature: false };
-        let asked = rank::Asked { user: user.to_string(), items: &items, k: None, explain: false, alone: true, away, also };
+        let also = Also { seen: true, ..Also::default() };
+        let items = items.into_iter().map(rank::named).collect();
+        let asked = rank::Asked { alone: true, away, also, ..rank::Asked::of(user.to_string(), items) };
         let Order { model, stale, fallback, items, left_out, user_id, .. } = order(shim, caller, asked, None).await?;
         away |= stale;
         let stale = stale || late;
@@ -190,14 +186,14 @@ pub async fn predict(
             stale,
             fallback,
         });
-        let hidden = left_out.into_iter().map(|LeftOut { item_id, why }| Prediction {
+        let hidden = left_out.into_iter().map(|LeftOut { item_id, why, known }| Prediction {
             user_id: user_id.clone(),
             post_id: item_id,
             score: None,
             model,
             reason: None,
             hidden: Some(why),
-            known: true,
+            known,
             stale,
             fallback,
         });

@@ -6,7 +6,6 @@
 //! While the store is away, and for whom no order of their own is wanted, the caller's own order is the answer.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -38,8 +37,8 @@ const AS_SENT: &str = "in the order they were sent";
 /// What is asked for.
 pub struct Asked<'a> {
     pub user: String,
-    /// Each an id, or an item as its topic takes it.
-    pub items: &'a [&'a RawValue],
+    /// Each an item as its topic takes it.
+    pub items: Vec<Cow<'a, [u8]>>,
     pub k: Option<usize>,
     pub explain: bool,
     /// Each is scored as if it were the only one.
@@ -49,11 +48,52 @@ pub struct Asked<'a> {
     pub also: Also,
 }
 
-/// What is wanted too that is otherwise left out: what the user has seen, and what is for adults.
+impl<'a> Asked<'a> {
+    /// All of them in order, and nothing else.
+    pub fn of(user: String, items: Vec<Cow<'a, [u8]>>) -> Self {
+        Self { user, items, k: None, explain: false, alone: false, away: false, also: Also::default() }
+    }
+}
+
+/// An item that is only named.
+pub fn named(id: &str) -> Cow<'static, [u8]> {
+    serde_json::json!({"item_id": id}).to_string().into_bytes().into()
+}
+
+/// What is wanted too that is otherwise left out.
 #[derive(Clone, Copy, Default)]
 pub struct Also {
+    /// What the user has seen.
     pub seen: bool,
-    pub mature: bool,
+    pub mature: Mature,
+}
+
+/// What becomes of items for adults.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mature {
+    /// They are there for whom the profile says so.
+    #[default]
+    ByProfile,
+    /// They are not there.
+    Without,
+    /// They are there: what is said of them goes to nobody's feed.
+    ToBeTold,
+}
+
+impl Mature {
+    /// A request may want fewer than the profile lets through, and never more.
+    pub fn asked(mature: Option<bool>) -> Self {
+        if mature == Some(false) { Self::Without } else { Self::ByProfile }
+    }
+
+    /// Whether they are there for a user whose profile says this of them.
+    fn shown(self, profile: bool) -> bool {
+        match self {
+            Self::ByProfile => profile,
+            Self::Without => false,
+            Self::ToBeTold => true,
+        }
+    }
 }
 
 /// The candidates in order, as they are answered.
@@ -89,6 +129,9 @@ pub struct Placed {
 pub struct LeftOut {
     pub item_id: String,
     pub why: &'static str,
+    /// As of [`Placed`].
+    #[serde(skip)]
+    pub known: bool,
 }
 
 /// A candidate as it was brought, under its name.
@@ -141,7 +184,7 @@ pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token:
     let Asked { user, items, k, explain, alone, away, also } = asked;
     let user_id = asked::user(user, &caller.who, &shim.params)?;
     let names = Arc::new(Names::default());
-    let brought = brought(shim, items, &names)?;
+    let brought = brought(shim, &items, &names)?;
     let k = k.map_or(Ok(brought.len()), |k| check_k(k, shim.params.candidates_limit))?;
     let personal = shim.rules.flags.of(UserId::of(&user_id)).personal;
     let checked = Checked { request_id: &caller.id.0, user_id, names, brought, k, explain, alone, also };
@@ -149,14 +192,14 @@ pub async fn order<'a>(shim: &Shim, caller: &'a Caller, asked: Asked<'_>, token:
         return Ok(remembered(shim, &checked, caller.using));
     }
     // While the store is away, one request at a time asks it.
-    let Some(_turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, caller.using)) };
+    let Some(turn) = shim.last_good.ask() else { return Ok(remembered(shim, &checked, caller.using)) };
     let answer = match (caller.using, personal) {
         (true, true) => ordered(shim, &checked, k, token).await,
         (true, false) => ordered(shim, &checked, checked.brought.len(), token).await.map(|order| order.put_back(&checked)),
         (false, _) => for_everybody(shim, &checked).await,
     };
     let away = answer.as_ref().is_err_and(Refusal::is_away);
-    shim.last_good.answered(!away);
+    turn.answered(!away);
     if away { Ok(remembered(shim, &checked, caller.using)) } else { answer }
 }
 
@@ -202,14 +245,16 @@ fn as_brought<'a>(
     let (mut items, mut left_out) = (Vec::new(), Vec::new());
     for (Brought { name, facts, .. }, card) in brought.iter().zip(cards) {
         let withdrawn = common.is_some_and(|common| common.gone.contains(&**name));
-        match hidden(withdrawn, facts.as_deref(), card.as_ref(), *also, seen.contains(&**name)) {
-            Some(why) => left_out.push(LeftOut { item_id: name.to_string(), why }),
+        let mature = also.mature.shown(false); // nobody looked at the profile
+        let known = card.is_some();
+        match hidden(withdrawn, facts.as_deref(), card.as_ref(), mature, !also.seen && seen.contains(&**name)) {
+            Some(why) => left_out.push(LeftOut { item_id: name.to_string(), why, known }),
             None => items.push(Placed {
                 item_id: name.to_string(),
                 score: 0.0,
                 source: AS_BROUGHT,
                 reason: AS_SENT.to_string(),
-                known: card.is_some(),
+                known,
                 terms: explain.then(BTreeMap::new),
             }),
         }
@@ -276,14 +321,15 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
     })
 }
 
-/// Why an item is not shown, if so; what the caller says of it counts where there is no card.
-fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, also: Also, seen: bool) -> Option<&'static str> {
+/// Why an item is not shown, if so; what the caller says of it counts where there is no card. `mature`: whether it is if it is for
+/// adults; `seen`: whether it is to be left out as seen.
+fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, mature: bool, seen: bool) -> Option<&'static str> {
     let said = facts.filter(|_| card.is_none());
-    let mature = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
+    let for_adults = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
     match () {
         () if withdrawn || said.is_some_and(|facts| !facts.available) => Some("withdrawn"),
-        () if mature && !also.mature => Some("mature"),
-        () if !also.seen && seen => Some("seen"),
+        () if for_adults && !mature => Some("mature"),
+        () if seen => Some("seen"),
         () => None,
     }
 }
@@ -311,11 +357,11 @@ fn sort_out<'a>(
     for ((brought, card), trending_milli) in brought.iter().zip(&items.cards).zip(&items.trending_milli) {
         let (name, card) = (&*brought.name, card.as_ref());
         let withdrawn = common.gone.contains(name);
-        let also = Also { mature: also.mature || owner.profile.mature, ..also };
-        let why = hidden(withdrawn, brought.facts.as_deref(), card, also, owner.seen.contains(name));
+        let (mature, seen) = (also.mature.shown(owner.profile.mature), !also.seen && owner.seen.contains(name));
+        let why = hidden(withdrawn, brought.facts.as_deref(), card, mature, seen);
         let turned_away = || turned_away(brought, card, &owner.profile, names).then_some("hidden");
         if let Some(why) = why.or_else(turned_away) {
-            sorted.left_out.push(LeftOut { item_id: name.to_string(), why });
+            sorted.left_out.push(LeftOut { item_id: name.to_string(), why, known: card.is_some() });
             continue;
         }
         sorted.shown.push((brought, card.is_some()));
@@ -325,25 +371,22 @@ fn sort_out<'a>(
 }
 
 /// The candidates of a request; refuses too many, one that cannot be read, and one that stands there twice.
-fn brought(shim: &Shim, items: &[&RawValue], names: &Arc<Names>) -> Result<Vec<Brought>, Refusal> {
+fn brought(shim: &Shim, items: &[Cow<'_, [u8]>], names: &Arc<Names>) -> Result<Vec<Brought>, Refusal> {
     let (count, most) = (items.len(), shim.params.candidates_limit);
     if !(1..=most).contains(&count) {
         return Err(Refusal::bad("bad_items", format!("items has {count} candidates; send 1 to {most}")));
     }
     let (decoder, now) = (ingest::decoder(shim, names.clone()), now_ms());
     let mut already = BTreeSet::new();
-    let read = |(at, raw): (usize, &&RawValue)| {
+    let read = |(at, record): (usize, &Cow<'_, [u8]>)| {
         let bad = |why: String| Refusal::bad("bad_items", format!("items[{at}] cannot be read: {why}"));
-        let text = raw.get();
-        let bare = text.starts_with('"');
-        let record = if bare { format!(r#"{{"item_id":{text}}}"#) } else { text.to_string() };
-        let input = decoder.decode(Role::Items, None, Some(record.as_bytes()), now).map_err(bad)?;
+        let input = decoder.decode(Role::Items, None, Some(record), now).map_err(bad)?;
         let Input::Item(item, facts) = input else { return Err(bad("it is not an item".to_string())) };
         let name = names.items.get(item.0).expect("the decoder has just interned it");
         if !already.insert(item) {
             return Err(Refusal::bad("bad_items", format!("items[{at}] is `{name}` once more; name each candidate once")));
         }
-        Ok(Brought { item, name, facts: facts.filter(|_| !bare) })
+        Ok(Brought { item, name, facts })
     };
     items.iter().enumerate().map(read).collect()
 }

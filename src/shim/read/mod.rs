@@ -7,7 +7,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 use crate::sinks::Applied;
+use crate::sinks::layout::LayoutError;
 use crate::sources::Pending;
+use crate::telemetry::STORE_ERRORS;
 
 mod memory;
 #[cfg(feature = "redis")]
@@ -60,6 +62,16 @@ pub struct OwnKeys {
 pub struct Many {
     pub values: Vec<Option<Bytes>>,
     pub fields: Vec<Option<Fields>>,
+}
+
+/// Something in the store that is not as it was written is as good as none where an answer can do without it: it is counted, and told to
+/// the operator.
+pub fn readable<T>(what: &str, read: Result<T, LayoutError>) -> Option<T> {
+    let warn = |error: &LayoutError| {
+        metrics::counter!(STORE_ERRORS).increment(1);
+        tracing::warn!(%error, "{what} cannot be read; the answer does without it");
+    };
+    read.inspect_err(warn).ok()
 }
 
 /// How many of the latest seen items a feed is filtered by; older ones are gone from the slate itself.

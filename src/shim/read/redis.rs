@@ -143,6 +143,9 @@ impl Reader for RedisReader {
 
     fn several<'a>(&'a self, keys: &'a [String], limit: usize) -> Answer<'a, Vec<Vec<(String, f64)>>> {
         Box::pin(async move {
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
             let mut pipeline = redis::pipe();
             keys.iter().for_each(|key| highest(&mut pipeline, key, limit.max(1)));
             let mut lists: Vec<Vec<(String, f64)>> = self.ask(pipeline).await?;
