@@ -479,6 +479,7 @@ fn the_schema_and_our_messages_are_one() {
         to: Some(1_763_600_060_000),
         version: "lr-1".into(),
         digest: "fe".into(),
+        model: "lr".into(),
     };
     agrees(
         &pool,
@@ -491,6 +492,7 @@ fn the_schema_and_our_messages_are_one() {
             ("to", Dynamic::I64(1_763_600_060_000)),
             ("version", s("lr-1")),
             ("digest", s("fe")),
+            ("model", s("lr")),
         ],
     );
 }

@@ -1,7 +1,7 @@
 //! What feeds were last made of, by surface and user: while the store is away they are made of it again, and say `stale`.
 //!
-//! What must stay true: the memory is bounded; while the store is away one request at a time asks it, and rests for four times as long as
-//! that took, so that the others wait for nothing, few wait for a store that hangs, and the return of one that refused is noticed at once.
+//! What must stay true: the memory is bounded; while the store is away one request at a time asks it, and then nobody does for as long as
+//! that took, half a second at most: the others wait for nothing, and the return of the store is noticed within a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,8 +27,8 @@ pub struct LastGood {
     rests_until: Mutex<Option<Instant>>,
 }
 
-/// A store that is away is waited for a fifth of the time.
-const REST: u32 = 4;
+/// How long nobody asks a store that was long in not answering.
+const REST: Duration = Duration::from_millis(500);
 
 impl LastGood {
     /// At most `bytes` of them, each for at most `lifetime`.
@@ -91,7 +91,7 @@ impl Ask<'_> {
     }
 
     fn answered_at(&self, whether: bool, now: Instant) {
-        let until = (!whether).then(|| now + (now - self.begun) * REST);
+        let until = (!whether).then(|| now + (now - self.begun).min(REST));
         *self.of.rests_until.lock().expect("no panic under the lock") = until;
         self.of.away.store(!whether, Ordering::Relaxed);
     }
@@ -138,8 +138,8 @@ mod tests {
         assert!(asks(now).is_none());
         turn.answered_at(false, now + Duration::from_secs(1));
         drop(turn);
-        let [rests, rested] = [4_999, 5_000].map(|ms| now + Duration::from_millis(ms));
-        assert!(asks(rests).is_none(), "four times as long as it took");
+        let [rests, rested] = [1_499, 1_500].map(|ms| now + Duration::from_millis(ms));
+        assert!(asks(rests).is_none(), "half a second after it gave up");
         asks(rested).expect("nobody asks").answered_at(true, rested);
         assert!(asks(rested).is_some_and(|_one| asks(rested).is_some()));
     }

@@ -101,11 +101,8 @@ mod tests {
         assert_eq!(open().known().status.promoted, Some(("lr-1".to_string(), None)));
         inbox.serves(&serving("lr-1"), 7);
         inbox.serves(&serving("lr-1"), 8);
-        let again = open();
-        assert_eq!(
-            (again.known().status.promoted.clone(), again.known().status.asked),
-            (Some(("lr-1".into(), Some(7))), Some(Recipe::Lr))
-        );
+        let again = open().known().status.clone();
+        assert_eq!((again.promoted, again.asked), (Some(("lr-1".into(), Some(7))), Some(Recipe::Lr)));
         inbox.wait(Duration::from_secs(600)); // something is asked for
         inbox.write(|known| known.status.asked = None).expect("written");
         inbox.stop();

@@ -20,7 +20,7 @@ impl TryFrom<String> for Daily {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        let digits = |part: &str| (part.len() == 2).then(|| part.parse::<u16>().ok()).flatten();
+        let digits = |part: &str| part.parse::<u16>().ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
         let minute = text.split_once(':').and_then(|(hour, minute)| {
             let (hour, minute) = (digits(hour)?, digits(minute)?);
             (hour < 24 && minute < 60).then_some(hour * 60 + minute)
