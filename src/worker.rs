@@ -170,7 +170,9 @@ impl Engine {
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
         let registry = config.recommend.ranker.registry.as_str();
-        let training = config.training.enabled.then(|| Inbox::open(registry.into(), config.training.model)).transpose()?;
+        let training = config.training.enabled.then(|| Inbox::open(registry.into(), config.training.model));
+        let served = last.as_ref().map(|last| (&last.serving, last.epoch.clock_ms));
+        training.iter().zip(served).for_each(|(inbox, (serving, clock))| inbox.serves(serving, clock));
         let models = Models { shelf, inbox: training.clone() };
         models.must_rank(given.bound.iter().chain(&last))?;
         let files = Files::open(config, names.clone())?;

@@ -282,7 +282,9 @@ fn orders() {
     let model = |order| Ok(Input::Control(Control::Model(order)));
     let version = Version { name: "lr-1".into(), digest: 0xfe };
     let promote = json!({"op": "model", "version": "lr-1", "digest": "00000000000000fe"});
-    assert_eq!(order(promote), model(ModelOrder::Promote(Some(version))));
+    assert_eq!(order(promote), model(ModelOrder::Promote(Some(version.clone()))));
+    let replace = json!({"op": "model", "version": "lr-1", "digest": "00000000000000fe", "instead_of": "blend"});
+    assert_eq!(order(replace), model(ModelOrder::Replace(Some(version), "blend".into())));
     assert_eq!(order(json!({"op": "model", "version": "blend"})), model(ModelOrder::Promote(None)));
     assert_eq!(order(json!({"op": "rollback"})), model(ModelOrder::Rollback));
     assert_eq!(order(json!({"op": "train"})), model(ModelOrder::Train(None)));
@@ -480,6 +482,7 @@ fn the_schema_and_our_messages_are_one() {
         version: "lr-1".into(),
         digest: "fe".into(),
         model: "lr".into(),
+        instead_of: "lr-0".into(),
     };
     agrees(
         &pool,
@@ -493,6 +496,7 @@ fn the_schema_and_our_messages_are_one() {
             ("version", s("lr-1")),
             ("digest", s("fe")),
             ("model", s("lr")),
+            ("instead_of", s("lr-0")),
         ],
     );
 }

@@ -245,7 +245,12 @@ mod engine {
             let models = engine.once("it fails", |models| models["training"]["last"] != Value::Null);
             let last = &models["training"]["last"];
             assert_eq!((&models["serving"], &last["version"], &last["promoted"]), (&json!("blend"), &Value::Null, &json!(false)));
-            assert!(last["why"].as_str().is_some_and(|why| why.contains("/no/such/python cannot be run")), "{last}");
+            assert!(
+                last["why"]
+                    .as_str()
+                    .is_some_and(|why| why.contains("training.python cannot be run") && !why.contains("/no/such")),
+                "{last}"
+            );
         }
         let engine = Engine::start(dir, &python, "0s");
         engine.train("lr");
@@ -263,6 +268,7 @@ mod engine {
         assert_eq!((&models["serving"], &models["training"]["last"]["promoted"]), (&json!("lr-1"), &json!(false)));
         let why = models["training"]["last"]["why"].as_str().expect("a reason");
         assert!(why.contains("neither surely better nor surely worse than lr-1"), "{why}");
+        assert_eq!(models["training"]["asked"], json!([]));
 
         // Users change their minds: what ranks is surely worse than what ranked before.
         log(dir, now_ms(), 200, -1.0);
@@ -280,11 +286,19 @@ mod engine {
         log(dir, now_ms() - 3_600_000, 300, 1.0);
         // a Python that never ends
         let python = dir.join("python");
-        std::fs::write(&python, "#!/bin/sh\necho '{\"done\":0.25,\"what\":\"a tree\"}'\nexec sleep 3600\n").expect("written");
+        std::fs::write(
+            &python,
+            "#!/bin/sh\necho $$ > \"$(dirname \"$0\")/pid\"\necho '{\"done\":0.25,\"what\":\"a tree\"}'\nexec sleep 3600\n",
+        )
+        .expect("written");
         std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
         let engine = Engine::start(dir, &python, "1s");
         let running = engine.once("it trains", |models| models["training"]["running"]["what"] == "a tree");
         assert_eq!(running["training"]["running"]["model"], "lambdarank");
         drop(engine); // it would wait for an hour
+        let pid = std::fs::read_to_string(dir.join("pid")).expect("it ran");
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "what trained is gone with the engine");
+        let left = std::fs::read_to_string(dir.join("models/training.json")).expect("it is written down");
+        assert!(left.contains("\"running\": {"), "it is begun again by the next start: {left}");
     }
 }

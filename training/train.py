@@ -22,6 +22,7 @@ AFTER = ["user_pause"]
 # Parts of the examples, by time: what is trained on, what says when to stop, what is held out.
 TRAIN, STOP = 0.7, 0.8
 LEAST = 200  # examples
+MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 DRAWS = 1000  # of the bootstrap
 GOLDEN = 64  # rows
 ROUNDS, PATIENCE = 400, 30
@@ -45,6 +46,7 @@ def load(folder):
     if not files:
         raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
     tables = []
+    files = newest(files, pq)
     for n, file in enumerate(files):
         try:
             table = pq.read_table(file)
@@ -79,6 +81,18 @@ def load(folder):
         raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
     return {"names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
             "user": users[starts], "ends": np.append(starts, len(epochs))}
+
+
+def newest(files, pq):
+    """As many of the newest files as hold so many rows; a file's name begins with its first epoch."""
+    rows, first = 0, len(files)
+    while first > 0 and rows < MOST:
+        first -= 1
+        try:
+            rows += pq.read_metadata(files[first]).num_rows
+        except FileNotFoundError:
+            pass
+    return files[first:]
 
 
 def part(data, begin, end):
@@ -143,7 +157,7 @@ def train_lambdarank(data):
     valid = lightgbm.Dataset(stop["x"][:, at], stop["y"], group=stop["sizes"], reference=train)
     settings = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05,
                 "min_data_in_leaf": 50, "feature_fraction": 0.8, "lambdarank_truncation_level": 20, "verbose": -1, "seed": 7,
-                "deterministic": True, "force_row_wise": True, "num_threads": len(os.sched_getaffinity(0))}
+                "deterministic": True, "force_row_wise": True, "num_threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))}
 
     def progress(env):
         say(done=0.2 + 0.5 * (env.iteration + 1) / ROUNDS, what=f"tree {env.iteration + 1}")
@@ -309,6 +323,26 @@ td div{{background:#3465a4;height:.8rem}}svg{{width:100%;height:auto}}</style>
 """
 
 
+def stand_aside():
+    """One thread, which goes with whoever started it, and first when memory runs out. (How nice it is, it has from them.)"""
+    import threading
+    import time
+
+    os.environ.update(dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"], "1"))
+    parent = os.getppid()
+
+    def follow():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        Path("/proc/self/oom_score_adj").write_text("800")
+    except OSError:
+        pass  # elsewhere than on Linux
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=["lr", "lambdarank"])
@@ -317,8 +351,7 @@ def main():
     parser.add_argument("--aside", action="store_true", help="stand back behind whatever else runs here, on one thread")
     args = parser.parse_args()
     if args.aside:
-        os.nice(10)
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        stand_aside()
     data = load(args.log)
     say(done=0.2, what="training")
     model = {"lr": train_lr, "lambdarank": train_lambdarank}[args.kind](data)

@@ -32,6 +32,8 @@ pub(super) struct Raw<'a> {
     pub(super) digest: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) model: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) instead_of: Option<Text<'a>>,
 }
 
 /// The order a record gives.
@@ -55,17 +57,27 @@ fn forget(raw: &Raw, names: &Names, limits: Limits) -> Result<Control, String> {
     Ok(Control::Forget { user: intern(names, user)? })
 }
 
-/// A version by its name and digest, or `blend`: no version.
+/// A version, whatever ranks, or only instead of one.
 fn model(raw: &Raw, limits: Limits) -> Result<ModelOrder, String> {
+    let version = version(raw, limits)?;
+    let instead_of = raw.instead_of.as_ref().map(|name| word("instead_of", name, limits)).transpose()?;
+    Ok(match instead_of {
+        Some(instead_of) => ModelOrder::Replace(version, instead_of.to_string()),
+        None => ModelOrder::Promote(version),
+    })
+}
+
+/// A version by its name and digest, or `blend`: no version.
+fn version(raw: &Raw, limits: Limits) -> Result<Option<Version>, String> {
     let name = required("version", raw.version.as_ref(), limits)?;
     if name == BLEND {
-        return Ok(ModelOrder::Promote(None));
+        return Ok(None);
     }
     let text = required("digest", raw.digest.as_ref(), limits)?;
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let digest = u64::from_str_radix(text, 16).ok().filter(|_| digits);
     let digest = digest.ok_or_else(|| format!("`digest` is `{}`; it must have 16 hexadecimal digits", shown(text)))?;
-    Ok(ModelOrder::Promote(Some(Version { name: name.to_string(), digest })))
+    Ok(Some(Version { name: name.to_string(), digest }))
 }
 
 /// By the recipe of this name, or by that of the settings.

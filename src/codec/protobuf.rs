@@ -147,6 +147,8 @@ pub struct Control {
     pub digest: String,
     #[prost(string, tag = "10")]
     pub model: String,
+    #[prost(string, tag = "11")]
+    pub instead_of: String,
 }
 
 /// `overdrive.v1.Order`
@@ -272,6 +274,7 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             version: text(&sent.version),
             digest: text(&sent.digest),
             model: text(&sent.model),
+            instead_of: text(&sent.instead_of),
             ..Default::default()
         }
     }

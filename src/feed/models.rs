@@ -58,6 +58,7 @@ impl Models {
         if let ModelOrder::Train(recipe) = order {
             let inbox = self.inbox.as_ref().ok_or("nobody trains here; set training.enabled")?;
             inbox.ask(*recipe)?;
+            return Ok(serving.clone());
         }
         let next = serving.after(order)?;
         self.ready(&next).map(|()| next)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::catalogue::{Item, User};
 use super::ids::{ItemId, UserId};
 use super::kind::Kind;
-use super::serving::{Recipe, Version};
+use super::serving::{BLEND, Recipe, Version};
 use super::time::Millis;
 
 /// What a topic carries.
@@ -103,6 +103,8 @@ pub enum ModelOrder {
     Promote(Option<Version>),
     /// The one before.
     Rollback,
+    /// This version, and only where what is called so (`blend`: no version) ranks: what was found out meanwhile by somebody else stays.
+    Replace(Option<Version>, String),
     /// A new version is made of what was logged; `None`: by the recipe of the settings. What ranks stays.
     Train(Option<Recipe>),
 }
@@ -112,6 +114,10 @@ impl fmt::Display for ModelOrder {
         match self {
             Self::Promote(Some(version)) => write!(f, "rank by {version}"),
             Self::Promote(None) => write!(f, "rank by no version"),
+            Self::Replace(version, instead_of) => {
+                let version = version.as_ref().map_or(BLEND.to_string(), ToString::to_string);
+                write!(f, "rank by {version} instead of {instead_of}")
+            }
             Self::Rollback => write!(f, "rank by what ranked before"),
             Self::Train(Some(recipe)) => write!(f, "train {}", recipe.name()),
             Self::Train(None) => write!(f, "train"),

@@ -88,6 +88,13 @@ impl Serving {
             ModelOrder::Promote(version) => version,
             ModelOrder::Rollback if self.before == self.now => return Err("no other model ranked before this one".to_string()),
             ModelOrder::Rollback => &self.before,
+            ModelOrder::Replace(version, instead_of) => {
+                let now = self.now.as_ref().map_or(BLEND, |now| now.name.as_str());
+                if now != instead_of {
+                    return Err(format!("{now} ranks, not {instead_of} any more"));
+                }
+                version
+            }
             ModelOrder::Train(_) => &self.now,
         };
         if *next == self.now {
@@ -126,6 +133,11 @@ mod tests {
         assert_eq!((back.now.clone(), back.before.clone()), (Some(version("a")), Some(version("b"))));
         assert_eq!(back.after(&ModelOrder::Rollback), Ok(b.clone()), "and back again");
         assert_eq!(a.after(&ModelOrder::Promote(None)).map(|s| s.id()), Ok(None));
+        let replace = |name: &str, of: &str| ModelOrder::Replace(Some(version(name)), of.to_string());
+        assert_eq!(first.after(&replace("a", BLEND)), Ok(a.clone()));
+        assert_eq!(a.after(&ModelOrder::Replace(None, "a".into())).map(|s| (s.now, s.before)), Ok((None, Some(version("a")))));
+        assert!(b.after(&replace("c", "a")).is_err_and(|why| why.contains("b ranks, not a any more")));
+        assert_eq!(b.after(&ModelOrder::Train(None)), Ok(b.clone()));
         assert_ne!(version("a").id(), version("b").id(), "the same model under another name");
         assert_eq!(version("a").to_string(), "a (00000000000000ff)");
     }

@@ -122,6 +122,13 @@ impl Registry {
         &self.0
     }
 
+    /// The same where only what is called `instead_of` ranks.
+    pub fn replacement(&self, version: &str, instead_of: &str) -> Result<String, LoadError> {
+        let mut order: serde_json::Value = serde_json::from_str(&self.order(version)?).expect("an order is JSON");
+        order["instead_of"] = instead_of.into();
+        Ok(order.to_string())
+    }
+
     /// The order by which a version ranks from the epoch on that has it, once its files are found to be those that were published;
     /// `blend`: none.
     pub fn order(&self, version: &str) -> Result<String, LoadError> {
@@ -219,7 +226,7 @@ impl Registry {
     /// The name of a model with the next number.
     fn next(&self, model: &str) -> Result<String, String> {
         let number = |name: &str| name.strip_prefix(model)?.strip_prefix('-')?.parse::<u64>().ok();
-        let greatest = self.versions()?.iter().filter_map(|(name, _)| number(name)).max().unwrap_or(0);
+        let greatest = self.names()?.iter().filter_map(|name| number(name)).max().unwrap_or(0);
         Ok(format!("{model}-{}", greatest + 1))
     }
 }

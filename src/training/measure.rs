@@ -1,5 +1,6 @@
 //! Two orders of the same logged examples: a model's, and the blend's or another model's, as they would have served.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::model::UserId;
@@ -13,24 +14,35 @@ use crate::sinks::examples::read::{Logged, read};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     pub examples: usize,
+    pub users: usize,
     pub ndcg: [f64; 2],
     /// How far NDCG@10 of the model is ahead in 95 of 100 draws of users.
     pub ahead: (f64, f64),
+    /// Where it was asked for.
     pub auc: [Option<f64>; 2],
     /// Of the model's rows.
     pub tally: Tally,
 }
 
-/// Measures a model on the examples of a folder, those `from` a time on where one is given, against another one or the blend. `asked` is
-/// asked at each example whether to go on.
+/// What is measured.
+pub struct Wanted<'a> {
+    /// What the model is held against; `None`: the blend.
+    pub against: Option<&'a Model>,
+    /// The folder of examples.
+    pub log: &'a Path,
+    /// Those from this time on.
+    pub from: Option<Millis>,
+    /// Whether AUC as well, for which every row has to be kept.
+    pub auc: bool,
+}
+
+/// Measures a model on logged examples. `asked` is asked at each of them whether to go on.
 pub fn measure(
     model: &Model,
-    against: Option<&Model>,
-    log: &Path,
-    from: Option<Millis>,
+    &Wanted { against, log, from, auc }: &Wanted,
     mut asked: impl FnMut() -> Result<(), String>,
 ) -> Result<Measured, String> {
-    let mut orders = Orders::of(Ranker::new(model), against.map(Ranker::new));
+    let mut orders = Orders::of(Ranker::new(model), against.map(Ranker::new), auc);
     read(log, |example| {
         asked()?;
         if from.is_none_or(|from| example.at >= from) {
@@ -49,13 +61,14 @@ struct Orders {
     ndcg: [f64; 2],
     /// By how much the model was ahead for each example's user.
     ahead: Vec<(UserId, f64)>,
-    /// Every row as each scored it.
+    /// Every row as each scored it, where it is kept.
     rows: [Vec<(f32, bool)>; 2],
+    keeps: bool,
 }
 
 impl Orders {
-    fn of(ours: Ranker, theirs: Option<Ranker>) -> Self {
-        Self { ours, theirs, tally: Tally::default(), ndcg: [0.0; 2], ahead: Vec::new(), rows: Default::default() }
+    fn of(ours: Ranker, theirs: Option<Ranker>, keeps: bool) -> Self {
+        Self { ours, theirs, tally: Tally::default(), ndcg: [0.0; 2], ahead: Vec::new(), rows: Default::default(), keeps }
     }
 
     fn take(&mut self, example: &Logged) {
@@ -69,7 +82,8 @@ impl Orders {
         self.ahead.push((example.user, ndcg[0] - ndcg[1]));
         for (at, scores) in scores.into_iter().enumerate() {
             self.ndcg[at] += ndcg[at];
-            self.rows[at].extend(scores.into_iter().zip(example.taken.iter().copied()));
+            let scores = scores.into_iter().take(if self.keeps { usize::MAX } else { 0 });
+            self.rows[at].extend(scores.zip(example.taken.iter().copied()));
         }
     }
 
@@ -78,6 +92,7 @@ impl Orders {
         let mean = |sum: f64| if examples > 0 { sum / examples as f64 } else { 0.0 };
         Measured {
             examples,
+            users: self.ahead.iter().map(|(user, _)| user).collect::<BTreeSet<_>>().len(),
             ndcg: self.ndcg.map(mean),
             ahead: quality::ahead(&self.ahead),
             auc: self.rows.map(quality::auc),

@@ -22,9 +22,9 @@ mod trainer;
 mod verdict;
 
 pub use inbox::Inbox;
-pub use measure::{Measured, measure};
+pub use measure::{Measured, Wanted, measure};
 pub use schedule::Daily;
-pub use status::{Attempt, Doing, Status};
+pub use status::{Attempt, Doing, Promoted, Status, TakenBack};
 pub use trainer::{Place, Trainer};
 pub use verdict::Promote;
 

@@ -70,7 +70,13 @@ pub fn run(
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let ended = child.0.wait().map_err(|e| format!("training cannot be waited for: {e}"))?;
+    let ended = loop {
+        match child.0.try_wait().map_err(|e| format!("training cannot be waited for: {e}"))? {
+            Some(ended) => break ended,
+            None => asked()?,
+        }
+        std::thread::sleep(ASKED_EVERY);
+    };
     let errors = reader.join().unwrap_or_default();
     match made {
         Some(made) if ended.success() => Ok(made),
@@ -82,8 +88,8 @@ pub fn run(
 fn lines(from: impl Read + Send + 'static) -> Receiver<Line> {
     let (tx, rx) = channel();
     std::thread::spawn(move || {
-        let lines = BufReader::new(from).lines().map_while(Result::ok);
-        let mut lines = lines.filter_map(|line| serde_json::from_str(&line).ok());
+        let lines = BufReader::new(from).split(b'\n').map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| serde_json::from_slice(&line).ok());
         lines.all(|line| tx.send(line).is_ok())
     });
     rx

@@ -1,7 +1,8 @@
 //! How training stands: a file beside the versions, for whoever reads the registry.
 
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -14,19 +15,37 @@ const FILE: &str = "training.json";
 
 /// What is done now, what came of the last time, and when the next is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Status {
-    /// Asked for, and not yet begun.
-    pub asked: Option<Recipe>,
+    /// Asked for, and not yet ended.
+    pub asked: BTreeSet<Recipe>,
     pub running: Option<Doing>,
+    /// How often what runs was begun: it may end with its process.
+    pub tries: u32,
     pub last: Option<Attempt>,
     /// When training last began: the next is counted from there.
     pub began_ms: Option<Millis>,
     pub next_ms: Option<Millis>,
-    /// The version that was last ordered to rank from here, and the clock from which it did.
-    pub promoted: Option<(String, Option<Millis>)>,
-    /// The version that was last taken back, and why.
-    pub taken_back: Option<(String, String)>,
+    pub promoted: Option<Promoted>,
+    /// What is to be taken back, until it is.
+    pub taking_back: Option<TakenBack>,
+    pub taken_back: Option<TakenBack>,
+}
+
+/// The version that was last ordered to rank from here, and the clock from which it did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promoted {
+    pub version: String,
+    pub since_ms: Option<Millis>,
+}
+
+/// A version that ranked and turned out worse.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakenBack {
+    pub version: String,
+    pub why: String,
 }
 
 /// Training that is under way.
@@ -67,12 +86,24 @@ impl Status {
         serde_json::from_slice(&text).map_err(|e| format!("{} is not as it should be: {e}; delete it", path.display()))
     }
 
-    /// The whole of it or none.
+    /// The same; what is damaged is put aside, and it begins anew.
+    pub fn read_or_begin(registry: &Path) -> Self {
+        Self::read(registry).unwrap_or_else(|why| {
+            let aside = registry.join(format!("{FILE}.damaged"));
+            let kept = fs::rename(registry.join(FILE), &aside).is_ok();
+            tracing::warn!(why, kept, aside = %aside.display(), "how training stood is not known; it begins anew");
+            Self::default()
+        })
+    }
+
+    /// The whole of it or none, durably.
     pub fn write(&self, registry: &Path) -> Result<(), String> {
         let (path, unfinished) = (registry.join(FILE), registry.join(format!(".{FILE}.unfinished")));
         let text = serde_json::to_vec_pretty(self).expect("texts and numbers are JSON");
-        let written = fs::create_dir_all(registry).and_then(|()| fs::write(&unfinished, text));
-        written.and_then(|()| fs::rename(&unfinished, &path)).map_err(|e| format!("{} cannot be written: {e}", path.display()))
+        let sync = |path: &Path| File::open(path)?.sync_all();
+        let written = fs::create_dir_all(registry).and_then(|()| fs::write(&unfinished, text)).and_then(|()| sync(&unfinished));
+        let written = written.and_then(|()| fs::rename(&unfinished, &path)).and_then(|()| sync(registry));
+        written.map_err(|e| format!("{} cannot be written: {e}", path.display()))
     }
 }
 
@@ -94,10 +125,12 @@ mod tests {
             promoted: false,
             why: "no Python".into(),
         };
-        let status = Status { asked: Some(Recipe::Lambdarank), last: Some(attempt), next_ms: Some(7), ..Status::default() };
+        let status = Status { asked: [Recipe::Lambdarank].into(), last: Some(attempt), next_ms: Some(7), ..Status::default() };
         status.write(&registry).expect("there is room");
         assert_eq!(Status::read(&registry), Ok(status));
         fs::write(registry.join(FILE), "{").expect("there is room");
         assert!(Status::read(&registry).is_err_and(|why| why.contains("training.json") && why.contains("delete it")));
+        assert_eq!((Status::read_or_begin(&registry), Status::read(&registry)), (Status::default(), Ok(Status::default())));
+        assert!(registry.join("training.json.damaged").exists());
     }
 }

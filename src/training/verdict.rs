@@ -15,11 +15,17 @@ pub enum Promote {
     Never,
 }
 
+/// Users without whom no interval over users says anything.
+const USERS: usize = 30;
+
 /// Why a model is to rank in place of what is called `against`, or why not. It needs so many examples.
 pub fn promotes(promote: Promote, measured: &Measured, least: usize, against: &str) -> Result<String, String> {
     if measured.examples < least {
         let examples = measured.examples;
         return Err(format!("{examples} later examples are too few to say how good it is; training.least is {least}"));
+    }
+    if measured.users < USERS {
+        return Err(format!("{} users are too few to say how good it is, it takes {USERS}", measured.users));
     }
     let (low, high) = measured.ahead;
     let (is, may) = match promote {
@@ -39,7 +45,7 @@ pub fn told(measured: &Measured) -> String {
 
 /// Whether what ranks is surely behind what ranked before it.
 pub fn worse(measured: &Measured, least: usize) -> bool {
-    measured.examples >= least && measured.ahead.1 < 0.0
+    measured.examples >= least && measured.users >= USERS && measured.ahead.1 < 0.0
 }
 
 #[cfg(test)]
@@ -47,7 +53,7 @@ mod tests {
     use super::*;
 
     fn measured(examples: usize, low: f64, high: f64) -> Measured {
-        Measured { examples, ahead: (low, high), ..Measured::default() }
+        Measured { examples, users: USERS, ahead: (low, high), ..Measured::default() }
     }
 
     #[test]
@@ -70,6 +76,9 @@ mod tests {
             };
             assert!(found == may && why.contains(says), "{promote:?} {says}: {why}");
         }
+        let few = Measured { users: USERS - 1, ..better.clone() };
+        assert!(verdict(Promote::NoWorse, few).is_err_and(|why| why.contains("29 users are too few")));
+        assert!(!worse(&Measured { users: 1, ..worse_one }, 500));
         assert!(worse(&measured(500, -0.2, -0.001), 500));
         assert!(!worse(&measured(499, -0.2, -0.1), 500) && !worse(&measured(500, -0.2, 0.0), 500));
     }

@@ -134,7 +134,9 @@ fn c35_an_admin_has_a_model_trained_and_is_told_how_it_goes() {
         let asked = [format!("authorization: Bearer od_{who}"), super::JSON.to_string()];
         send(w.addr, "POST", path, &asked, body)
     };
-    assert_eq!(ask("writer", "/v1/models/lr/train", b"{}").status, 403);
+    for path in ["/v1/models/lr/train", "/api/v1/train", "/api/v1/retrain", "/ml/train"] {
+        assert_eq!(ask("writer", path, b"{}").status, 403, "{path}");
+    }
     assert_eq!(ask("admin", "/v1/models/towers/train", b"{}").refusal(), (404, "unknown_model".to_string()));
     assert_eq!(ask("admin", "/v1/models/lr/train", b"").refusal().0, 400, "it is asked with an object");
     let done = ask("admin", "/v1/models/lr/train", b"{}");
@@ -156,15 +158,16 @@ fn c35_an_admin_has_a_model_trained_and_is_told_how_it_goes() {
         conforms(&openapi(), "/v1/models", "get", "200", &answer.json());
         answer.json()["training"].clone()
     };
-    let nothing = json!({"enabled": true, "asked": null, "running": null, "last": null, "next_ms": null, "taken_back": null});
+    let nothing = json!({"enabled": true, "asked": [], "running": null, "last": null, "next_ms": null, "taken_back": null});
     assert_eq!(told(), nothing);
     let last = json!({"model": "lr", "began_ms": 1, "ended_ms": 2, "version": "lr-1", "figures": figures(), "promoted": true, "why": "better"});
     let running = json!({"model": "lambdarank", "began_ms": 3, "done": 0.5, "what": "tree 7"});
-    let status = json!({"asked": "lr", "running": running, "last": last, "began_ms": 3, "next_ms": 9, "promoted": ["lr-1", 2],
-        "taken_back": ["lr-0", "behind"]});
+    let status = json!({"asked": ["lr"], "tries": 1, "running": running, "last": last, "began_ms": 3, "next_ms": 9, "promoted": {"version": "lr-1", "since_ms": 2},
+        "taken_back": {"version": "lr-0", "why": "behind"}});
     std::fs::write(folder.path().join("training.json"), status.to_string()).expect("written");
     let taken_back = json!({"version": "lr-0", "why": "behind"});
-    let whole = json!({"enabled": true, "asked": "lr", "running": running, "last": last, "next_ms": 9, "taken_back": taken_back});
+    let whole =
+        json!({"enabled": true, "asked": ["lr"], "running": running, "last": last, "next_ms": 9, "taken_back": taken_back});
     assert_eq!(told(), whole);
 }
 

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use crate::registry::Registry;
-use crate::training::{Measured, measure};
+use crate::training::{Measured, Wanted, measure};
 
 /// Measures, and says what came out.
 pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, library: &str) -> Result<String, String> {
     let about = registry.about(version).map_err(|e| e.to_string())?;
     let model = registry.load(version, library).map_err(|e| e.to_string())?;
     let later = about.figures.as_ref().map(|figures| figures.held_out_from_ms).filter(|_| !all);
-    let measured = measure(&model, None, log, later, || Ok(()))?;
+    let measured = measure(&model, &Wanted { against: None, log, from: later, auc: true }, || Ok(()))?;
     if measured.examples == 0 {
         let which =
             if later.is_some() { "examples later than what it was trained on; --all takes the others" } else { "examples" };

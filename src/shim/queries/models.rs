@@ -6,6 +6,7 @@
 
 use axum::http::StatusCode;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::model::serving::{BLEND, Recipe, Serving};
 use crate::registry::{About, Figures};
 use crate::shim::guard::Caller;
 use crate::shim::{Refusal, State as Shim, now_ms};
-use crate::training::{Attempt, Doing, Status as TrainingStatus};
+use crate::training::{Attempt, Doing, Status as TrainingStatus, TakenBack};
 
 /// Reading a version means reading its files.
 const READ_FOR: Duration = Duration::from_secs(10);
@@ -67,8 +68,8 @@ pub struct Models {
 pub struct TrainingView {
     /// Whether the settings have it.
     pub enabled: bool,
-    /// What was asked for and has not begun.
-    pub asked: Option<Recipe>,
+    /// What was asked for and has not ended.
+    pub asked: BTreeSet<Recipe>,
     pub running: Option<Doing>,
     /// What came of the last time.
     pub last: Option<Attempt>,
@@ -76,12 +77,6 @@ pub struct TrainingView {
     pub next_ms: Option<i64>,
     /// What was promoted and turned out worse.
     pub taken_back: Option<TakenBack>,
-}
-
-#[derive(Serialize)]
-pub struct TakenBack {
-    pub version: String,
-    pub why: String,
 }
 
 /// A version.
@@ -158,7 +153,6 @@ pub async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
         tracing::error!(%why, "how training stands");
         away("how training stands cannot be read; the reason is in the log")
     })?;
-    let taken_back = taken_back.map(|(version, why)| TakenBack { version, why });
     Ok(TrainingView { enabled, asked, running, last, next_ms: next_ms.filter(|_| enabled), taken_back })
 }
 
@@ -195,7 +189,7 @@ pub async fn train(shim: &Shim, caller: &Caller, model: Option<String>) -> Resul
         let known = Recipe::ALL.map(Recipe::name).join(", ");
         return Err(Refusal::unknown("unknown_model", format!("`{name}` cannot be trained; {known} can")));
     }
-    shim.access.note(caller.training(model.as_deref().unwrap_or("that of the settings"))).await?;
+    shim.access.note(caller.training(model.as_deref().unwrap_or("settings"))).await?;
     let order = match model {
         Some(model) => serde_json::json!({"op": "train", "model": model}),
         None => serde_json::json!({"op": "train"}),
