@@ -111,6 +111,8 @@ fn c35_an_admin_has_a_version_rank_by_the_order_that_the_command_gives() {
     let asked = ["authorization: Bearer od_admin".to_string(), super::JSON.to_string()];
     let train = send(w.addr, "POST", "/v1/models/lr/train", &asked, b"{}");
     assert_eq!(train.refusal(), (409, "no_training".to_string()));
+    let train = send(w.addr, "POST", "/v1/models/towers/train", &asked, b"{}");
+    assert_eq!(train.refusal(), (404, "unknown_model".to_string()), "what nobody can train is unknown everywhere");
     let w = World::memory(|_| {});
     assert_eq!(post(w.addr, "/v1/models/lr-1/promote", "{}").refusal(), (409, "no_registry".to_string()));
     // What a page of any site may send without asking is not enough.

@@ -181,13 +181,13 @@ fn away(message: &str) -> Refusal {
 /// Orders that a model is trained, where the engine trains; `None`: the one of the settings.
 pub async fn train(shim: &Shim, caller: &Caller, model: Option<String>) -> Result<Receipt, Refusal> {
     caller.who.about_all()?;
-    if !shim.rules.training {
-        let message = "the engine does not train; set training.enabled, or run `overdrive train`";
-        return Err(Refusal::new(StatusCode::CONFLICT, "no_training", message));
-    }
     if let Some(name) = model.as_deref().filter(|name| Recipe::find(name).is_none()) {
         let known = Recipe::ALL.map(Recipe::name).join(", ");
         return Err(Refusal::unknown("unknown_model", format!("`{name}` cannot be trained; {known} can")));
+    }
+    if !shim.rules.training {
+        let message = "the engine does not train; set training.enabled, or run `overdrive train`";
+        return Err(Refusal::new(StatusCode::CONFLICT, "no_training", message));
     }
     shim.access.note(caller.training(model.as_deref().unwrap_or("settings"))).await?;
     let order = match model {
