@@ -1,7 +1,7 @@
 //! `overdrive train`: a ranker from the examples the engine logged. It runs training, shows how far it is, and tries what came out before
 //! anybody serves with it.
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ use crate::training::script::{self, Made, Order};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to train: lr (logistic regression on 14 features) or lambdarank (boosted trees)
-    kind: Kind,
+    #[arg(value_parser = recipe())]
+    kind: Recipe,
     /// The folder of examples; that of the engine's state folder when it is not given
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -30,19 +31,9 @@ pub struct Args {
     publish: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
-    Lr,
-    Lambdarank,
-}
-
-impl From<Kind> for Recipe {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Lr => Recipe::Lr,
-            Kind::Lambdarank => Recipe::Lambdarank,
-        }
-    }
+/// A recipe by its name.
+fn recipe() -> impl TypedValueParser<Value = Recipe> {
+    PossibleValuesParser::new(Recipe::ALL.map(Recipe::name)).map(|name| Recipe::find(&name).expect("it is one of them"))
 }
 
 /// Trains, tries the model, and says how good it is.
@@ -50,7 +41,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let log = args.log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
     let published = args.publish.then(|| models::registry(config)).transpose()?;
     let python = args.python.as_ref().unwrap_or(&config.training.python);
-    let order = Order { python, recipe: args.kind.into(), log: &log, out: &args.out, aside: false };
+    let order = Order { python, recipe: args.kind, log: &log, out: &args.out, aside: false };
     let Made { model, figures } = follow(&order)?;
     let loaded = if cfg!(feature = "onnx") && names_library(config) {
         let loaded = registry::load(&model, &config.onnx.library).map_err(|e| e.to_string())?;
