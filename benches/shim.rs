@@ -2,7 +2,7 @@
 //! honest beside hostile connections; what is near among a million items.
 //!
 //! The load is in this process, on a thread of its own, with connections that are kept. `SECONDS` (3) a measurement, `PAIRS` (5) of them
-//! in turns, `ITEMS` (1000000) with places.
+//! in turns, `RATE` (10000) requests a second where they come as they are due, `ITEMS` (1000000) with places.
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -126,14 +126,28 @@ impl Load {
     }
 }
 
-/// Asks over kept connections, each one request after the other with a pause between.
-fn load(addr: SocketAddr, asked: &Arc<Vec<Vec<u8>>>, connections: usize, seconds: f64, pause: Duration) -> Load {
+/// When a connection asks again.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// So long after an answer.
+    After(Duration),
+    /// So many times a second, all connections together, whether answers come or not: how long one took counts from when it was due.
+    Rate(f64),
+}
+
+/// Asks over kept connections.
+fn load(addr: SocketAddr, asked: &Arc<Vec<Vec<u8>>>, connections: usize, seconds: f64, pace: Pace) -> Load {
     let asked = asked.clone();
     let run = async move {
-        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs_f64(seconds);
         let mut clients = tokio::task::JoinSet::new();
         for n in 0..connections {
-            clients.spawn(client(addr, asked.clone(), n * asked.len() / connections, until, pause));
+            let due = move |asked: usize, answered: Instant| match pace {
+                Pace::After(pause) => answered + pause,
+                Pace::Rate(rate) => begun + Duration::from_secs_f64((asked * connections + n) as f64 / rate),
+            };
+            clients.spawn(client(addr, asked.clone(), n * asked.len() / connections, until, due));
         }
         clients.join_all().await.concat()
     };
@@ -144,13 +158,23 @@ fn load(addr: SocketAddr, asked: &Arc<Vec<Vec<u8>>>, connections: usize, seconds
     Load { rate: took.len() as f64 / seconds, took }
 }
 
-async fn client(addr: SocketAddr, asked: Arc<Vec<Vec<u8>>>, first: usize, until: Instant, pause: Duration) -> Vec<f64> {
+async fn client(
+    addr: SocketAddr,
+    asked: Arc<Vec<Vec<u8>>>,
+    first: usize,
+    until: Instant,
+    due: impl Fn(usize, Instant) -> Instant,
+) -> Vec<f64> {
     let mut stream = tokio::net::TcpStream::connect(addr).await.expect("it listens");
     stream.set_nodelay(true).expect("it can be set");
     let (mut took, mut buffer) = (Vec::new(), Vec::with_capacity(65_536));
+    let mut next = due(0, Instant::now());
     for request in asked.iter().cycle().skip(first) {
-        let began = Instant::now();
-        if began >= until {
+        if next > Instant::now() {
+            tokio::time::sleep_until(next.into()).await;
+            next = Instant::now(); // a timer is a millisecond late, which is not the shim's
+        }
+        if Instant::now() >= until {
             break;
         }
         stream.write_all(request).await.expect("open");
@@ -158,10 +182,8 @@ async fn client(addr: SocketAddr, asked: Arc<Vec<Vec<u8>>>, first: usize, until:
         while !whole(&buffer) {
             assert!(stream.read_buf(&mut buffer).await.expect("an answer") > 0, "an honest connection was cut");
         }
-        took.push(began.elapsed().as_secs_f64() * 1e3);
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        took.push(next.elapsed().as_secs_f64() * 1e3);
+        next = due(took.len(), Instant::now());
     }
     took
 }
@@ -215,23 +237,27 @@ struct Figures {
 /// A feed against the bare handler, 64 connections, in turns.
 fn marks(shim: SocketAddr, url: &str) {
     let (bare, asked) = (bare(url), feeds());
-    let ask = |addr, thread| {
+    let ask = |addr, thread, pace| {
         let cpu = cpu_of(thread);
-        let load = load(addr, &asked, 64, number("SECONDS", 3) as f64, Duration::ZERO);
+        let load = load(addr, &asked, 64, number("SECONDS", 3) as f64, pace);
         let each = (cpu_of(thread) - cpu) * 1e6 / load.took.len() as f64;
         let (rate, p50, p99) = (load.rate, load.p(0.5), load.p(0.99));
-        println!("{thread}: {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {each:.0} µs of its thread a request");
+        let how = if matches!(pace, Pace::Rate(_)) { " as they are due" } else { "" };
+        println!("{thread}{how}: {rate:.0} requests/s, p50 {p50:.2} ms, p99 {p99:.2} ms, {each:.0} µs of its thread a request");
         Figures { rate, p99, each }
     };
-    let turns: Vec<_> = (0..number("PAIRS", 5)).map(|_| [ask(shim, "shim"), ask(bare, "bare")]).collect();
-    let of = |figure: fn(&[Figures; 2]) -> f64| median(turns.iter().map(figure).collect());
+    let (at_once, due) = (Pace::After(Duration::ZERO), Pace::Rate(number("RATE", 10_000) as f64));
+    let turn = |_| [ask(shim, "shim", at_once), ask(bare, "bare", at_once), ask(shim, "shim", due)];
+    let turns: Vec<_> = (0..number("PAIRS", 5)).map(turn).collect();
+    let of = |figure: fn(&[Figures; 3]) -> f64| median(turns.iter().map(figure).collect());
     println!(
         "feed, medians: {:.0} requests/s, {:.2} of the bare handler's; p99 {:.2} ms; {:.2} of its CPU a request",
-        of(|[shim, _]| shim.rate),
-        of(|[shim, bare]| shim.rate / bare.rate),
-        of(|[shim, _]| shim.p99),
-        of(|[shim, bare]| shim.each / bare.each)
+        of(|[shim, ..]| shim.rate),
+        of(|[shim, bare, _]| shim.rate / bare.rate),
+        of(|[shim, ..]| shim.p99),
+        of(|[shim, bare, _]| shim.each / bare.each)
     );
+    println!("as they are due, medians: {:.0} requests/s, p99 {:.2} ms", of(|[.., due]| due.rate), of(|[.., due]| due.p99));
 }
 
 /// CPU seconds of the threads of this name.
@@ -291,7 +317,7 @@ impl Hostile {
 /// What 16 honest connections wait for their answers, alone and among hostile ones, in turns.
 fn beside_the_hostile(shim: SocketAddr) {
     let asked = feeds();
-    let ask = || load(shim, &asked, 16, number("SECONDS", 3) as f64 * 2.0, Duration::from_millis(10));
+    let ask = || load(shim, &asked, 16, number("SECONDS", 3) as f64 * 2.0, Pace::After(Duration::from_millis(10)));
     ask();
     let mut ratios = Vec::new();
     for _ in 0..number("PAIRS", 5) {
@@ -341,7 +367,7 @@ fn near(store: &mut dyn Store, shim: SocketAddr) {
     println!("near: {items} items in {cells} cells");
     let asked = requests(asked.into_iter());
     for (connections, pause) in [(1, 0), (4, 0), (16, 100)] {
-        let near = load(shim, &asked, connections, number("SECONDS", 3) as f64 * 3.0, Duration::from_millis(pause));
+        let near = load(shim, &asked, connections, number("SECONDS", 3) as f64 * 3.0, Pace::After(Duration::from_millis(pause)));
         println!(
             "near, {connections} connections, {pause} ms between: {:.0} requests/s, p50 {:.2} ms, p99 {:.2} ms",
             near.rate,

@@ -38,7 +38,15 @@ fn params() -> Params {
 fn second() -> SurfaceParams {
     let only = OnlyParams { categories: vec!["c1".into()], ..OnlyParams::default() };
     let blend = Some(blend::Params { real_time: 1.0, freshness: 1.0, ..blend::Params::default() });
-    SurfaceParams { name: "second".into(), kept: Some(3), neighbours: Some(0), blend, only, ..SurfaceParams::default() }
+    SurfaceParams {
+        name: "second".into(),
+        kept: Some(3),
+        neighbours: Some(0),
+        near: Some(5),
+        blend,
+        only,
+        ..SurfaceParams::default()
+    }
 }
 
 fn run(log: &Log, how: Run) -> Changes {

@@ -288,6 +288,7 @@ fn slates(check: &mut Check, config: &Config) {
         ("slates.interests", slates.interests),
         ("slates.trending", slates.trending),
         ("slates.fresh", slates.fresh),
+        ("slates.near", slates.near),
     ];
     for (key, most) in sources {
         check.within(key, most, 0..=10_000);
@@ -325,6 +326,9 @@ fn named(weights: &Blend) -> [(&'static str, f64); 5] {
     std::array::from_fn(|term| (crate::model::slate::TERMS[term], weights[term]))
 }
 
+/// Half of the way around the earth.
+const FARTHEST_KM: f64 = 20_040.0;
+
 fn surfaces(check: &mut Check, config: &Config) {
     const KEY: &str = "surfaces.list";
     const TAKEN: [&str; 5] = ["home", "category", "near", "trending", "for-you"];
@@ -341,9 +345,9 @@ fn surfaces(check: &mut Check, config: &Config) {
         );
         rule((1..=500).contains(&slates.kept), "kept must be 1 to 500");
         rule((1..=10_000).contains(&slates.candidates), "candidates must be 1 to 10000");
-        let sources = [slates.neighbours, slates.interests, slates.trending, slates.fresh];
-        rule(sources.iter().all(|most| *most <= 10_000), "neighbours, interests, trending and fresh must be 0 to 10000");
-        rule(sources.iter().any(|most| *most > 0), "one of neighbours, interests, trending and fresh must be above 0");
+        let sources = [slates.neighbours, slates.interests, slates.trending, slates.fresh, slates.near];
+        rule(sources.iter().all(|most| *most <= 10_000), "neighbours, interests, trending, fresh and near must be 0 to 10000");
+        rule(sources.iter().any(|most| *most > 0), "one of neighbours, interests, trending, fresh and near must be above 0");
         let shares = [slates.author_decay, slates.author_floor, slates.category_decay, slates.category_floor];
         rule(shares.iter().all(|share| (0.0..=1.0).contains(share)), "decays and floors must be numbers from 0 to 1");
         if let Some(blend) = &own.blend {
@@ -358,6 +362,8 @@ fn surfaces(check: &mut Check, config: &Config) {
         rule(spans.into_iter().all(|span| span > 0), "fresh_half_life and max_age must be above 0");
         let quality = own.only.min_quality.is_none_or(|least| (0.0..=1.0).contains(&least));
         rule(quality, "min_quality must be a number from 0 to 1");
+        let within = own.only.within_km.is_none_or(|km| km > 0.0 && km <= FARTHEST_KM);
+        rule(within, "within_km must be a number above 0, at most 20040");
         let names = [&own.only.categories, &own.only.tags, &own.only.languages];
         rule(names.iter().all(|names| names.len() <= 32), "it may name 32 categories, tags and languages each");
     }

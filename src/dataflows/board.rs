@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::trending::{List, Told, Warmth};
 use crate::model::catalogue::{Gate, Item};
 use crate::model::changes::Neighbour;
+use crate::model::place::Place;
 use crate::model::time::Millis;
 use crate::model::{ItemId, TokenId};
 use crate::operators::Saver;
@@ -66,6 +67,11 @@ impl Card {
     /// Its author.
     pub fn author(&self) -> Option<TokenId> {
         self.gate.and_then(|gate| gate.author)
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Option<Place> {
+        self.facts.as_deref().and_then(Item::place)
     }
 
     fn describe(&mut self, facts: Option<Arc<Item>>) {

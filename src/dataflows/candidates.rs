@@ -1,7 +1,7 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
 //! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; items of the categories the
-//! user likes; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
+//! user likes; what is near where they live; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::board::{Board, Card};
 use super::profiles::{Filter, History, Profile, Recent};
 use super::surfaces::Only;
 use super::trending::{List, Order};
+use crate::model::catalogue::User;
 use crate::model::changes::Scope;
 use crate::model::kind::Weights;
 use crate::model::place::{Place, REGION};
@@ -75,11 +76,17 @@ struct Gates<'a> {
     user: Filter<'a>,
     only: &'a Only,
     clock: Millis,
+    /// Where the user lives.
+    here: Option<Place>,
 }
 
-impl Gates<'_> {
+impl<'a> Gates<'a> {
+    fn new(asked: &Asked<'a>, only: &'a Only) -> Self {
+        Self { user: asked.profile.filter(), only, clock: asked.clock, here: asked.profile.said.as_deref().and_then(User::place) }
+    }
+
     fn pass(&self, item: ItemId, card: &Card) -> bool {
-        self.user.passes(item, card.gate.as_ref()) && self.only.passes(card, self.clock)
+        self.user.passes(item, card.gate.as_ref()) && self.only.passes(card, self.clock, self.here)
     }
 }
 
@@ -94,16 +101,17 @@ impl Candidates {
     /// they speak.
     pub fn gather<'a>(&mut self, asked: &Asked, coldness: f64, board: &'a Board) -> Vec<Candidate<'a>> {
         let only = self.only.clone();
-        let gates = Gates { user: asked.profile.filter(), only: &only, clock: asked.clock };
+        let gates = Gates::new(asked, &only);
         let mut all = Vec::with_capacity(self.params.candidates);
         let found = &mut all;
         self.known.clear();
         self.neighbours(&asked.history.latest, board, &gates, found);
         asked.liked.iter().for_each(|item| _ = self.push(*item, board, &gates, found));
+        self.near(board, &gates, found);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
         let (categories, everywhere) = (categories(asked, board), only.scopes());
-        let (own_segments, segments) = (only.segments().collect::<Vec<_>>(), segments(asked.profile));
+        let (own_segments, segments) = (only.segments().collect::<Vec<_>>(), segments(asked.profile, gates.here));
         self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &gates, found);
         self.lists(&[Order::Trending], &own_segments, trending, board, &gates, found);
         self.lists(&[Order::Trending], &segments, share(trending / 2, coldness), board, &gates, found);
@@ -119,13 +127,14 @@ impl Candidates {
     /// popular ones, as far as room is left beside `known`.
     pub fn explore<'a>(&mut self, asked: &Asked, coldness: f64, board: &'a Board, known: usize) -> Vec<Candidate<'a>> {
         let only = self.only.clone();
-        let gates = Gates { user: asked.profile.filter(), only: &only, clock: asked.clock };
+        let gates = Gates::new(asked, &only);
         let mut all = Vec::with_capacity(self.params.candidates);
         let found = &mut all;
         self.known.clear();
         let (interests, fresh, kept) = (self.params.interests, self.params.fresh, self.params.candidates);
         let (categories, everywhere) = (categories(asked, board), only.scopes());
-        let segments = segments(asked.profile);
+        let segments = segments(asked.profile, gates.here);
+        self.near(board, &gates, found);
         self.lists(&[Order::Trending, Order::Popular], &categories, interests, board, &gates, found);
         self.lists(&[Order::Trending], &segments, share(interests / 2, coldness), board, &gates, found);
         self.lists(&[Order::Fresh], &categories, fresh / 2, board, &gates, found);
@@ -133,6 +142,17 @@ impl Candidates {
         let room = kept.saturating_sub(known + found.len());
         self.lists(&[Order::Popular, Order::Fresh], &everywhere, room, board, &gates, found);
         all
+    }
+
+    /// What is in the region where the user lives, then in the regions around it.
+    fn near<'a>(&mut self, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
+        let (most, before) = (self.params.near, found.len());
+        let Some(region) = gates.here.filter(|_| most > 0).map(|here| here.cell(REGION)) else { return };
+        let orders = [Order::Trending, Order::Popular, Order::Fresh];
+        self.lists(&orders, &[Scope::Cell(region)], most, board, gates, found);
+        let around = region.ring(1).into_iter().map(Scope::Cell);
+        let around: Vec<Scope> = around.filter(|scope| is_told(&orders, *scope, board)).collect();
+        self.lists(&orders, &around, most - (found.len() - before), board, gates, found);
     }
 
     /// The items nearest to the history, by the cosine of who took them, each item of the history weighted by its kind and recency.
@@ -230,11 +250,9 @@ fn share(most: usize, of: f64) -> usize {
 }
 
 /// Where a user lives and what they speak, as they said at sign-up.
-fn segments(profile: &Profile) -> Vec<Scope> {
-    let Some(said) = profile.said.as_deref() else { return Vec::new() };
-    let place = said.lat.zip(said.lon).and_then(|(lat, lon)| Place::new(lat, lon));
-    let region = place.map(|place| Scope::Cell(place.cell(REGION)));
-    region.into_iter().chain(said.language.map(Scope::Language)).collect()
+fn segments(profile: &Profile, here: Option<Place>) -> Vec<Scope> {
+    let language = profile.said.as_deref().and_then(|said| said.language);
+    here.map(|here| Scope::Cell(here.cell(REGION))).into_iter().chain(language.map(Scope::Language)).collect()
 }
 
 /// How many categories are asked for candidates.
@@ -248,12 +266,17 @@ fn categories(asked: &Asked, board: &Board) -> Vec<Scope> {
     let mut scopes = Vec::with_capacity(CATEGORIES);
     for token in liked.chain(latest) {
         let scope = Scope::Category(token);
-        let known = [Order::Trending, Order::Popular].iter().any(|o| !board.list(List { order: *o, scope }).is_empty());
+        let known = is_told(&[Order::Trending, Order::Popular], scope, board);
         if known && !scopes.contains(&scope) && scopes.len() < CATEGORIES {
             scopes.push(scope);
         }
     }
     scopes
+}
+
+/// Whether there is anything in one of the lists of a scope.
+fn is_told(orders: &[Order], scope: Scope, board: &Board) -> bool {
+    orders.iter().any(|order| !board.list(List { order: *order, scope }).is_empty())
 }
 
 #[cfg(test)]
@@ -262,7 +285,7 @@ mod tests {
     use crate::dataflows::board::Post;
     use crate::dataflows::surfaces::OnlyParams;
     use crate::model::TokenId;
-    use crate::model::catalogue::{Item, User};
+    use crate::model::catalogue::Item;
     use crate::model::changes::Neighbour;
     use crate::model::ids::TokenKind;
 
@@ -288,7 +311,7 @@ mod tests {
             let mut profile = Profile::default();
             profile.said = Some(Arc::new(User { blocked_items: (1..=blocked).map(ItemId).collect(), ..User::default() }));
             let mut found = Vec::new();
-            let gates = Gates { user: profile.filter(), only: &only, clock: 0 };
+            let gates = Gates { user: profile.filter(), only: &only, clock: 0, here: None };
             candidates.neighbours(&recent, &board, &gates, &mut found);
             let found: Vec<u64> = found.iter().map(|candidate| candidate.item.0).collect();
             let expected: Vec<u64> = (blocked + 1..=100).take(3).collect();
@@ -353,5 +376,38 @@ mod tests {
             let found: Vec<u64> = candidates.gather(&asked, coldness, &board).iter().map(|of| of.item.0).collect();
             assert_eq!(found, (1..=20).collect::<Vec<_>>());
         }
+    }
+
+    /// What is near comes from the user's own region first, and nothing from farther away than a surface allows.
+    #[test]
+    fn c20_a_surface_may_look_where_the_user_lives() {
+        let (home, most) = (Place::new(48.137, 11.575).expect("on the earth"), 60.0);
+        let mut board = Board::default();
+        let mut post = |scope: Scope, from: u64, lat: f64| {
+            for n in from..from + 20 {
+                let (lat, lon) = (Some(lat + 0.001 * (n - from) as f64), Some(11.575));
+                board.post(Post::Item(ItemId(n), Some(Arc::new(Item { available: true, lat, lon, ..Item::default() }))));
+            }
+            let best = (from..from + 20).map(|n| (ItemId(n), 100 - n as i64)).collect();
+            board.post(Post::List((List { order: Order::Fresh, scope }, Arc::new(best))));
+        };
+        post(Scope::Cell(home.cell(REGION)), 1, 48.137);
+        post(Scope::Cell(home.cell(REGION).ring(1)[0]), 101, 48.5);
+        post(Scope::Global, 201, 40.0);
+        let lives = User { lat: Some(48.137), lon: Some(11.575), ..User::default() };
+        let found = |near: usize, within_km: Option<f64>, said: Option<User>| -> Vec<u64> {
+            let params = SlatesParams { near, fresh: 4, candidates: 30, ..defaults() };
+            let only = Only::new(&OnlyParams { within_km, ..OnlyParams::default() });
+            let mut candidates = Candidates::new(params, only, Weights([1_000; Kind::ALL.len()]), 5.0);
+            let mut profile = Profile::default();
+            profile.said = said.map(Arc::new);
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], clock: 0 };
+            candidates.gather(&asked, 0.0, &board).iter().map(|of| of.item.0).collect()
+        };
+        let (own, around, far) = (1..=20, 101..=105, 201..=205);
+        assert_eq!(found(25, None, Some(lives.clone())), own.clone().chain(around.clone()).chain(far).collect::<Vec<_>>());
+        assert_eq!(found(25, Some(most), Some(lives.clone())), own.clone().chain(around).collect::<Vec<_>>(), "nothing far away");
+        assert_eq!(found(25, Some(most), None), Vec::<u64>::new(), "nobody knows where they live");
+        assert_eq!(found(0, Some(1.0), Some(lives)), Vec::<u64>::new(), "near is not asked for");
     }
 }

@@ -171,6 +171,7 @@ pub struct SlatesParams {
     pub interests: usize,
     pub trending: usize,
     pub fresh: usize,
+    pub near: usize,
     #[serde(with = "millis")]
     pub refresh_every: Millis,
     #[serde(with = "millis")]

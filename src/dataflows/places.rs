@@ -14,7 +14,7 @@ use timely::dataflow::StreamVec;
 use super::NearParams;
 use crate::model::catalogue::Item;
 use crate::model::ids::key_group;
-use crate::model::place::{Cell, Place, Standing};
+use crate::model::place::{Cell, Standing};
 use crate::model::{Change, Epoch, ItemId};
 use crate::operators::top::Top;
 use crate::operators::{Arrive, Clock, Durable, Route, Saver, Turns, Vault};
@@ -53,7 +53,7 @@ struct OfItem {
 
 /// Where an item stands that may be shown to all.
 fn standing(facts: &Item) -> Option<Standing> {
-    let place = Place::new(facts.lat?, facts.lon?)?;
+    let place = facts.place()?;
     (facts.available && !facts.mature).then(|| Standing { place, quality: facts.quality.unwrap_or(USUAL) })
 }
 
@@ -168,6 +168,7 @@ impl Durable for Cells {
 mod tests {
     use super::*;
     use crate::model::Turn;
+    use crate::model::place::Place;
     use crate::model::time::{HOUR, Millis};
     use crate::operators::turns::AGAIN_AFTER;
 

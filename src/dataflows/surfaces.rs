@@ -11,6 +11,7 @@ use super::trending::{List, Order};
 use super::{Params, SlatesParams};
 use crate::model::changes::Scope;
 use crate::model::ids::TokenKind;
+use crate::model::place::Place;
 use crate::model::slate::{Reason, Source, Surface};
 use crate::model::time::{Millis, maybe_millis};
 use crate::model::{ItemId, TokenId};
@@ -43,6 +44,8 @@ pub struct SurfaceParams {
     #[serde(default)]
     pub fresh: Option<usize>,
     #[serde(default)]
+    pub near: Option<usize>,
+    #[serde(default)]
     pub author_decay: Option<f64>,
     #[serde(default)]
     pub author_floor: Option<f64>,
@@ -68,6 +71,8 @@ pub struct OnlyParams {
     #[serde(with = "maybe_millis")]
     pub max_age: Option<Millis>,
     pub min_quality: Option<f64>,
+    /// From where the user lives; nothing for a user of whom that is not known.
+    pub within_km: Option<f64>,
 }
 
 impl SurfaceParams {
@@ -80,6 +85,7 @@ impl SurfaceParams {
             interests: self.interests.unwrap_or(home.interests),
             trending: self.trending.unwrap_or(home.trending),
             fresh: self.fresh.unwrap_or(home.fresh),
+            near: self.near.unwrap_or(home.near),
             author_decay: self.author_decay.unwrap_or(home.author_decay),
             author_floor: self.author_floor.unwrap_or(home.author_floor),
             category_decay: self.category_decay.unwrap_or(home.category_decay),
@@ -105,6 +111,7 @@ pub struct Only {
     languages: Vec<TokenId>,
     max_age: Option<Millis>,
     min_quality: Option<f64>,
+    within_km: Option<f64>,
 }
 
 impl Only {
@@ -118,23 +125,26 @@ impl Only {
             languages: of(TokenKind::Language, &params.languages),
             max_age: params.max_age,
             min_quality: params.min_quality,
+            within_km: params.within_km,
         }
     }
 
-    /// Whether it shows this item.
-    pub fn passes(&self, card: &Card, clock: Millis) -> bool {
-        self.all || self.narrowly(card, clock)
+    /// Whether it shows this item to who lives `here`.
+    pub fn passes(&self, card: &Card, clock: Millis, here: Option<Place>) -> bool {
+        self.all || self.narrowly(card, clock, here)
     }
 
-    fn narrowly(&self, card: &Card, clock: Millis) -> bool {
+    fn narrowly(&self, card: &Card, clock: Millis, here: Option<Place>) -> bool {
         let facts = card.facts.as_deref();
         let one_of = |wanted: &[TokenId], of: &[TokenId]| wanted.is_empty() || of.iter().any(|token| wanted.contains(token));
+        let away = || Some(here?.km(card.place()?));
         let of = |list: fn(&crate::model::Item) -> &[TokenId]| facts.map_or(&[][..], list);
         one_of(&self.categories, of(|facts| &facts.categories))
             && one_of(&self.tags, of(|facts| &facts.tags))
             && one_of(&self.languages, of(|facts| facts.language.as_slice()))
             && self.max_age.is_none_or(|most| card.created().is_some_and(|created| clock - created <= most))
             && self.min_quality.is_none_or(|least| facts.and_then(|facts| facts.quality).is_some_and(|quality| quality >= least))
+            && self.within_km.is_none_or(|most| away().is_some_and(|km| km <= most))
     }
 
     /// Where its items are looked for that are everybody's: in its categories, or else everywhere.

@@ -17,7 +17,7 @@ use timely::dataflow::operators::OkErr;
 use super::signals;
 use crate::model::catalogue::Item;
 use crate::model::changes::Scope;
-use crate::model::place::{Cell, Place, REGION};
+use crate::model::place::{Cell, REGION};
 use crate::model::signals::Tried;
 use crate::model::time::Millis;
 use crate::model::{Epoch, ItemId, SignalKey, Signals};
@@ -198,7 +198,7 @@ impl OfItem {
     }
 
     fn describe(&mut self, facts: Option<Arc<Item>>) {
-        let place = facts.as_deref().and_then(|f| Place::new(f.lat?, f.lon?));
+        let place = facts.as_deref().and_then(Item::place);
         self.region = place.map(|place| place.cell(REGION));
         self.facts = facts;
     }
@@ -219,13 +219,12 @@ impl OfItem {
             return BTreeMap::new();
         }
         let categories = self.facts.iter().flat_map(|f| f.categories.iter().map(|c| Scope::Category(*c)));
-        let scopes = [Scope::Global].into_iter().chain(categories);
+        let scopes = [Scope::Global].into_iter().chain(categories).chain(self.region.map(Scope::Cell));
         let trending = self.signals.as_deref().map(Signals::trending_milli).filter(|score| *score > 0);
         let orders = [(Order::Trending, trending), (Order::Popular, self.forward_micro), (Order::Fresh, self.created())];
         let list = |scope| orders.into_iter().filter_map(move |(order, score)| Some((List { order, scope }, score?)));
         let language = self.facts.as_ref().and_then(|f| f.language).map(Scope::Language);
-        let segments = language.into_iter().chain(self.region.map(Scope::Cell));
-        let hot = segments.filter_map(|scope| Some((List { order: Order::Trending, scope }, trending?)));
+        let hot = language.and_then(|scope| Some((List { order: Order::Trending, scope }, trending?)));
         let explored = self.created().filter(|_| untried);
         let explored = explored.map(|score| (List { order: Order::Untried, scope: Scope::Global }, score));
         scopes.flat_map(list).chain(hot).chain(explored).collect()
@@ -309,6 +308,7 @@ pub type Told = (List, Arc<Vec<(ItemId, i64)>>);
 mod tests {
     use super::*;
     use crate::model::ids::TokenKind;
+    use crate::model::place::Place;
     use crate::model::{TokenId, Turn};
 
     /// Trending by segment comes and goes with what trends and with what the catalogue says.
@@ -341,5 +341,7 @@ mod tests {
         assert_eq!(tick(described(&Item { mature: true, ..facts.clone() })), both(None));
         assert_eq!(tick(described(&facts)), both(Some(60_000)));
         assert_eq!(tick(change(None)), both(None));
+        let fresh = List { order: Order::Fresh, scope: region };
+        assert_eq!(tick(described(&Item { created_at: Some(7), ..facts.clone() })), [(fresh, Some(7))].into(), "new there");
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::ids::{ItemId, TokenId};
+use super::place::Place;
 use super::time::Millis;
 
 /// A few tokens.
@@ -39,6 +40,11 @@ impl Item {
     pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.categories.iter().chain(&self.tags).copied().chain(self.author)
     }
+
+    /// Where it is.
+    pub fn place(&self) -> Option<Place> {
+        Place::new(self.lat?, self.lon?)
+    }
 }
 
 /// What the catalogue says of whom an item may be shown to.
@@ -73,4 +79,11 @@ pub struct User {
     /// Mature items are shown only to users who said so.
     pub allow_mature: bool,
     pub bio: Option<String>,
+}
+
+impl User {
+    /// Where they said that they live.
+    pub fn place(&self) -> Option<Place> {
+        Place::new(self.lat?, self.lon?)
+    }
 }

@@ -384,13 +384,17 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
+    /// Every other place is jazz.
     fn slate(epoch: u64, items: &[u32]) -> SlatePages {
+        with_jazz(epoch, items, (0..items.len() as u32).step_by(2).collect())
+    }
+
+    fn with_jazz(epoch: u64, items: &[u32], places: Vec<u32>) -> SlatePages {
         let item = |i: &u32| proto::SlateItem { item_id: format!("i{i}"), ..Default::default() };
-        // Every other place is jazz.
-        let jazz = proto::Category { name: "jazz".into(), places: (0..items.len() as u32).step_by(2).collect() };
+        let jazz = proto::Category { name: "jazz".into(), places };
         let slate = proto::Slate { items: items.iter().map(item).collect(), categories: vec![jazz], ..Default::default() };
-        let shell = proto::SlateShell::decode(prost::bytes::Bytes::from(slate.encode_to_vec())).expect("a slate is one");
-        SlatePages { epoch, generation: 1, model: 0, shell }
+        let stamp = layout::Stamp { epoch, generation: 1, model: 0 };
+        SlatePages::of_body(stamp, slate.encode_to_vec().into()).expect("a slate is one")
     }
 
     fn shelf(source: Source, items: &[u32]) -> Shelf {
@@ -489,9 +493,7 @@ mod tests {
         assert_eq!(w.page(Kind::Category, &Cursor::default(), 9), (ids(&[7, 8]), None, true));
         w.jazz = None;
         assert_eq!(w.page(Kind::Category, &Cursor::default(), 9), (ids(&[9]), None, true), "nothing of it at all");
-        w.slate = Some(slate(2, &[1, 2]));
-        let jazz = proto::Category { name: "jazz".into(), places: vec![0, 70] };
-        w.slate.as_mut().expect("just set").shell.categories = vec![jazz.encode_to_vec().into()];
+        w.slate = Some(with_jazz(2, &[1, 2], vec![0, 70]));
         assert_eq!(w.page(Kind::Category, &Cursor::default(), 9).0, ids(&[1]), "a place that is not there is none");
     }
 

@@ -1,7 +1,5 @@
 //! The messages of `schemas/slate.proto`, by hand; a test below holds every name, number and type against that file.
 
-use prost::bytes::Bytes;
-
 /// What one user gets on one surface, best first.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Slate {
@@ -34,21 +32,17 @@ pub struct Slate {
     pub taken: u32,
 }
 
-/// A [`Slate`] of which items and categories are left as they lie, for whoever shows a few of them.
+/// A [`Slate`] without its lists.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct SlateShell {
     #[prost(string, tag = "2")]
     pub surface: String,
     #[prost(int64, tag = "3")]
     pub as_of_ms: i64,
-    #[prost(bytes = "bytes", repeated, tag = "4")]
-    pub items: Vec<Bytes>,
     #[prost(string, tag = "5")]
     pub model: String,
     #[prost(string, tag = "6")]
     pub variant: String,
-    #[prost(bytes = "bytes", repeated, tag = "7")]
-    pub categories: Vec<Bytes>,
     #[prost(string, tag = "8")]
     pub experiment: String,
 }

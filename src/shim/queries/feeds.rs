@@ -158,8 +158,15 @@ pub async fn find(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option
 async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&Token>) -> Result<Found, Unavailable> {
     let keys: Vec<OwnKeys> = users.iter().filter(|_| asked.using).map(|user| keys(shim, asked.kind, user)).collect();
     // What trends and what is near is written at ticks.
-    let cadence = if matches!(asked.kind, Kind::Slate(_)) { Cadence::Epoch } else { Cadence::Tick };
-    let mut parts = shim.reader.feeds(&keys).await?;
+    let of_slate = matches!(asked.kind, Kind::Slate(_));
+    let cadence = if of_slate { Cadence::Epoch } else { Cadence::Tick };
+    // A slate says itself of when it is.
+    let unmarked = of_slate && asked.using && token.is_none();
+    let mut parts = if unmarked {
+        Parts { own: shim.reader.own(&keys).await?, ..Parts::default() }
+    } else {
+        shim.reader.feeds(&keys).await?
+    };
     let mut stale = false;
     let common = match token {
         None => shim.commons.get(&*shim.reader, &shim.keys).await?,
@@ -177,7 +184,8 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     found.mark = (applied.clock_ms, applied.tick_epoch);
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
-        Narrow::Not if matches!(asked.kind, Kind::Slate(_)) && found.slates.iter().any(Option::is_none) => {
+        Narrow::Not if of_slate && found.slates.iter().any(Option::is_none) => {
+            let applied = if unmarked { reader.applied().await? } else { applied };
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
             let segments: Vec<Segment> = segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())).collect();
             found.segments = trends(&segments, reader, keys, &applied).await?;

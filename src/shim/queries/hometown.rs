@@ -90,12 +90,13 @@ pub async fn streams(
     Ok(Hometown { stale: found.stale || late, ..found })
 }
 
-/// Page by page, until there are as many as are wanted or no more.
+/// Page by page, each twice as long as the one before, until there are as many as are wanted or no more.
 async fn found(shim: &Shim, of: &Asker<'_>, kind: Kind, wanted: &Wanted) -> Result<Hometown, Refusal> {
     let mut all = Hometown::default();
-    let mut cursor = Cursor::default();
+    let (mut cursor, mut k) = (Cursor::default(), wanted.k);
     loop {
-        let wanted = Wanted { cursor, ..wanted.clone() };
+        let wanted = Wanted { cursor, k, ..wanted.clone() };
+        k = shim.params.max_k.min(2 * k);
         let asked = Asked::new(kind, &wanted, of.caller)?;
         let found = feeds::find(shim, asked, &of.users, of.token, of.away).await?;
         let feed = found.feed(0, &of.users[0], &asked);
@@ -147,13 +148,10 @@ async fn known(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>) 
 /// What the store answers; `None` while it is away, when one request at a time asks it.
 async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Result<Option<T>, Refusal> {
     let Some(turn) = shim.last_good.ask() else { return Ok(None) };
-    match read.await {
-        Err(refusal) if refusal.is_away() => {
-            turn.answered(false);
-            Ok(None)
-        }
-        read => read.map(Some),
-    }
+    let read = read.await;
+    let away = read.as_ref().is_err_and(Refusal::is_away);
+    turn.answered(!away);
+    if away { Ok(None) } else { read.map(Some) }
 }
 
 /// Around where they live, without what they turned away.

@@ -67,10 +67,10 @@ pub async fn interaction(
     let (keys, card) = (&shim.keys, [shim.keys.card(&item)]);
     let own = [OwnKeys { slate: keys.slate("home", None, &user_id), seen: keys.seen(&user_id) }];
     let hashes = [keys.item(&item), keys.profile(&user_id), keys.user(&user_id)];
-    let (parts, many) = tokio::try_join!(shim.reader.feeds(&own), shim.reader.many(&card, &hashes))?;
+    let (own, many) = tokio::try_join!(shim.reader.own(&own), shim.reader.many(&card, &hashes))?;
     let Many { mut values, fields } = many;
     let card = values.pop().flatten().map(|value| layout::decode_card(&value).map_err(unreadable)).transpose()?;
-    let own = parts.own.into_iter().next().unwrap_or_default();
+    let own = own.into_iter().next().unwrap_or_default();
     let slate = own.slate().map(|StoredSlate { slate, .. }| slate);
     if card.is_none() && fields[0].is_none() {
         return Err(unknown("unknown_item", "item", None));

@@ -21,6 +21,11 @@ fn now<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
     Box::pin(ready(Ok(answer)))
 }
 
+fn own(memory: &Memory, users: &[OwnKeys]) -> Vec<Own> {
+    let own = |keys: &OwnKeys| Own { slate: memory.value(&keys.slate), seen: memory.ranked(&keys.seen, SEEN) };
+    users.iter().map(own).collect()
+}
+
 impl Reader for MemoryReader {
     fn name(&self) -> &'static str {
         "memory"
@@ -51,10 +56,12 @@ impl Reader for MemoryReader {
         now(self.0.applied())
     }
 
+    fn own<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Vec<Own>> {
+        now(own(&self.0, users))
+    }
+
     fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts> {
-        let applied = self.0.applied();
-        let own = |keys: &OwnKeys| Own { slate: self.0.value(&keys.slate), seen: self.0.ranked(&keys.seen, SEEN) };
-        now(Parts { applied, own: users.iter().map(own).collect() })
+        now(Parts { applied: self.0.applied(), own: own(&self.0, users) })
     }
 
     fn moved<'a>(&'a self, last: &'a Applied) -> Answer<'a, Applied> {

@@ -100,7 +100,10 @@ pub trait Reader: Send + Sync {
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;
 
-    /// Everything the feeds of these users need, in one round trip.
+    /// What the feeds of these users are made of, in one round trip.
+    fn own<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Vec<Own>>;
+
+    /// The same, and the mark.
     fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts>;
 
     /// Waits until the mark is another one than `last`, and gives it. The caller bounds the wait.

@@ -87,13 +87,16 @@ fn written(fields: Fields) -> Option<Fields> {
     (!fields.is_empty() && !layout::is_deleted_fields(&fields)).then_some(fields)
 }
 
-/// The mark, then slate and seen of each user.
-fn parts(answers: Vec<Value>, users: usize) -> Result<Parts, Unavailable> {
-    let mut answers = answers.into_iter();
-    let meta: Fields = next(&mut answers)?;
-    let mut own = || Ok(Own { slate: present(next(&mut answers)?), seen: next(&mut answers)? });
-    let own = (0..users).map(|_| own()).collect::<Result<_, Unavailable>>()?;
-    Ok(Parts { applied: mark_of(&meta)?, own })
+/// Asks for slate and seen of each user.
+fn ask_own(pipeline: &mut Pipeline, users: &[OwnKeys]) {
+    for keys in users {
+        pipeline.cmd("GET").arg(&keys.slate);
+        highest(pipeline, &keys.seen, SEEN);
+    }
+}
+
+fn own_of(answers: &mut impl Iterator<Item = Value>, users: usize) -> Result<Vec<Own>, Unavailable> {
+    (0..users).map(|_| Ok(Own { slate: present(next(answers)?), seen: next(answers)? })).collect()
 }
 
 fn next<T: FromRedisValue>(answers: &mut impl Iterator<Item = Value>) -> Result<T, Unavailable> {
@@ -183,16 +186,26 @@ impl Reader for RedisReader {
         })
     }
 
+    fn own<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Vec<Own>> {
+        Box::pin(async move {
+            if users.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut pipeline = redis::pipe();
+            ask_own(&mut pipeline, users);
+            own_of(&mut self.ask::<Vec<Value>>(pipeline).await?.into_iter(), users.len())
+        })
+    }
+
     fn feeds<'a>(&'a self, users: &'a [OwnKeys]) -> Answer<'a, Parts> {
         Box::pin(async move {
             let mut pipeline = redis::pipe();
             // The mark first: what it promises was written before it, so the reads after it find it.
             self.meta(&mut pipeline);
-            for keys in users {
-                pipeline.cmd("GET").arg(&keys.slate);
-                highest(&mut pipeline, &keys.seen, SEEN);
-            }
-            parts(self.ask(pipeline).await?, users.len())
+            ask_own(&mut pipeline, users);
+            let mut answers = self.ask::<Vec<Value>>(pipeline).await?.into_iter();
+            let applied = mark_of(&next(&mut answers)?)?;
+            Ok(Parts { applied, own: own_of(&mut answers, users.len())? })
         })
     }
 

@@ -10,6 +10,7 @@ mod header;
 mod interests;
 mod keys;
 mod mark;
+mod pages;
 mod profile;
 mod slate;
 mod values;
@@ -25,8 +26,9 @@ pub use header::{HEADER, Stamp, deleted_value, fence_member, is_deleted_value, o
 pub use interests::{StoredInterests, decode_interests, encode_interests};
 pub use keys::{Keys, MAX_ID_BYTES, Segment, decode_id};
 pub use mark::{decode_applied, encode_applied, encode_epoch_half, encode_tick_half};
+pub use pages::SlatePages;
 pub use profile::{StoredProfile, decode_profile, encode_profile};
-pub use slate::{SlatePages, SlateValue, StoredSlate, Why, bare, decode_slate, put_place, reason_text};
+pub use slate::{SlateValue, StoredSlate, Why, bare, decode_slate, put_place, reason_text};
 pub use values::{decode_card, decode_neighbours, encode_card, encode_neighbours};
 
 /// The version in the header of every binary value.

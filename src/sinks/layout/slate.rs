@@ -1,8 +1,6 @@
 //! Slates, and why an item stands in one.
 
-use prost::bytes;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use prost::{DecodeError, Message, length_delimiter_len};
+use prost::{Message, length_delimiter_len};
 
 use super::header::seal;
 use super::{HEADER, LayoutError, Stamp, open, proto};
@@ -219,70 +217,6 @@ pub fn decode_slate(value: &[u8]) -> Result<StoredSlate, LayoutError> {
     let (stamp, body) = open(value)?;
     let slate = proto::Slate::decode(body)?;
     Ok(StoredSlate { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, slate })
-}
-
-/// A slate as it lies in the store, of which an item is read when it is looked at: a page shows a few of some hundred.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlatePages {
-    pub epoch: u64,
-    pub generation: u32,
-    pub model: u32,
-    pub shell: proto::SlateShell,
-}
-
-impl SlatePages {
-    /// Reads the value of a slate key as far as every item has an id.
-    pub fn open(value: &bytes::Bytes) -> Result<Self, LayoutError> {
-        let (stamp, _) = open(value)?;
-        let shell = proto::SlateShell::decode(value.slice(HEADER..))?;
-        shell.items.iter().try_for_each(|item| first_text(item).map(drop))?;
-        Ok(Self { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, shell })
-    }
-
-    /// How many items it has.
-    pub fn len(&self) -> usize {
-        self.shell.items.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.shell.items.is_empty()
-    }
-
-    /// The id of the item in this place.
-    pub fn id(&self, at: usize) -> &str {
-        first_text(&self.shell.items[at]).expect("read when the slate was opened")
-    }
-
-    /// The item in this place.
-    pub fn item(&self, at: usize) -> Result<proto::SlateItem, LayoutError> {
-        Ok(proto::SlateItem::decode(self.shell.items[at].clone())?)
-    }
-
-    /// The places of a category's items.
-    pub fn places_of(&self, category: &str) -> Vec<usize> {
-        let named = |of: &&bytes::Bytes| first_text(of).is_ok_and(|name| name == category);
-        let of = self.shell.categories.iter().find(named).and_then(|of| proto::Category::decode(of.clone()).ok());
-        let places = of.into_iter().flat_map(|of| of.places).map(|place| place as usize);
-        places.filter(|place| *place < self.len()).collect()
-    }
-}
-
-/// The text in field 1 of a message; empty where it has none.
-fn first_text(message: &[u8]) -> Result<&str, DecodeError> {
-    let mut rest = message;
-    while !rest.is_empty() {
-        let (field, wire) = decode_key(&mut rest)?;
-        if (field, wire) != (1, WireType::LengthDelimited) {
-            skip_field(wire, field, &mut rest, DecodeContext::default())?;
-            continue;
-        }
-        let length = decode_varint(&mut rest)?;
-        let bytes = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-        let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        return text.ok_or_else(|| proto::Taken::decode(message).expect_err("its first field is cut, or no text"));
-    }
-    Ok("")
 }
 
 /// A reason in words. `title` is the title of the item it names; without one its id has to do.
