@@ -1,6 +1,7 @@
 //! gRPC: what it answers is what HTTP answers, and who may ask, how much and how long is the same.
 
 use overdrive::model::Role;
+use overdrive::model::serving::{Serving, Version};
 use overdrive::shim::Params;
 use prost_reflect::prost::Message;
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use tonic::Code;
 use super::access::tokens;
 use super::client::{Answer, accepted, get, post, send};
 use super::hometown::{card, lives};
-use super::stub::{Stub, frame, schema};
+use super::models::{figures, version};
+use super::stub::{Reply, Stub, frame, schema};
 use super::world::{CLOCK, World};
 
 const FEED: &str = "overdrive.v1.Recommender/GetFeed";
@@ -50,15 +52,33 @@ fn bare(value: Value) -> Value {
 
 /// GET, or POST where there is a body, as the request `same`.
 fn http(w: &World, target: &str, body: Option<&Value>) -> Answer {
-    let headers = ["x-request-id: same".to_string(), JSON.to_string()];
+    http_as(w, "nobody", target, body)
+}
+
+fn call(stub: &Stub, method: &str, asked: Value) -> Reply {
+    call_as(stub, "nobody", method, asked)
+}
+
+/// With the token of this name.
+fn http_as(w: &World, who: &str, target: &str, body: Option<&Value>) -> Answer {
+    let headers = ["x-request-id: same".to_string(), JSON.to_string(), format!("authorization: Bearer od_{who}")];
     match body {
         None => send(w.addr, "GET", target, &headers, b""),
         Some(body) => send(w.addr, "POST", target, &headers, body.to_string().as_bytes()),
     }
 }
 
-fn call(stub: &Stub, method: &str, asked: Value) -> super::stub::Reply {
-    stub.call_with(&format!("overdrive.v1.Recommender/{method}"), asked, &[("x-request-id", "same")])
+fn call_as(stub: &Stub, who: &str, method: &str, asked: Value) -> Reply {
+    let metadata = [("x-request-id", "same"), ("authorization", &*format!("Bearer od_{who}"))];
+    stub.call_with(&format!("overdrive.v1.Recommender/{method}"), asked, &metadata)
+}
+
+/// Both refuse in the same words, here with this code.
+fn refused_alike(here: &Reply, there: &Answer, code: Code, what: &str) {
+    assert_eq!((here.http, here.code), (200, code), "{what}: {}", here.message);
+    let error = &there.json()["error"];
+    let told = (Some(here.message.as_str()), here.said("x-overdrive-code"));
+    assert_eq!(told, (error["message"].as_str(), error["code"].as_str()), "{what}");
 }
 
 /// Every kind of answer, over a store.
@@ -112,6 +132,7 @@ fn answers_as_http(mut w: World) {
         ("GetUserActivity", json!({"user_id": "u1", "k": 1}), "/v1/users/u1/activity?k=1".into()),
         ("GetUserInsights", json!({"user_id": "u1"}), "/v1/users/u1/insights".into()),
         ("GetExperiments", json!({}), "/v1/experiments".into()),
+        ("GetModels", json!({}), "/v1/models".into()),
     ];
     for (method, asked, target) in cases {
         let (here, there) = (call(&stub, method, asked), http(&w, &target, None));
@@ -210,6 +231,7 @@ fn every_refusal_is_that_of_http() {
     let (nobody, mut no_k) = (candidates("", &["a"]), candidates("u", &["a"]));
     no_k["k"] = json!(0);
     let bad = json!({"user_id": "u", "items": [{"item_id": "a"}, {"item_id": "b", "quality": 7.0}]});
+    let nothing = json!({});
     let cases = [
         ("GetFeed", json!({"user_id": "u1", "k": 501}), "/v1/feeds/home/u1?k=501".to_string(), None, Code::InvalidArgument),
         ("GetFeed", json!({"user_id": "u1", "k": 0}), "/v1/feeds/home/u1?k=0".into(), None, Code::InvalidArgument),
@@ -245,6 +267,13 @@ fn every_refusal_is_that_of_http() {
         ("ExportUser", json!({"user_id": "x"}), "/v1/users/x/export".into(), None, Code::NotFound),
         ("GetExperiments", json!({"name": "x"}), "/v1/experiments/x".into(), None, Code::NotFound),
         ("GetExperiments", json!({"name": "a\nb"}), "/v1/experiments/a%0Ab".into(), None, Code::InvalidArgument),
+        ("PromoteModel", json!({"name": "x"}), "/v1/models/x/promote".into(), Some(&nothing), Code::FailedPrecondition),
+        ("PromoteModel", json!({"name": "a\nb"}), "/v1/models/a%0Ab/promote".into(), Some(&nothing), Code::InvalidArgument),
+        ("PromoteModel", json!({"name": long}), format!("/v1/models/{long}/promote"), Some(&nothing), Code::InvalidArgument),
+        ("TrainModel", json!({"name": "lr"}), "/v1/models/lr/train".into(), Some(&nothing), Code::FailedPrecondition),
+        ("TrainModel", json!({}), "/api/v1/train".into(), Some(&nothing), Code::FailedPrecondition),
+        ("TrainModel", json!({"name": "x"}), "/v1/models/x/train".into(), Some(&nothing), Code::NotFound),
+        ("TrainModel", json!({"name": "a\nb"}), "/v1/models/a%0Ab/train".into(), Some(&nothing), Code::InvalidArgument),
         ("GetReceipt", json!({"token": "x"}), "/v1/receipts/x".into(), None, Code::InvalidArgument),
         ("Rank", json!({"user_id": "u"}), "/v1/rank".into(), Some(&none), Code::InvalidArgument),
         ("Rank", twice.clone(), "/v1/rank".into(), Some(&twice), Code::InvalidArgument),
@@ -255,14 +284,11 @@ fn every_refusal_is_that_of_http() {
     ];
     for (method, asked, target, body, code) in cases {
         let (here, there) = (call(&stub, method, asked), http(&w, &target, body));
-        let error = &there.json()["error"];
-        assert_eq!((here.http, here.code), (200, code), "{target}: {}", here.message);
-        assert_eq!(
-            (Some(here.message.as_str()), here.said("x-overdrive-code")),
-            (error["message"].as_str(), error["code"].as_str())
-        );
+        refused_alike(&here, &there, code, &target);
     }
-    for (method, field) in [("GetFeed", "user_id"), ("GetUserFeatures", "user_id"), ("GetItemFeatures", "item_id")] {
+    let needed =
+        [("GetFeed", "user_id"), ("GetUserFeatures", "user_id"), ("GetItemFeatures", "item_id"), ("PromoteModel", "name")];
+    for (method, field) in needed {
         let refused = stub.call(method, json!({}));
         assert_eq!((refused.code, refused.said("x-overdrive-code")), (Code::InvalidArgument, Some("bad_id")), "{method}");
         assert!(refused.message.contains(field), "{}", refused.message);
@@ -275,6 +301,108 @@ fn every_refusal_is_that_of_http() {
         metrics.lines().any(|found| line(&found))
     };
     assert!(counted("GetTrending", 404) && counted("GetFeed", 400) && !counted("GetTrending", 500), "{metrics}");
+    assert!(counted("PromoteModel", 409), "{metrics}");
+}
+
+/// Versions that rank, ranked before, could and could not, and training that runs, ended and was taken back; orders that are followed and
+/// that are refused: the same words, the same records in the log, the same lines in the audit trail.
+#[test]
+fn c35_models_are_told_promoted_and_trained_as_over_http() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (version(folder.path(), "lr-1", 5, &Value::Null), version(folder.path(), "lr-2", 6, &figures()));
+    version(folder.path(), "torn", 7, &Value::Null);
+    std::fs::write(folder.path().join("torn/model.onnx"), "something else").expect("there is room");
+    let everybody = [
+        ("reader", "\"read\"", None),
+        ("writer", "\"read\", \"write\"", None),
+        ("admin", "\"admin\"", None),
+        ("own", "\"admin\"", Some("u1")),
+    ];
+    let file = tempfile::NamedTempFile::new().expect("a file for the tokens");
+    std::fs::write(file.path(), tokens(&everybody)).expect("written");
+    let mut w = World::set(|config| {
+        grpc(&mut config.service);
+        config.recommend.ranker.registry = folder.path().to_string_lossy().into_owned();
+        config.access.tokens = file.path().to_path_buf();
+        config.training.enabled = true;
+    });
+    super::fill(&mut w);
+    let stub = stub(&w);
+    let told = |w: &World| {
+        let (here, there) = (call_as(&stub, "reader", "GetModels", json!({})), http_as(w, "reader", "/v1/models", None));
+        assert_eq!(bare(here.json()), bare(there.json()));
+        here.json()
+    };
+    let before = told(&w);
+    assert_eq!((&before["serving"], &before["training"]), (&json!("blend"), &json!({"enabled": true})));
+    let named =
+        |name: &str, digest: &str| Version { name: name.into(), digest: u64::from_str_radix(digest, 16).expect("hexadecimal") };
+    w.applied.serving = Serving { now: Some(named("lr-2", &new)), before: Some(named("lr-1", &old)), refused: Some(1) };
+    w.write(&[]);
+    let last = json!({"model": "lr", "began_ms": 1, "ended_ms": 2, "version": "lr-1", "figures": figures(), "promoted": true,
+        "why": "better"});
+    let running = json!({"model": "lambdarank", "began_ms": 3, "done": 0.5, "what": "tree 7"});
+    let training = json!({"asked": ["lr"], "running": running, "last": last, "next_ms": 9,
+        "taken_back": {"version": "lr-0", "why": "behind"}});
+    std::fs::write(folder.path().join("training.json"), training.to_string()).expect("written");
+    let after = told(&w);
+    assert_eq!(["serving", "served_before", "digest"].map(|name| &after[name]), [&json!("lr-2"), &json!("lr-1"), &json!(new)]);
+    assert_eq!(after["versions"][1]["figures"]["ndcg_10"]["ahead"], json!([0.125, 0.375]));
+    assert!(after["versions"][2]["unusable"].is_string(), "{after}");
+    let parts = ["enabled", "asked", "running", "last", "next_ms", "taken_back"];
+    assert!(parts.iter().all(|part| after["training"].get(part).is_some()), "{after}");
+
+    let nothing = json!({});
+    let both = |who: &str, method: &str, asked: &Value, target: &str| {
+        (call_as(&stub, who, method, asked.clone()), http_as(&w, who, target, Some(&nothing)))
+    };
+    for (method, name, target) in [
+        ("PromoteModel", "lr-9", "/v1/models/lr-9/promote"),
+        ("PromoteModel", "../lr-1", "/v1/models/..%2Flr-1/promote"),
+        ("PromoteModel", "torn", "/v1/models/torn/promote"),
+        ("TrainModel", "towers", "/v1/models/towers/train"),
+    ] {
+        let (here, there) = both("admin", method, &json!({"name": name}), target);
+        refused_alike(&here, &there, Code::NotFound, target);
+    }
+    let orders = [
+        ("PromoteModel", json!({"name": "lr-1"}), "/v1/models/lr-1/promote"),
+        ("PromoteModel", json!({"name": "blend"}), "/v1/models/blend/promote"),
+        ("TrainModel", json!({"name": "lr"}), "/v1/models/lr/train"),
+        ("TrainModel", json!({"name": "lambdarank"}), "/v1/models/lambdarank/train"),
+        ("TrainModel", json!({}), "/api/v1/train"),
+    ];
+    for (method, asked, target) in &orders {
+        for (who, code) in [
+            ("stranger", Code::Unauthenticated),
+            ("reader", Code::PermissionDenied),
+            ("writer", Code::PermissionDenied),
+            ("own", Code::PermissionDenied),
+        ] {
+            let (here, there) = both(who, method, asked, target);
+            refused_alike(&here, &there, code, &format!("{target} as {who}"));
+        }
+    }
+    let trail = || std::fs::read_to_string(w.log_dir().join("access.jsonl")).unwrap_or_default();
+    assert_eq!((w.payloads(Role::Control).len(), trail()), (0, String::new()), "who was refused did nothing");
+    for (method, asked, target) in &orders {
+        let (here, there) = both("admin", method, asked, target);
+        let tokens = [here.json(), there.json()].map(|answer| (answer["accepted"] == 1, answer["token"].is_string()));
+        assert_eq!((there.status, tokens), (202, [(true, true); 2]), "{target}");
+    }
+    let ordered = w.payloads(Role::Control);
+    let lines: Vec<Value> = trail().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((ordered.len(), lines.len()), (2 * orders.len(), 2 * orders.len()));
+    assert_eq!(ordered[8], json!({"op": "train"}).to_string(), "what the settings name");
+    assert!(ordered.chunks(2).all(|pair| pair[0] == pair[1]), "{ordered:?}");
+    let without_time = |line: &Value| {
+        let mut line = line.clone();
+        assert!(line.as_object_mut().expect("an object").remove("at_ms").is_some(), "{line}");
+        line
+    };
+    assert!(lines.chunks(2).all(|pair| without_time(&pair[0]) == without_time(&pair[1])), "{lines:?}");
+    let first = json!({"event": "promote", "version": "lr-1", "by": "admin", "address": "127.0.0.1", "request_id": "same"});
+    assert_eq!(without_time(&lines[0]), first);
 }
 
 #[test]
@@ -356,6 +484,7 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
     let stub = stub(&w);
     let like = |user: &str| json!({"events": [{"type": "like", "user_id": user, "item_id": "i1"}]});
     let (open, out, shut, unheard) = (Code::Ok, Code::Unauthenticated, Code::PermissionDenied, Code::NotFound);
+    let unable = Code::FailedPrecondition; // without versions, or training
     let candidates = |user: &str| json!({"user_id": user, "items": [{"item_id": "a"}]});
     let sent = stub.call_with("overdrive.v1.Recommender/SendEvents", like("u1"), &[("authorization", "Bearer od_admin")]).json();
     let token = sent["token"].as_str().expect("something was written");
@@ -378,6 +507,9 @@ fn a_token_opens_what_its_scopes_and_its_user_say() {
         ("ExportUser", json!({"user_id": "u1"}), [out, out, shut, open, open]),
         ("ExportUser", json!({"user_id": "u2"}), [out, out, shut, unheard, shut]),
         ("GetExperiments", json!({}), [out, out, open, open, shut]),
+        ("GetModels", json!({}), [out, out, open, open, shut]),
+        ("PromoteModel", json!({"name": "lr-1"}), [out, out, shut, unable, shut]),
+        ("TrainModel", json!({"name": "lr"}), [out, out, shut, unable, shut]),
         ("GetStats", json!({}), [out, out, open, open, shut]),
         ("GetReceipt", json!({"token": token}), [out, out, open, open, open]),
         ("SendUsers", json!({"users": [{"user_id": "u1"}]}), [out, out, shut, open, open]),
@@ -552,7 +684,7 @@ fn the_compiled_schema_is_that_of_the_schema_and_every_method_of_it_is_served() 
     let w = World::memory(grpc);
     let stub = stub(&w);
     let service = stub.method(FEED).parent_service().clone();
-    assert_eq!(service.methods().len(), 18);
+    assert_eq!(service.methods().len(), 21);
     for method in service.methods() {
         let reply = stub.send(&format!("{}/{}", service.full_name(), method.name()), frame(b""), &[]);
         assert_ne!(reply.code, Code::Unimplemented, "{}", method.name());

@@ -20,7 +20,7 @@ fn answered(w: &World, path: &str, target: &str) -> Value {
 }
 
 /// A version as `overdrive models publish` leaves it, of any bytes.
-fn version(folder: &Path, name: &str, at: i64, figures: &Value) -> String {
+pub fn version(folder: &Path, name: &str, at: i64, figures: &Value) -> String {
     let place = folder.join(name);
     std::fs::create_dir_all(&place).expect("there is room");
     let digest = |file: &str| {
@@ -34,7 +34,7 @@ fn version(folder: &Path, name: &str, at: i64, figures: &Value) -> String {
     files["model.onnx"].as_str().expect("a digest").to_string()
 }
 
-fn figures() -> Value {
+pub fn figures() -> Value {
     json!({"examples": {"earlier": 900, "held_out": 100}, "held_out_from_ms": CLOCK,
         "ndcg_10": {"model": 0.5, "blend": 0.25, "ahead": [0.125, 0.375]}, "auc": {"model": 0.75, "blend": null}})
 }

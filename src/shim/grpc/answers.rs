@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::proto;
+use crate::model::serving::Recipe;
+use crate::registry::Figures;
 use crate::scoring::intervals::{Difference, Estimate, Verdict};
 use crate::shim::feed::{Page, Shown};
 use crate::shim::queries::about::{Activity, Export, Insights, Interest, Kept, ProfileView, Progress, Seen, SlateView, Taken};
 use crate::shim::queries::experiments::{All, ArmView, Measure, One, View};
 use crate::shim::queries::feeds::Feed;
 use crate::shim::queries::ingest::{Receipt, Rejected};
+use crate::shim::queries::models::{Models, Status, TrainingView, VersionView};
 use crate::shim::queries::rank::{LeftOut, Order, Placed};
 use crate::shim::queries::stats::Stats;
 use crate::shim::queries::views::{
     FeaturesView, InterestsView, NeighbourView, NeighboursView, Of, Rates, Scored, TrendingView, WindowView,
 };
+use crate::training::{Attempt, Doing, TakenBack};
 
 /// Texts and what they stand for.
 fn named<K: ToString, V, N: From<V>>(of: impl IntoIterator<Item = (K, V)>) -> BTreeMap<String, N> {
@@ -238,6 +242,61 @@ impl From<Measure> for proto::Measure {
 impl From<Difference> for proto::Difference {
     fn from(Difference { estimate: Estimate { value, interval }, verdict }: Difference) -> Self {
         Self { value, interval: interval.into_iter().flatten().collect(), verdict: verdict.name().to_string() }
+    }
+}
+
+impl From<Models> for proto::Models {
+    fn from(Models { status, versions, training }: Models) -> Self {
+        let Status { serving, digest, created_at, served_before, refused_epoch, as_of, epoch } = status;
+        let [digest, served_before] = [digest, served_before].map(Option::unwrap_or_default);
+        let (versions, training) = (all(versions), Some(training.into()));
+        Self { serving, digest, created_at, served_before, refused_epoch, as_of, epoch, versions, training }
+    }
+}
+
+impl From<VersionView> for proto::ModelVersion {
+    fn from(VersionView { name, serves, model, digest, created_at, figures, unusable }: VersionView) -> Self {
+        let [model, digest, unusable] = [model, digest, unusable].map(Option::unwrap_or_default);
+        Self { name, serves, model, digest, created_at, figures: figures.map(Into::into), unusable }
+    }
+}
+
+impl From<Figures> for proto::Figures {
+    fn from(Figures { examples, held_out_from_ms, ndcg_10, auc }: Figures) -> Self {
+        let (low, high) = ndcg_10.ahead;
+        Self {
+            examples: Some(proto::Examples { earlier: examples.earlier, held_out: examples.held_out }),
+            held_out_from_ms,
+            ndcg_10: Some(proto::Ndcg { model: ndcg_10.model, blend: ndcg_10.blend, ahead: vec![low, high] }),
+            auc: Some(proto::Auc { model: auc.model, blend: auc.blend }),
+        }
+    }
+}
+
+impl From<TrainingView> for proto::Training {
+    fn from(TrainingView { enabled, asked, running, last, next_ms, taken_back }: TrainingView) -> Self {
+        let asked = all(asked.into_iter().map(Recipe::name));
+        let (running, last, taken_back) = (running.map(Into::into), last.map(Into::into), taken_back.map(Into::into));
+        Self { enabled, asked, running, last, next_ms, taken_back }
+    }
+}
+
+impl From<Doing> for proto::RunningTraining {
+    fn from(Doing { model, began_ms, done, what }: Doing) -> Self {
+        Self { model: model.name().to_string(), began_ms, done, what }
+    }
+}
+
+impl From<Attempt> for proto::EndedTraining {
+    fn from(Attempt { model, began_ms, ended_ms, version, figures, promoted, why }: Attempt) -> Self {
+        let (model, version, figures) = (model.name().to_string(), version.unwrap_or_default(), figures.map(Into::into));
+        Self { model, began_ms, ended_ms, version, figures, promoted, why }
+    }
+}
+
+impl From<TakenBack> for proto::TakenBack {
+    fn from(TakenBack { version, why }: TakenBack) -> Self {
+        Self { version, why }
     }
 }
 

@@ -91,6 +91,7 @@ fn code(refusal: &Refusal) -> Code {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::CONFLICT => Code::FailedPrecondition,
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
         StatusCode::INTERNAL_SERVER_ERROR => Code::Internal,
         StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,

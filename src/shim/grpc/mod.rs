@@ -18,7 +18,7 @@ use super::guard::{self, Caller, Protocol};
 use super::queries::asked::{self, Unchecked, parse_surface};
 use super::queries::feeds::{self, Asked};
 use super::queries::rank::{self, Also, Mature, order};
-use super::queries::{about, experiments, ingest, stats, views};
+use super::queries::{about, experiments, ingest, models, stats, views};
 use super::{Refusal, Scope, State as Shim, Token};
 use crate::model::Role;
 
@@ -49,6 +49,7 @@ struct Method {
 fn routes() -> Vec<Route> {
     let read = |path, method| Route { path, scope: Scope::Read, method };
     let write = |path, method| Route { path, scope: Scope::Write, method };
+    let admin = |path, method| Route { path, scope: Scope::Admin, method };
     vec![
         read("/overdrive.v1.Recommender/GetFeed", unary(feed)),
         read("/overdrive.v1.Recommender/BatchGetFeeds", unary(batch)),
@@ -62,6 +63,9 @@ fn routes() -> Vec<Route> {
         read("/overdrive.v1.Recommender/GetUserInsights", unary(insights)),
         read("/overdrive.v1.Recommender/ExportUser", unary(export)),
         read("/overdrive.v1.Recommender/GetExperiments", unary(experiments)),
+        read("/overdrive.v1.Recommender/GetModels", unary(models)),
+        admin("/overdrive.v1.Recommender/PromoteModel", unary(promote)),
+        admin("/overdrive.v1.Recommender/TrainModel", unary(train)),
         read("/overdrive.v1.Recommender/GetStats", unary(stats)),
         write("/overdrive.v1.Recommender/SendEvents", unary(send::<EVENTS>)),
         write("/overdrive.v1.Recommender/SendItems", unary(send::<ITEMS>)),
@@ -218,21 +222,27 @@ async fn export(shim: Arc<Shim>, caller: Caller, asked: proto::OfUser) -> Result
     Ok(about::export(&shim, &user, &caller).await?.into())
 }
 
-async fn experiments(
-    shim: Arc<Shim>,
-    caller: Caller,
-    asked: proto::GetExperimentsRequest,
-) -> Result<proto::Experiments, Refusal> {
-    match sent(asked.name) {
+async fn experiments(shim: Arc<Shim>, caller: Caller, asked: proto::OfName) -> Result<proto::Experiments, Refusal> {
+    match name(&shim, asked)? {
         None => Ok(experiments::experiments(&shim, &caller.who).await?.into()),
-        Some(name) => {
-            asked::check_id(&name, shim.params.max_id_bytes)?;
-            Ok(experiments::experiment(&shim, &caller.who, &name).await?.into())
-        }
+        Some(name) => Ok(experiments::experiment(&shim, &caller.who, &name).await?.into()),
     }
 }
 
-async fn stats(shim: Arc<Shim>, caller: Caller, _: proto::GetStatsRequest) -> Result<proto::Stats, Refusal> {
+async fn models(shim: Arc<Shim>, caller: Caller, _: proto::Nothing) -> Result<proto::Models, Refusal> {
+    Ok(models::models(&shim, &caller.who).await?.into())
+}
+
+async fn promote(shim: Arc<Shim>, caller: Caller, asked: proto::OfName) -> Result<proto::Receipt, Refusal> {
+    let version = asked::named("name", asked.name, &shim.params)?;
+    Ok(models::promote(&shim, &caller, version).await?.into())
+}
+
+async fn train(shim: Arc<Shim>, caller: Caller, asked: proto::OfName) -> Result<proto::Receipt, Refusal> {
+    Ok(models::train(&shim, &caller, name(&shim, asked)?).await?.into())
+}
+
+async fn stats(shim: Arc<Shim>, caller: Caller, _: proto::Nothing) -> Result<proto::Stats, Refusal> {
     Ok(stats::stats(&shim, &caller.who).await?.into())
 }
 
@@ -261,6 +271,12 @@ fn user(shim: &Shim, who: &Who, id: String) -> Result<String, Refusal> {
 
 fn item(shim: &Shim, id: String) -> Result<String, Refusal> {
     asked::named("item_id", id, &shim.params)
+}
+
+/// A name that can be one, where it is sent.
+fn name(shim: &Shim, asked: proto::OfName) -> Result<Option<String>, Refusal> {
+    asked::check_id(&asked.name, shim.params.max_id_bytes)?;
+    Ok(sent(asked.name))
 }
 
 fn token(at_least: &str) -> Result<Option<Token>, Refusal> {

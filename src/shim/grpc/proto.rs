@@ -439,8 +439,9 @@ pub struct TakenItem {
     pub interaction: String,
 }
 
+/// `GetExperimentsRequest`, `PromoteModelRequest` and `TrainModelRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
-pub struct GetExperimentsRequest {
+pub struct OfName {
     #[prost(string, tag = "1")]
     pub name: String,
 }
@@ -513,8 +514,141 @@ pub struct Difference {
     pub verdict: String,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub struct Models {
+    #[prost(string, tag = "1")]
+    pub serving: String,
+    #[prost(string, tag = "2")]
+    pub digest: String,
+    #[prost(int64, optional, tag = "3")]
+    pub created_at: Option<i64>,
+    #[prost(string, tag = "4")]
+    pub served_before: String,
+    #[prost(uint64, optional, tag = "5")]
+    pub refused_epoch: Option<u64>,
+    #[prost(int64, tag = "6")]
+    pub as_of: i64,
+    #[prost(uint64, tag = "7")]
+    pub epoch: u64,
+    #[prost(message, repeated, tag = "8")]
+    pub versions: Vec<ModelVersion>,
+    #[prost(message, optional, tag = "9")]
+    pub training: Option<Training>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelVersion {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(bool, tag = "2")]
+    pub serves: bool,
+    #[prost(string, tag = "3")]
+    pub model: String,
+    #[prost(string, tag = "4")]
+    pub digest: String,
+    #[prost(int64, optional, tag = "5")]
+    pub created_at: Option<i64>,
+    #[prost(message, optional, tag = "6")]
+    pub figures: Option<Figures>,
+    #[prost(string, tag = "7")]
+    pub unusable: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Figures {
+    #[prost(message, optional, tag = "1")]
+    pub examples: Option<Examples>,
+    #[prost(int64, tag = "2")]
+    pub held_out_from_ms: i64,
+    #[prost(message, optional, tag = "3")]
+    pub ndcg_10: Option<Ndcg>,
+    #[prost(message, optional, tag = "4")]
+    pub auc: Option<Auc>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct GetStatsRequest {}
+pub struct Examples {
+    #[prost(uint64, tag = "1")]
+    pub earlier: u64,
+    #[prost(uint64, tag = "2")]
+    pub held_out: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Ndcg {
+    #[prost(double, tag = "1")]
+    pub model: f64,
+    #[prost(double, tag = "2")]
+    pub blend: f64,
+    #[prost(double, repeated, tag = "3")]
+    pub ahead: Vec<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Auc {
+    #[prost(double, optional, tag = "1")]
+    pub model: Option<f64>,
+    #[prost(double, optional, tag = "2")]
+    pub blend: Option<f64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Training {
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    #[prost(string, repeated, tag = "2")]
+    pub asked: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    pub running: Option<RunningTraining>,
+    #[prost(message, optional, tag = "4")]
+    pub last: Option<EndedTraining>,
+    #[prost(int64, optional, tag = "5")]
+    pub next_ms: Option<i64>,
+    #[prost(message, optional, tag = "6")]
+    pub taken_back: Option<TakenBack>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct RunningTraining {
+    #[prost(string, tag = "1")]
+    pub model: String,
+    #[prost(int64, tag = "2")]
+    pub began_ms: i64,
+    #[prost(double, tag = "3")]
+    pub done: f64,
+    #[prost(string, tag = "4")]
+    pub what: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct EndedTraining {
+    #[prost(string, tag = "1")]
+    pub model: String,
+    #[prost(int64, tag = "2")]
+    pub began_ms: i64,
+    #[prost(int64, tag = "3")]
+    pub ended_ms: i64,
+    #[prost(string, tag = "4")]
+    pub version: String,
+    #[prost(message, optional, tag = "5")]
+    pub figures: Option<Figures>,
+    #[prost(bool, tag = "6")]
+    pub promoted: bool,
+    #[prost(string, tag = "7")]
+    pub why: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TakenBack {
+    #[prost(string, tag = "1")]
+    pub version: String,
+    #[prost(string, tag = "2")]
+    pub why: String,
+}
+
+/// `GetModelsRequest` and `GetStatsRequest`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Nothing {}
 
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Stats {

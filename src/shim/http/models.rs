@@ -24,18 +24,15 @@ struct Nothing {}
 struct Anything {}
 
 pub async fn models(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
-    who.about_all()?;
-    Ok(Body::of(&models::models(&shim).await?))
+    Ok(Body::of(&models::models(&shim, &who).await?))
 }
 
 pub async fn status(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
-    who.about_all()?;
-    Ok(Body::of(&models::status(&shim).await?))
+    Ok(Body::of(&models::status(&shim, &who).await?))
 }
 
 pub async fn evaluate(State(shim): State<Arc<Shim>>, who: Who) -> Result<Body, Refusal> {
-    who.about_all()?;
-    Ok(Body::of(&models::evaluation(&shim).await?))
+    Ok(Body::of(&models::evaluation(&shim, &who).await?))
 }
 
 /// With a type that no page of another site may send without asking.

@@ -37,7 +37,7 @@ struct Ml {
 }
 
 pub async fn ml(State(shim): State<Arc<Shim>>) -> Result<Body, Refusal> {
-    let (applied, model) = (shim.reader.applied().await?, models::status(&shim).await?);
+    let (applied, model) = (shim.reader.applied().await?, models::ranks(&shim).await?);
     Ok(Body::of(&Ml {
         status: if applied_once(&applied) { "ok" } else { "starting" },
         version: env!("CARGO_PKG_VERSION"),

@@ -15,6 +15,7 @@ use super::ingest::{self, Receipt};
 use crate::model::Role;
 use crate::model::serving::{BLEND, Recipe, Serving};
 use crate::registry::{About, Figures};
+use crate::shim::access::Who;
 use crate::shim::guard::Caller;
 use crate::shim::{Refusal, State as Shim, now_ms};
 use crate::training::{Attempt, Doing, Status as TrainingStatus, TakenBack};
@@ -92,13 +93,24 @@ pub struct VersionView {
     pub unusable: Option<String>,
 }
 
-/// What ranks as of what is applied.
-pub async fn status(shim: &Shim) -> Result<Status, Refusal> {
+/// What ranks.
+pub async fn status(shim: &Shim, who: &Who) -> Result<Status, Refusal> {
+    who.about_all()?;
+    ranks(shim).await
+}
+
+/// What ranks, for whoever may read.
+pub async fn ranks(shim: &Shim) -> Result<Status, Refusal> {
+    Ok(standing(shim).await?.0)
+}
+
+/// What ranks as of what is applied, and the versions by which that is said.
+async fn standing(shim: &Shim) -> Result<(Status, Arc<Versions>), Refusal> {
     let applied = shim.reader.applied().await?;
     let Serving { now, before, refused } = applied.serving;
     let versions = versions(shim).await?;
     let created_at = now.as_ref().and_then(|version| about(&versions, &version.name)).map(|about| about.created_ms);
-    Ok(Status {
+    let status = Status {
         digest: now.as_ref().map(|version| format!("{:016x}", version.digest)),
         serving: now.map_or_else(|| named(&shim.rules.model), |version| version.name),
         created_at,
@@ -106,7 +118,8 @@ pub async fn status(shim: &Shim) -> Result<Status, Refusal> {
         refused_epoch: refused,
         as_of: applied.clock_ms,
         epoch: applied.epoch,
-    })
+    };
+    Ok((status, versions))
 }
 
 /// The model that a setting names by its file.
@@ -115,8 +128,9 @@ fn named(file: &str) -> String {
 }
 
 /// How good what ranks was when it was made.
-pub async fn evaluation(shim: &Shim) -> Result<Evaluation, Refusal> {
-    let (Status { serving, .. }, versions) = (status(shim).await?, versions(shim).await?);
+pub async fn evaluation(shim: &Shim, who: &Who) -> Result<Evaluation, Refusal> {
+    who.about_all()?;
+    let (Status { serving, .. }, versions) = standing(shim).await?;
     let figures = about(&versions, &serving).and_then(|about| about.figures.clone());
     Ok(Evaluation { serving, figures, live: "/v1/experiments" })
 }
@@ -126,8 +140,9 @@ fn about<'a>(versions: &'a Versions, name: &str) -> Option<&'a About> {
 }
 
 /// What ranks, and every version there is.
-pub async fn models(shim: &Shim) -> Result<Models, Refusal> {
-    let (status, versions) = (status(shim).await?, versions(shim).await?);
+pub async fn models(shim: &Shim, who: &Who) -> Result<Models, Refusal> {
+    who.about_all()?;
+    let (status, versions) = standing(shim).await?;
     let view = |(name, about): &(String, Result<About, String>)| {
         let (about, unusable) = (about.as_ref().ok(), about.as_ref().err().cloned());
         VersionView {
@@ -145,7 +160,7 @@ pub async fn models(shim: &Shim) -> Result<Models, Refusal> {
 }
 
 /// How training stands, as it was last written down.
-pub async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
+async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
     let enabled = shim.rules.training;
     let Some(registry) = shim.rules.registry.clone() else { return Ok(TrainingView::default()) };
     let read = blocking(move || TrainingStatus::read(registry.folder())).await?;
