@@ -293,7 +293,7 @@ fn orders() {
         (json!({"op": "model"}), "`version`"),
         (json!({"op": "model", "version": "lr-1"}), "`digest`"),
         (json!({"op": "model", "version": "lr-1", "digest": "fe"}), "16 hexadecimal digits"),
-        (json!({"op": "train", "model": "towers"}), "`towers`; what can be trained: lr, lambdarank"),
+        (json!({"op": "train", "model": "towers"}), "`towers`; what can be trained: lr, lambdarank, deepfm"),
         (json!({"op": "model", "version": "lr-1", "digest": "+0000000000000fe"}), "16 hexadecimal digits"),
     ] {
         assert!(order(sent).is_err_and(|why| why.contains(says)), "{says}");

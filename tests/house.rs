@@ -11,6 +11,7 @@ use std::process::Command;
 
 use overdrive::commands::Cli;
 use overdrive::config::{Config, Layers};
+use overdrive::model::serving::Recipe;
 use overdrive::telemetry::METRICS;
 
 fn root() -> PathBuf {
@@ -336,4 +337,17 @@ fn make_lists_every_target_it_has() {
         let script = script.trim_end_matches([')', '"', ';']);
         assert!(root().join(script).exists(), "the Makefile runs {script}");
     }
+}
+
+#[test]
+fn every_file_of_training_is_carried_by_the_program_and_every_recipe_has_its_own() {
+    let folder = std::fs::read_dir(root().join("training")).expect("the folder of training");
+    let names = folder.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"));
+    let there: BTreeSet<String> = names.filter(|name| name.ends_with(".py")).collect();
+    let carries = read("src/training/script.rs");
+    let carried = carries.split("include_str!(\"../../training/").skip(1).filter_map(|rest| rest.split('"').next());
+    assert_eq!(carried.map(str::to_string).collect::<BTreeSet<_>>(), there);
+    let recipes: Vec<_> = Recipe::ALL.map(Recipe::name).to_vec();
+    assert!(recipes.iter().all(|recipe| there.contains(&format!("{recipe}.py"))), "{recipes:?} of {there:?}");
+    assert!(read("training/train.py").contains(&format!("RECIPES = {recipes:?}")), "train.py names {recipes:?}");
 }

@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod client;
 
+use overdrive::registry::{self, Golden};
+use overdrive::scoring::columns;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -67,7 +69,7 @@ fn made() -> &'static Made {
     })
 }
 
-fn registry() -> PathBuf {
+fn versions() -> PathBuf {
     made().dir.path().join("registry")
 }
 
@@ -83,7 +85,7 @@ fn train(kind: &str) -> PathBuf {
     let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
     assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
     let out = made().dir.path().join(kind);
-    let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&registry()).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
+    let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&versions()).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
     let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
     let said = good(&["train", kind, "--log", path(&made().examples()), "--out", path(&out), "--publish"], &settings);
     // what was measured in training is found again by the engine's own code, on the same examples
@@ -103,15 +105,61 @@ fn train(kind: &str) -> PathBuf {
     out.join(format!("{kind}.onnx"))
 }
 
+/// Trained once, for two tests.
+fn deepfm() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| train("deepfm"))
+}
+
 #[test]
 fn what_is_trained_ranks_the_stream_and_is_named() {
-    for kind in ["lr", "lambdarank"] {
-        let model = train(kind);
+    for kind in ["lr", "lambdarank", "deepfm"] {
+        let model = if kind == "deepfm" { deepfm().to_path_buf() } else { train(kind) };
         let settings = [("OVERDRIVE_LEARN__ENABLED", "true"), ("OVERDRIVE_RANKER__MODEL", path(&model))];
         let data = made().stream();
         let ranked = ndcg(&good(&["eval", "prequential", "--dataset", "synth", "--data", path(&data), "--json"], &settings));
         assert!(ranked > 0.6 * made().blend && ranked != made().blend, "{kind}: {ranked} after {}", made().blend);
     }
+}
+
+/// A model's golden rows as rows of the whole table; DeepFM takes all columns but `user_pause`.
+fn golden_rows(golden: &Golden) -> Vec<columns::Row> {
+    let taken: Vec<usize> = columns::names().enumerate().filter(|(_, name)| *name != "user_pause").map(|(at, _)| at).collect();
+    let whole = |given: &Vec<f32>| {
+        assert_eq!(given.len(), taken.len());
+        let mut row = [0.0; columns::COLUMNS];
+        taken.iter().zip(given).for_each(|(at, value)| row[*at] = *value);
+        row
+    };
+    golden.rows.iter().map(whole).collect()
+}
+
+#[test]
+fn deepfm_is_the_same_bit_by_bit_from_the_same_examples_and_scores_as_in_training() {
+    let (model, again) = (deepfm(), made().dir.path().join("again"));
+    // the files as they lie in the folder, in place of those compiled in
+    let python = std::env::var_os("OVERDRIVE_PYTHON").expect("train has seen it");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/training/train.py");
+    let mut command = Command::new(python);
+    command.args([script, "deepfm", "--log", path(&made().examples()), "--out", path(&again), "--aside"]);
+    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("it runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for file in ["deepfm.onnx", "deepfm.golden.json", "deepfm.report.json"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).expect("written");
+        assert!(read(model.parent().expect("a folder")) == read(&again), "{file} differs");
+    }
+
+    let golden = Golden::read(model).expect("golden rows");
+    let mut scorer = (registry::load(model, "").expect("a model").open)().expect("it opens");
+    let (mut rows, mut scores) = (golden_rows(&golden), Vec::new());
+    scorer.score(&rows, &mut scores).expect("it scores");
+    let far = golden.scores.iter().zip(&scores).map(|(wanted, got)| (wanted - got).abs()).fold(0.0, f32::max);
+    assert!(scores.len() == 64 && far < 1e-5, "{far}");
+    // what is no number makes none, of its own row alone
+    rows[3][0] = f32::NAN;
+    let mut with = Vec::new();
+    scorer.score(&rows, &mut with).expect("it scores");
+    assert_eq!(with.iter().map(|score| score.is_nan()).collect::<Vec<_>>(), (0..64).map(|row| row == 3).collect::<Vec<_>>());
 }
 
 #[test]
@@ -138,7 +186,6 @@ mod engine {
     use crate::client;
     use overdrive::model::time::{Millis, now_ms};
     use overdrive::model::{Example, Names, UserId};
-    use overdrive::scoring::columns;
     use overdrive::sinks::examples::Examples;
     use serde_json::{Value, json};
     use std::net::SocketAddr;

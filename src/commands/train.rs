@@ -14,7 +14,7 @@ use crate::training::script::{self, Made, Order};
 /// Arguments of `overdrive train`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to train: lr (logistic regression on 14 features) or lambdarank (boosted trees)
+    /// What to train: lr (logistic regression on 14 features), lambdarank (boosted trees) or deepfm (factorisation machine and neural network)
     #[arg(value_parser = recipe())]
     kind: Recipe,
     /// The folder of examples; that of the engine's state folder when it is not given

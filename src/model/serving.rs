@@ -42,16 +42,19 @@ pub enum Recipe {
     Lr,
     /// Boosted trees on all features.
     Lambdarank,
+    /// Factorisation machine and neural network on all features.
+    Deepfm,
 }
 
 impl Recipe {
-    pub const ALL: [Recipe; 2] = [Recipe::Lr, Recipe::Lambdarank];
+    pub const ALL: [Recipe; 3] = [Recipe::Lr, Recipe::Lambdarank, Recipe::Deepfm];
 
     /// As it is spelt everywhere; a model made by it is called so.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lr => "lr",
             Self::Lambdarank => "lambdarank",
+            Self::Deepfm => "deepfm",
         }
     }
 

@@ -1,6 +1,7 @@
-//! Training itself, which is Python (`training/train.py`, compiled in): runs it and hears how far it is.
+//! Training itself, which is Python (`training/`, compiled in): runs it and hears how far it is.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,8 +11,20 @@ use std::time::Duration;
 use crate::model::serving::Recipe;
 use crate::registry::Figures;
 
-/// What training runs.
-const SCRIPT: &str = include_str!("../../training/train.py");
+/// Runs the files below.
+const CARRIED: &str = include_str!("../../training/carried.py");
+/// The files of training, each under the name by which the others know it.
+const SOURCES: [(&str, &str); 9] = [
+    ("train", include_str!("../../training/train.py")),
+    ("examples", include_str!("../../training/examples.py")),
+    ("lr", include_str!("../../training/lr.py")),
+    ("lambdarank", include_str!("../../training/lambdarank.py")),
+    ("deepfm", include_str!("../../training/deepfm.py")),
+    ("figures", include_str!("../../training/figures.py")),
+    ("report", include_str!("../../training/report.py")),
+    ("export", include_str!("../../training/export.py")),
+    ("said", include_str!("../../training/said.py")),
+];
 
 /// A line the script prints.
 #[derive(Deserialize)]
@@ -117,8 +130,14 @@ fn start(order: &Order) -> Result<Child, String> {
     let mut child = command.spawn().map_err(cannot)?;
     let mut script = child.stdin.take().expect("it is piped");
     // a Python that ends before it has read all says why on its error stream
-    let _ended = script.write_all(SCRIPT.as_bytes());
+    let _ended = script.write_all(program().as_bytes());
     Ok(child)
+}
+
+/// All of it as one text: JSON is a literal of Python where it holds nothing but strings.
+fn program() -> String {
+    let sources = serde_json::to_string(&BTreeMap::from(SOURCES)).expect("strings are JSON");
+    format!("SOURCES = {sources}\n{CARRIED}")
 }
 
 /// The last line that says something: the message of what was raised.

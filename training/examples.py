@@ -1,0 +1,87 @@
+"""Reads the examples that Overdrive logs: every row once, in the order of time, and the parts that training cuts them into.
+
+An example is all candidates a user had the moment before they took one. The last fifth, by time, is held out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from said import SCHEMA, Refused, say
+
+# In an example this is the time up to the act it was made for; a slate is made right after one. A model would learn what is never so.
+AFTER = ["user_pause"]
+# Parts of the examples, by time: what is trained on, what says when to stop, what is held out.
+TRAIN, STOP = 0.7, 0.8
+LEAST = 200  # examples
+MOST = 4_000_000  # rows, the newest: 0.7 GB of features
+
+
+def load(folder):
+    """Every row once, in the order of time, with the number of its example."""
+    files = sorted(Path(folder).glob("*.parquet"))
+    if not files:
+        raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
+    tables = []
+    files = newest(files)
+    for n, file in enumerate(files):
+        try:
+            table = pq.read_table(file)
+        except FileNotFoundError:
+            continue  # an engine that runs makes room, or takes out whom it forgets
+        schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
+        if schema != SCHEMA:
+            raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
+        if tables and table.column_names != tables[0].column_names:
+            raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
+        tables.append(table)
+        say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
+    table = pa.concat_tables(tables)
+    table = table.append_column("place", pa.array(np.arange(len(table))))
+    order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
+    table = table.sort_by(order).drop_columns(["place"])
+    whole = [table[key].combine_chunks() for key in ("ts_ms", "epoch", "user_id", "item_id")]
+    again = np.ones(len(table), bool)
+    for column in whole:  # a row is the one before again when nothing of its key differs
+        codes = column.dictionary_encode().indices.to_numpy()
+        again[1:] &= codes[1:] == codes[:-1]
+    again[:1] = False
+    table = table.filter(pa.array(~again))
+    names = table.column_names[5:]
+    x = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
+    epochs, times = table["epoch"].to_numpy(), table["ts_ms"].to_numpy()
+    users = table["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    new = np.ones(len(epochs), bool)
+    new[1:] = (epochs[1:] != epochs[:-1]) | (times[1:] != times[:-1]) | (users[1:] != users[:-1])
+    starts = np.flatnonzero(new)
+    if len(starts) < LEAST:
+        raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
+    return {"names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
+            "user": users[starts], "ends": np.append(starts, len(epochs))}
+
+
+def newest(files):
+    """As many of the newest files as hold so many rows; a file's name begins with its first epoch."""
+    rows, first = 0, len(files)
+    while first > 0 and rows < MOST:
+        first -= 1
+        try:
+            rows += pq.read_metadata(files[first]).num_rows
+        except FileNotFoundError:
+            pass
+    return files[first:]
+
+
+def part(data, begin, end):
+    """The rows and the sizes of the examples from one share of all to another."""
+    ends, count = data["ends"], len(data["ends"]) - 1
+    first, last = int(count * begin), int(count * end)
+    rows = slice(ends[first], ends[last])
+    return {"x": data["x"][rows], "y": data["y"][rows], "sizes": np.diff(ends[first:last + 1]), "user": data["user"][first:last],
+            "ts": data["ts"][first:last]}
+
+
+def columns(data, names):
+    return [data["names"].index(name) for name in names]
