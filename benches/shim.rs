@@ -131,7 +131,8 @@ impl Load {
 enum Pace {
     /// So long after an answer.
     After(Duration),
-    /// So many times a second, all connections together, whether answers come or not: how long one took counts from when it was due.
+    /// So many times a second, all connections together, whether answers come or not. How long one took counts from when it was due, or
+    /// from when the timer woke its connection; what was due and could not be sent by the end lowers the rate and is not in the times.
     Rate(f64),
 }
 

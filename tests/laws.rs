@@ -38,15 +38,7 @@ fn params() -> Params {
 fn second() -> SurfaceParams {
     let only = OnlyParams { categories: vec!["c1".into()], ..OnlyParams::default() };
     let blend = Some(blend::Params { real_time: 1.0, freshness: 1.0, ..blend::Params::default() });
-    SurfaceParams {
-        name: "second".into(),
-        kept: Some(3),
-        neighbours: Some(0),
-        near: Some(5),
-        blend,
-        only,
-        ..SurfaceParams::default()
-    }
+    SurfaceParams { name: "second".into(), kept: Some(3), neighbours: Some(0), blend, only, ..SurfaceParams::default() }
 }
 
 fn run(log: &Log, how: Run) -> Changes {
@@ -252,6 +244,62 @@ fn a_profile_that_came_after_the_forget_stays() {
     });
     let last = slates.next_back().expect("who likes something has a slate");
     assert!(!last.items.is_empty() && last.items.iter().all(|shown| shown.item != dataflow::item(2)), "{last:?}");
+}
+
+/// A surface of what is near and of nothing else, as far as there is enough of it.
+fn local(near: usize) -> Params {
+    let mut params = dataflow::params();
+    let none = Some(0);
+    params.surfaces.list = vec![SurfaceParams {
+        name: "local".into(),
+        candidates: Some(2),
+        neighbours: none,
+        interests: none,
+        trending: none,
+        fresh: none,
+        near: Some(near),
+        ..SurfaceParams::default()
+    }];
+    params
+}
+
+/// Who lives in a town is shown what is there, not what is popular elsewhere; on every number of workers alike, and from a snapshot of an
+/// engine that did not look there.
+#[test]
+fn c20_what_is_near_is_a_source() {
+    let mut log = Log::with_catalogue();
+    let lives = User { lat: Some(48.03), lon: Some(11.5), ..User::default() };
+    log.advance(SECOND);
+    log.epoch(vec![Input::User(dataflow::user(1), Some(lives.into()))]);
+    let act = |log: &mut Log, user: u8, item: u8| {
+        let (clock, id) = (log.advance(SECOND), u64::from(user) * 100 + u64::from(item));
+        let (user, item) = (dataflow::user(user), dataflow::item(item));
+        log.epoch(vec![Input::Event(Event { id, user, item, kind: Kind::Share, op: Op::Add, at: clock, value_milli: None })]);
+    };
+    (3..7).for_each(|user| [3, 5, 7].into_iter().for_each(|item| act(&mut log, user, item)));
+    (0..6).for_each(|_| log.epoch(vec![]));
+    let cut = log.epochs.len() as u64;
+    (0..6).for_each(|_| log.epoch(vec![]));
+    act(&mut log, 1, 9);
+    act(&mut log, 2, 9);
+    let shown = |changes: &Changes| {
+        let of =
+            |user: u8| slates(changes, "local")[&dataflow::user(user)].items.iter().map(|row| row.item).collect::<BTreeSet<_>>();
+        [of(1), of(2)]
+    };
+    let there = [0, 6].map(dataflow::item).into();
+    let [at_home, elsewhere] = shown(&run_by(&log, Run::plain(), &local(5)));
+    assert_eq!(at_home, there);
+    assert!(elsewhere.is_disjoint(&there), "nobody knows where the other one lives");
+    let [nowhere, _] = shown(&run_by(&log, Run::plain(), &local(0)));
+    assert!(nowhere.is_disjoint(&there), "what is popular stands there without it");
+    for workers in [2, 4] {
+        let how = Run { workers, one_by_one: true };
+        assert_eq!(shown(&run_by(&log, how, &local(5))), [at_home.clone(), elsewhere.clone()], "{workers} workers");
+    }
+    let (_, kept) = resume_by(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain(), &local(0));
+    let (after, _) = resume_by(&log.since(cut), &kept, Run { workers: 2, one_by_one: false }, &local(5));
+    assert_eq!(shown(&after), [at_home, elsewhere], "from a snapshot");
 }
 
 /// The last slate of every user on a surface; none where it was taken away.

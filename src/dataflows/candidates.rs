@@ -1,7 +1,9 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
 //! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; items of the categories the
-//! user likes; what is near where they live; trending; fresh; popular, as far as room is left. To add a source: a function here, and its line in [`gather`].
+//! user likes; what is near where they live; trending; fresh; popular, as far as room is left.
+//!
+//! To add a source: a function here, and its line in [`gather`].
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;

@@ -65,6 +65,11 @@ pub struct Params {
 }
 
 impl Params {
+    /// Whether what is near is a source of any surface.
+    pub fn looks_near(&self) -> bool {
+        self.slates.near > 0 || self.surfaces.list.iter().any(|own| own.near.is_some_and(|near| near > 0))
+    }
+
     /// What orders candidates that a caller brings, as a refresh would under the fixed weights.
     pub fn rank(&self) -> rank::Params {
         rank::Params {

@@ -1,5 +1,5 @@
-//! Lists kept for everyone: what is trending, popular and fresh, in all and per category, what is trending per language and region,
-//! and what hardly anybody was shown.
+//! Lists kept for everyone: what is trending, popular and fresh, in all and per category, and per region where what is near is a source;
+//! what is trending per language and region, and what hardly anybody was shown.
 //!
 //! Two stages. `Heat`, at the item, turns signals and the catalogue into scores at each tick; `Lists`, at the list, keeps their order.
 //! The fact that must stay true: after a tick every list is a function of the signals and the catalogue, in no list stands an
@@ -66,7 +66,7 @@ pub fn trending<'scope>(
 ) -> (StreamVec<'scope, u64, Warmed>, StreamVec<'scope, u64, Told>) {
     let of_items = signals.arrive().flat_map(|change| matches!(change.key, SignalKey::Item(_)).then_some(Row::Signals(change)));
     let rows = items.arrive().map(|(item, facts)| Row::Item(item, facts)).concat(of_items); // which are with their owner already
-    let scored = rows.keep(clock, Heat::new(params.explore.enough()), vault, Heat::step);
+    let scored = rows.keep(clock, Heat::new(params.explore.enough(), params.looks_near()), vault, Heat::step);
     let (warmth, members) = scored.ok_err(|output| match output {
         Output::Warmth(item, warmth) => Ok((item, warmth)),
         Output::Member(list, item, score) => Err((list, item, score)),
@@ -136,12 +136,14 @@ pub struct Heat {
     dirty: BTreeSet<ItemId>,
     /// An item shown as often as this in a day is not explored.
     enough: u32,
+    /// Whether what is near is a source.
+    near: bool,
 }
 
 impl Heat {
     /// No items yet.
-    pub fn new(enough: u32) -> Self {
-        Self { enough, ..Self::default() }
+    pub fn new(enough: u32, near: bool) -> Self {
+        Self { enough, near, ..Self::default() }
     }
 
     /// One epoch.
@@ -171,7 +173,7 @@ impl Heat {
     fn tell(&mut self, item: ItemId, out: &mut Vec<Output>) {
         let of = self.items.get_mut(&item).expect("a dirty item exists");
         let tried = of.tried(self.enough);
-        let scores = of.scores(tried.is_some());
+        let scores = of.scores(tried.is_some(), self.near);
         let gone = of.listed.keys().filter(|list| !scores.contains_key(list));
         out.extend(gone.map(|list| Output::Member(*list, item, None)));
         let new = scores.iter().filter(|(list, score)| of.listed.get(list) != Some(score));
@@ -214,17 +216,19 @@ impl OfItem {
     }
 
     /// In which lists the item belongs, with its score in each.
-    fn scores(&self, untried: bool) -> BTreeMap<List, i64> {
+    fn scores(&self, untried: bool, near: bool) -> BTreeMap<List, i64> {
         if !self.exists() || self.facts.as_ref().is_some_and(|f| f.mature || !f.available) {
             return BTreeMap::new();
         }
         let categories = self.facts.iter().flat_map(|f| f.categories.iter().map(|c| Scope::Category(*c)));
-        let scopes = [Scope::Global].into_iter().chain(categories).chain(self.region.map(Scope::Cell));
+        let region = self.region.map(Scope::Cell);
+        let scopes = [Scope::Global].into_iter().chain(categories).chain(region.filter(|_| near));
         let trending = self.signals.as_deref().map(Signals::trending_milli).filter(|score| *score > 0);
         let orders = [(Order::Trending, trending), (Order::Popular, self.forward_micro), (Order::Fresh, self.created())];
         let list = |scope| orders.into_iter().filter_map(move |(order, score)| Some((List { order, scope }, score?)));
         let language = self.facts.as_ref().and_then(|f| f.language).map(Scope::Language);
-        let hot = language.and_then(|scope| Some((List { order: Order::Trending, scope }, trending?)));
+        let segments = language.into_iter().chain(region.filter(|_| !near));
+        let hot = segments.filter_map(|scope| Some((List { order: Order::Trending, scope }, trending?)));
         let explored = self.created().filter(|_| untried);
         let explored = explored.map(|score| (List { order: Order::Untried, scope: Scope::Global }, score));
         scopes.flat_map(list).chain(hot).chain(explored).collect()
@@ -272,9 +276,10 @@ impl Durable for Heat {
         let (item, mut of, dirty): (ItemId, OfItem, bool) = postcard::from_bytes(body)?;
         let facts = of.facts.take();
         of.describe(facts);
-        // what is explored may be set otherwise than it was
-        let explored = of.told.is_some_and(|told| told.tried != of.tried(self.enough));
-        self.dirty.extend((dirty || explored).then_some(item));
+        // what is explored, and whether what is near is a source, may be set otherwise than it was
+        let tried = of.tried(self.enough);
+        let told = of.told.is_none_or(|told| told.tried == tried) && of.listed == of.scores(tried.is_some(), self.near);
+        self.dirty.extend((dirty || !told).then_some(item));
         self.items.insert(item, of);
         Ok(())
     }
@@ -341,7 +346,36 @@ mod tests {
         assert_eq!(tick(described(&Item { mature: true, ..facts.clone() })), both(None));
         assert_eq!(tick(described(&facts)), both(Some(60_000)));
         assert_eq!(tick(change(None)), both(None));
-        let fresh = List { order: Order::Fresh, scope: region };
-        assert_eq!(tick(described(&Item { created_at: Some(7), ..facts.clone() })), [(fresh, Some(7))].into(), "new there");
+    }
+
+    /// What is near is new there and popular there, also of items that were known before anybody looked there; and no longer, once nobody does.
+    #[test]
+    fn a_region_has_its_own_lists_where_what_is_near_is_a_source() {
+        let region = Scope::Cell(Place::new(48.137, 11.575).expect("on the earth").cell(REGION));
+        let facts = Item { lat: Some(48.137), lon: Some(11.575), created_at: Some(7), available: true, ..Item::default() };
+        let all = Epoch { turn: Turn::ALL, ..Epoch::default() };
+        let of_region = |heat: &mut Heat, rows: Vec<Row>| {
+            let (mut rows, mut out) = (rows, Vec::new());
+            heat.step(&all, &mut rows, &mut out);
+            let member = |output| match output {
+                Output::Member(list, _, score) if list.scope == region => Some((list.order, score)),
+                _ => None,
+            };
+            out.into_iter().filter_map(member).collect::<Vec<_>>()
+        };
+        let restarted = |heat: &Heat, near: bool| {
+            let mut next = Heat::new(0, near);
+            for (item, of) in &heat.items {
+                next.load(0, &postcard::to_stdvec(&(*item, of, false)).expect("plain data")).expect("as it was saved");
+            }
+            next
+        };
+        let mut heat = Heat::new(0, false);
+        let described = Row::Item(ItemId(1), Some(Arc::new(facts)));
+        assert!(of_region(&mut heat, vec![described]).is_empty());
+        let mut heat = restarted(&heat, true);
+        assert_eq!(of_region(&mut heat, vec![]), [(Order::Fresh, Some(7))]);
+        assert!(of_region(&mut restarted(&heat, true), vec![]).is_empty(), "told already");
+        assert_eq!(of_region(&mut restarted(&heat, false), vec![]), [(Order::Fresh, None)]);
     }
 }

@@ -150,7 +150,7 @@ mod tests {
         inbox.ask(None).expect("written");
         inbox.ask(Some(Recipe::Lr)).expect("written");
         inbox.wait(LONG); // something is asked for
-        assert_eq!(status(&open()).asked, Recipe::ALL.into());
+        assert_eq!(status(&open()).asked, [Recipe::Lr, Recipe::Lambdarank].into());
         let doing = Doing { model: Recipe::Lr, began_ms: 1, done: 0.5, what: "a tree".into() };
         for tries in 1..=TRIES {
             inbox.note(|status| (status.asked, status.running, status.tries) = ([].into(), Some(doing.clone()), tries));

@@ -185,10 +185,12 @@ async fn read(shim: &Shim, asked: Asked<'_>, users: &[String], token: Option<&To
     let (reader, keys) = (&*shim.reader, &shim.keys);
     match asked.narrow {
         Narrow::Not if of_slate && found.slates.iter().any(Option::is_none) => {
-            let applied = if unmarked { reader.applied().await? } else { applied };
             let region = asked.wanted.spot.map(|spot| spot.here.cell(REGION).to_string());
             let segments: Vec<Segment> = segments(asked.wanted, region.as_deref(), shim.rules.own(asked.kind.slate())).collect();
-            found.segments = trends(&segments, reader, keys, &applied).await?;
+            if !segments.is_empty() {
+                let applied = if unmarked { reader.applied().await? } else { applied };
+                found.segments = trends(&segments, reader, keys, &applied).await?;
+            }
         }
         Narrow::Not => {}
         Narrow::Category(category) => {

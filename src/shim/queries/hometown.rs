@@ -148,10 +148,13 @@ async fn known(shim: &Shim, caller: &Caller, user: &str, token: Option<&Token>) 
 /// What the store answers; `None` while it is away, when one request at a time asks it.
 async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>) -> Result<Option<T>, Refusal> {
     let Some(turn) = shim.last_good.ask() else { return Ok(None) };
-    let read = read.await;
-    let away = read.as_ref().is_err_and(Refusal::is_away);
-    turn.answered(!away);
-    if away { Ok(None) } else { read.map(Some) }
+    match read.await {
+        Err(refusal) if refusal.is_away() => {
+            turn.answered(false);
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
 }
 
 /// Around where they live, without what they turned away.
