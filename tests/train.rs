@@ -102,6 +102,9 @@ fn train(kind: &str) -> PathBuf {
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
     assert!(report["held_out_from_ms"].as_i64() > report["from_ms"].as_i64(), "{report}");
     assert!(report["auc"]["model"].as_f64().expect("a figure") > 0.7, "{report}");
+    // lr begins at nothing, the others at the blend
+    let of = |what: &str| report["ndcg_10"][what].as_f64().expect("a figure");
+    assert!(kind == "lr" || of("model") > 0.97 * of("blend"), "{report}");
     out.join(format!("{kind}.onnx"))
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from examples import AFTER, STOP, TRAIN, columns, part
-from said import say
+from said import Refused, say
 
 FACTORS, HIDDEN = 8, (64, 16)
 FARTHEST = 6.0  # deviations
@@ -40,8 +40,11 @@ def train(data):
         x *= scale
         return np.clip(x, -FARTHEST, FARTHEST, out=x)
 
+    taken = both["y"].mean()
+    if not 0 < taken < 1:
+        raise Refused("all or none of the candidates were taken: there is nothing to tell apart; log more examples")
     x = standardised(both["x"])
-    first = begin(len(at), blend, 1 / scale[blend], both["y"].mean())
+    first = begin(len(at), blend, 1 / scale[blend], taken)
     best, rounds = np.inf, 0
     for number, weights in enumerate(learned(first, x, fit, ROUNDS)):
         loss = logistic(margins(weights, x[len(fit["y"]):]), stop["y"])
@@ -50,6 +53,8 @@ def train(data):
             best, rounds = loss, number + 1
         elif number + 1 - rounds >= PATIENCE:
             break
+    if not rounds:
+        raise Refused("the examples hold what is no number; leave out the files that do")
     for number, weights in enumerate(learned(first, x, both, rounds)):
         say(done=0.5 + 0.25 * (number + 1) / rounds, what=f"round {number + 1} of {rounds} with the latest examples")
     importance = np.abs(weights["w"]) + np.sqrt((mixed(weights) ** 2).sum(1))

@@ -5,7 +5,8 @@
 The report compares the model with the blend on the examples held out, candidate for candidate. `overdrive train` runs this file; it prints
 one JSON object a line.
 
-To add a recipe: a file here with a `train`, its name in RECIPES below, in src/training/script.rs and in src/model/serving.rs.
+To add a recipe: a file here with a `train`, its name in RECIPES below, in src/training/script.rs, in src/model/serving.rs, and in the contracts
+that tests/house.rs looks at.
 """
 
 import argparse
