@@ -234,10 +234,11 @@ fn the_key_names_what_the_payload_does_not_and_alone_it_deletes() {
 
 #[test]
 fn users_of_ours_and_of_others() {
-    let (id, ours) =
-        user(json!({"user_id": "u1", "interests": ["jazz", "#vinyl", "category:film", "author:ann"], "language": "de",
+    let (id, ours) = user(
+        json!({"user_id": "u1", "interests": ["jazz", "#vinyl", "category:film", "author:ann"], "language": "de",
         "lat": 48.1, "lon": 11.6, "city": "Munich", "categories": ["film", "sport"], "local_preference": 0.8,
-        "blocked_authors": ["bob"], "blocked_items": ["i1", 2], "bio": "hi", "allow_mature": true}));
+        "blocked_authors": ["bob"], "blocked_items": ["i1", 2], "bio": "hi", "allow_mature": true, "user_total_watch_hours": 120.5}),
+    );
     let author = |name| TokenId::typed(TokenKind::Author, name);
     let expected = User {
         interests: [category("jazz"), tag("jazz"), tag("vinyl"), category("film"), author("ann"), category("sport")]
@@ -253,6 +254,7 @@ fn users_of_ours_and_of_others() {
         blocked_items: vec![ItemId::of("i1"), ItemId::of("2")],
         allow_mature: true,
         bio: Some("hi".into()),
+        total_watch_hours: Some(120.5),
     };
     assert_eq!((id, ours), (UserId::of("u1"), expected));
 
@@ -401,6 +403,7 @@ fn full_user() -> pb::User {
         blocked_items: vec!["i".into()],
         allow_mature: true,
         bio: "b".into(),
+        total_watch_hours: Some(9.5),
     }
 }
 
@@ -471,6 +474,7 @@ fn the_schema_and_our_messages_are_one() {
             ("blocked_items", strings(&["i"])),
             ("allow_mature", Dynamic::Bool(true)),
             ("bio", s("b")),
+            ("total_watch_hours", Dynamic::F64(9.5)),
         ],
     );
     let revoke = pb::Control {
@@ -530,7 +534,7 @@ fn items_and_users_mean_the_same_in_both_forms() {
     assert_eq!(decode(Role::Items, &full_item().encode_to_vec()), Ok(expected));
     let as_json = json!({"user_id": "u", "interests": ["jazz"], "language": "en", "lat": 1.0, "lon": 2.0, "city": "Munich",
         "categories": ["film"], "local_preference": 0.5, "blocked_authors": ["a"], "blocked_items": ["i"],
-        "allow_mature": true, "bio": "b"});
+        "allow_mature": true, "bio": "b", "total_watch_hours": 9.5});
     let expected = decode(Role::Users, as_json.to_string().as_bytes()).expect("a user");
     assert_eq!(decode(Role::Users, &full_user().encode_to_vec()), Ok(expected));
     let forget = pb::Control { op: pb::Order::Forget as i32, user_id: "u".into(), ..Default::default() };

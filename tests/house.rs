@@ -350,7 +350,13 @@ fn every_file_of_training_is_carried_by_the_program_and_every_recipe_has_its_own
     let recipes: Vec<_> = Recipe::ALL.map(Recipe::name).to_vec();
     assert!(recipes.iter().all(|recipe| there.contains(&format!("{recipe}.py"))), "{recipes:?} of {there:?}");
     assert!(read("training/train.py").contains(&format!("RECIPES = {recipes:?}")), "train.py names {recipes:?}");
-    let listed = ["schemas/events.proto", "schemas/service.proto", "schemas/control.schema.json", "schemas/openapi.json", "overdrive.toml"];
+    let listed = [
+        "schemas/events.proto",
+        "schemas/service.proto",
+        "schemas/control.schema.json",
+        "schemas/openapi.json",
+        "overdrive.toml",
+    ];
     for file in listed.map(|file| (file, read(file))) {
         let missing: Vec<_> = recipes.iter().filter(|recipe| !file.1.contains(**recipe)).collect();
         assert!(missing.is_empty(), "{} does not name {missing:?}", file.0);

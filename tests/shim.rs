@@ -33,8 +33,15 @@ mod hometown;
 mod hostile;
 #[path = "shim/models.rs"]
 mod models;
+#[cfg(feature = "onnx")]
+#[path = "support/onnx.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod onnx;
 #[path = "shim/rank.rs"]
 mod rank;
+#[cfg(feature = "onnx")]
+#[path = "shim/ranked.rs"]
+mod ranked;
 #[path = "shim/stub.rs"]
 mod stub;
 mod support;
@@ -310,7 +317,7 @@ fn c27_what_is_held_of_a_user_can_be_read_together() {
         assert_eq!(items.as_array().map(Vec::len), Some(3));
         let slate = json!({"as_of": CLOCK, "epoch": 1, "model": "blend", "experiment": "", "variant": "", "items": items,
             "history": [{"item_id": "i0", "interaction": "share"}], "taken": 1});
-        let profile = json!({"as_of": CLOCK, "epoch": 3, "lat": 48.5, "lon": 11.25, "city": "München", "local_preference": null,
+        let profile = json!({"as_of": CLOCK, "epoch": 3, "lat": 48.5, "lon": 11.25, "city": "München", "local_preference": null, "total_watch_hours": null,
             "language": null, "mature": false, "hidden_authors": [], "hidden_items": []});
         let whole = json!({"user_id": "u1", "exported_at": null, "features": features, "interests": interests,
             "profile": profile, "slate": slate, "surfaces": {}, "seen": seen});

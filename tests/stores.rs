@@ -97,6 +97,7 @@ mod golden {
             lon: Some(11.575),
             city: Some("München".into()),
             local_preference: Some(0.75),
+            total_watch_hours: Some(120.5),
             language: Some(names.token(TokenKind::Language, "de").expect("no collision")),
             mature: true,
             hidden_authors: vec![names.token(TokenKind::Author, "ann").expect("no collision")],

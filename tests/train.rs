@@ -7,11 +7,16 @@
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod client;
 
+use overdrive::model::place::Place;
+use overdrive::model::rng::Rng;
+use overdrive::model::{Example, Names, TokenId};
 use overdrive::registry::{self, Golden};
-use overdrive::scoring::columns;
+use overdrive::scoring::at_hand::{self, Asker, Offer};
+use overdrive::scoring::{columns, quality};
+use overdrive::sinks::examples::Examples;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Made once: a stream, and the examples of it.
 struct Made {
@@ -125,9 +130,104 @@ fn what_is_trained_ranks_the_stream_and_is_named() {
     }
 }
 
-/// A model's golden rows as rows of the whole table; DeepFM takes all columns but `user_pause`.
+/// For callers' candidates, out of the same examples: what comes out takes what is at hand and nothing else, and is ahead of the fixed weights.
+#[test]
+fn c25_what_is_trained_for_rank_takes_what_is_at_hand() {
+    let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
+    assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+    let out = made().dir.path().join("rank");
+    let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&out).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
+    let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+    for (kind, width) in [("lr", 14), ("lambdarank", 20), ("deepfm", 20)] {
+        let log = made().examples();
+        let train = ["train", kind, "--for", "rank", "--log", path(&log), "--out", path(&out), "--publish"];
+        let said = good(&train, &settings);
+        let found = good(&["models", "evaluate", &format!("{kind}-rank-1"), "--log", path(&log)], &settings);
+        for word in ["NDCG@10", "the fixed weights'", "AUC"] {
+            assert!((figure(&said, word) - figure(&found, word)).abs() < 0.01, "{word}: {said}{found}");
+        }
+        assert!(said.contains("OVERDRIVE_SERVICE__RANK_BY="), "{said}");
+        let model = registry::load(&out.join(format!("{kind}-rank.onnx")), "").expect("a model");
+        assert_eq!((model.takes_beyond(), model.columns.len()), (None, width), "{kind}");
+        let (ours, fixed) = (figure(&said, "NDCG@10"), figure(&said, "the fixed weights'"));
+        assert!(kind == "lr" || ours > 0.97 * fixed, "{said}");
+        let report = std::fs::read_to_string(out.join(format!("{kind}-rank.report.html"))).expect("a report");
+        assert!(report.contains("fixed weights"), "{report}");
+    }
+}
+
+/// 25,000 pairs of a user and a stream, ten at a time, as the hometown recommender of those who asked for this was trained on: somebody
+/// clicks with the chance `base engagement * nearness * how well it fits`. Yields how well the chances themselves order the last fifth.
+fn hometown(dir: &Path) -> f64 {
+    let (names, mut rng) = (Arc::new(Names::default()), Rng::of(4, [25_000, 14]));
+    let examples = Examples::open(dir, names.clone()).expect("a folder");
+    let items: Vec<_> = (0..10).map(|n| names.item(&format!("stream_{n:06}")).expect("no collision")).collect();
+    let (city, language) = (|n: u32| TokenId(100 + u64::from(n)), |n: u32| TokenId(200 + u64::from(n)));
+    let place = |n: u32, rng: &mut Rng| Place::new(40.0 + 4.0 * f64::from(n) + 0.1 * rng.normal(), 2.0 + 0.1 * rng.normal());
+    let mut later = Vec::new();
+    for n in 0..2_500 {
+        let home = rng.below(5);
+        let asker = Asker {
+            place: place(home, &mut rng),
+            city: Some(city(home)),
+            language: Some(language(home % 3)),
+            local_preference: Some(rng.unit()),
+            watch_hours: Some(500.0 * rng.unit()),
+        };
+        let (mut columns, mut candidates) = (Vec::new(), Vec::new());
+        for item in &items {
+            let there = if rng.unit() < 0.3 { home } else { rng.below(5) };
+            let offer = Offer {
+                place: place(there, &mut rng),
+                city: Some(city(there)),
+                language: Some(language(if rng.unit() < 0.7 { there % 3 } else { rng.below(3) })),
+                quality: Some(rng.unit()),
+                avg_viewers: Some(1_000.0 * rng.unit()),
+                followers: Some(u64::from(rng.below(100_000))),
+                partnered: rng.unit() < 0.3,
+                mature: rng.unit() < 0.1,
+            };
+            let fond = rng.unit() < 0.35;
+            let row = at_hand::row(&[0.0; 5], 0.0, &asker, &offer, fond);
+            let of = |name: &str| f64::from(row[at_hand::NAMES.iter().position(|known| *known == name).expect("a column")]);
+            let base = 0.25 + 0.055 * of("stream_quality_score") + 0.1 * of("is_partnered");
+            let near = if of("is_local_match") > 0.0 { 1.0 } else { 0.5 - 0.4 * of("user_local_preference") };
+            let fits = if fond { 1.0 } else { 0.3 } * if of("same_language") > 0.0 { 1.0 } else { 0.45 };
+            let chance = base * near * fits;
+            let clicked = rng.unit() < chance;
+            if n >= 2_000 {
+                later.push((chance as f32, clicked));
+            }
+            candidates.push((*item, clicked));
+            columns.extend(columns::row_at_hand(&row));
+        }
+        let user = names.user(&format!("user_{n:06}")).expect("no collision");
+        examples.take(1 + n, Arc::new(Example { user, at: 1_700_000_000_000 + 1_000 * n as i64, candidates, columns }));
+    }
+    quality::auc(later).expect("some clicked")
+}
+
+#[test]
+fn c15_a_logistic_regression_on_fourteen_features_orders_the_hometown_data_as_well_as_chance_allows() {
+    let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
+    assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+    let dir = tempfile::tempdir().expect("a folder");
+    let best = hometown(dir.path());
+    let (log, out) = (dir.path().join("examples"), dir.path().join("models"));
+    good(&["train", "lr", "--for", "rank", "--log", path(&log), "--out", path(&out)], &[]);
+    let report = std::fs::read(out.join("lr-rank.report.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+    let auc = report["auc"]["model"].as_f64().expect("a figure");
+    println!("AUC {auc:.3}; of the chances themselves {best:.3}");
+    assert!(auc >= 0.80 && auc > best - 0.02 && auc < best + 0.01, "{auc} where {best} is the best");
+    let strongest = &report["importance"];
+    assert!(strongest["category_match"].as_f64() > strongest["stream_avg_viewers"].as_f64(), "{strongest}");
+}
+
+/// A model's golden rows as rows of the whole table; DeepFM takes all columns up to the blend's score but `user_pause`.
 fn golden_rows(golden: &Golden) -> Vec<columns::Row> {
-    let taken: Vec<usize> = columns::names().enumerate().filter(|(_, name)| *name != "user_pause").map(|(at, _)| at).collect();
+    let taken: Vec<usize> =
+        columns::names().take(columns::AT_HAND).enumerate().filter(|(_, name)| *name != "user_pause").map(|(at, _)| at).collect();
     let whole = |given: &Vec<f32>| {
         assert_eq!(given.len(), taken.len());
         let mut row = [0.0; columns::COLUMNS];
@@ -187,13 +287,11 @@ fn training_that_cannot_be_done_says_why_and_what_to_do() {
 mod engine {
     use super::*;
     use crate::client;
+    use overdrive::model::UserId;
     use overdrive::model::time::{Millis, now_ms};
-    use overdrive::model::{Example, Names, UserId};
-    use overdrive::sinks::examples::Examples;
     use serde_json::{Value, json};
     use std::net::SocketAddr;
     use std::process::Child;
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     /// Longer than anything here takes on any machine.
@@ -265,7 +363,7 @@ mod engine {
     fn log(dir: &Path, from: Millis, count: usize, sign: f32) {
         let names = Arc::new(Names::default());
         let examples = Examples::open(dir, names.clone()).expect("a folder");
-        let (feature, blend) = (columns::find("category").expect("a feature"), columns::COLUMNS - 1);
+        let (feature, blend) = (columns::find("category").expect("a feature"), columns::BLEND);
         let items: Vec<_> = (0..8).map(|n| names.item(&format!("i{n}")).expect("no collision")).collect();
         for n in 0..count {
             let user: UserId = names.user(&format!("u{}", n % 50)).expect("no collision");

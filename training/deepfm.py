@@ -1,4 +1,4 @@
-"""DeepFM on all columns but those no slate has: how likely a candidate is taken.
+"""DeepFM on all columns there are: how likely a candidate is taken.
 
     z = b + w·x + sum over f < g of (v_f·v_g) x_f x_g + MLP(v_1 x_1, v_2 x_2, …)      score = 1 / (1 + e^-z)
 
@@ -6,14 +6,14 @@
 the vectors side by side, not summed: a sum is all the factorisation machine sees already. Because each of them is v_f times a number,
 its first layer is one matrix of features by units, made of v and w1, and is written as such.
 
-The blend's score is one of the features. What is learned begins as that score alone, so that it departs from the blend only where the
-examples say so, and what is kept is the running mean of all weights. The same examples give the same model, bit by bit, on one machine.
+The score of what ranks without it is one of the features. What is learned begins as that score alone, so that it departs from it only where
+the examples say so, and what is kept is the running mean of all weights. The same examples give the same model, bit by bit, on one machine.
 """
 
 import numpy as np
 from onnx import helper, numpy_helper
 
-from examples import AFTER, STOP, TRAIN, columns, part
+from examples import STOP, TRAIN, beginning, columns, part
 from said import Refused, say
 
 FACTORS, HIDDEN = 8, (64, 16)
@@ -28,8 +28,8 @@ CHUNK = 65_536  # rows that are scored at once
 
 def train(data):
     """Adam on the logistic loss. The part before the last says after how many rounds to stop; then both are trained on for as many."""
-    takes = [name for name in data["names"] if name not in AFTER]
-    at, blend = columns(data, takes), takes.index("blend")
+    takes, begins, (_, slope) = data["takes"], data["takes"].index(data["begins"]), beginning(data)
+    at = columns(data, takes)
     both, fit, stop = part(data, 0, STOP), part(data, 0, TRAIN), part(data, TRAIN, STOP)
     mean = both["x"].mean(0, dtype=np.float64)[at].astype(np.float32)
     scale = (1 / (both["x"].std(0, dtype=np.float64)[at] + 1e-6)).astype(np.float32)
@@ -44,7 +44,7 @@ def train(data):
     if not 0 < taken < 1:
         raise Refused("all or none of the candidates were taken: there is nothing to tell apart; log more examples")
     x = standardised(both["x"])
-    first = begin(len(at), blend, 1 / scale[blend], taken)
+    first = begin(len(at), begins, slope / scale[begins], taken)
     best, rounds = np.inf, 0
     for number, weights in enumerate(learned(first, x, fit, ROUNDS)):
         loss = logistic(margins(weights, x[len(fit["y"]):]), stop["y"])
@@ -62,8 +62,8 @@ def train(data):
             "importance": dict(zip(takes, map(float, importance))), "graph": lambda: graph(weights, mean, scale)}
 
 
-def begin(width, blend, one, taken):
-    """The blend's score and how often anything is taken; the rest says nothing yet, for the last layer is zero and vectors are short."""
+def begin(width, begins, rises, taken):
+    """The score it begins at and how often anything is taken; the rest says nothing yet, for the last layer is zero and vectors are short."""
     draws, short = np.random.default_rng(SEED), 0.05
 
     def normal(size, deviation):
@@ -74,7 +74,7 @@ def begin(width, blend, one, taken):
         "w1": normal((width, FACTORS, HIDDEN[0]), np.sqrt(2 / width / FACTORS) / short), "b1": np.zeros(HIDDEN[0]),
         "w2": normal(HIDDEN, np.sqrt(2 / HIDDEN[0])), "b2": np.zeros(HIDDEN[1]), "w3": np.zeros(HIDDEN[1]),
     }
-    weights["w"][blend] = one
+    weights["w"][begins] = rises
     return {name: value.astype(np.float32) for name, value in weights.items()}
 
 

@@ -1,6 +1,8 @@
 """Reads the examples that Overdrive logs: every row once, in the order of time, and the parts that training cuts them into.
 
-An example is all candidates a user had the moment before they took one. The last fifth, by time, is held out.
+An example is all candidates a user had the moment before they took one. The last fifth, by time, is held out. What a model may look at
+depends on where it will rank: at a refresh the engine knows every column, where a caller brings the candidates (`/v1/rank`) only those that
+stand behind the blend's score are at hand.
 """
 
 from pathlib import Path
@@ -19,8 +21,8 @@ LEAST = 200  # examples
 MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 
 
-def load(folder):
-    """Every row once, in the order of time, with the number of its example."""
+def load(folder, where="slates"):
+    """Every row once, in the order of time, with the number of its example, and what a model that ranks there takes and begins at."""
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
@@ -34,8 +36,9 @@ def load(folder):
         schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
         if schema != SCHEMA:
             raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
-        if tables and table.column_names != tables[0].column_names:
-            raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
+        if tables and table.column_names != tables[-1].column_names:
+            say(done=0.1 * n / len(files), what=f"{file.name} has other columns than those before it, which are left out")
+            tables = []
         tables.append(table)
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
     table = pa.concat_tables(tables)
@@ -58,8 +61,34 @@ def load(folder):
     starts = np.flatnonzero(new)
     if len(starts) < LEAST:
         raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
-    return {"names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
+    return {**WHERE[where](names), "names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
             "user": users[starts], "ends": np.append(starts, len(epochs))}
+
+
+def in_slates(names):
+    """All but what no slate has and what only says again, for the shim, what the others say."""
+    return {"takes": [name for name in names[:names.index("blend") + 1] if name not in AFTER], "begins": "blend"}
+
+
+def at_hand(names):
+    return {"takes": names[names.index("blend") + 1:], "begins": "fixed"}
+
+
+WHERE = {"slates": in_slates, "rank": at_hand}
+
+
+def beginning(data):
+    """The column that ranks until a model does, and by how much the odds of being taken rise with it."""
+    at = data["names"].index(data["begins"])
+    if data["begins"] == "blend":
+        return at, 1.0  # the odds themselves
+    of = part(data, 0, TRAIN)
+    x, y = np.column_stack([of["x"][:, at].astype(np.float64), np.ones(len(of["y"]))]), of["y"].astype(np.float64)
+    w = np.zeros(2)
+    for _ in range(25):
+        p = 1 / (1 + np.exp(-(x @ w)))
+        w += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2), x.T @ (y - p))
+    return at, float(np.float32(w[0]))
 
 
 def newest(files):

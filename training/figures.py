@@ -1,4 +1,4 @@
-"""How good a model is on the examples held out, beside the blend: NDCG@10, AUC, and how sure the difference is."""
+"""How good a model is on the examples held out, beside what ranks without it, which the figures call the blend: NDCG@10, AUC, and how sure the difference is."""
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def bootstrap(difference, users):
 
 def evaluate(data, model):
     test = part(data, STOP, 1)
-    scores, blend = model["score"](test["x"]), test["x"][:, data["names"].index("blend")]
+    scores, blend = model["score"](test["x"]), test["x"][:, data["names"].index(data["begins"])]
     ours, theirs = ndcg(scores, test["y"], test["sizes"]), ndcg(blend, test["y"], test["sizes"])
     tenths = np.array_split(np.arange(len(ours)), 10)
     return {

@@ -1,6 +1,6 @@
-"""LambdaRank: LightGBM's boosted trees on all columns but those no slate has.
+"""LambdaRank: LightGBM's boosted trees on all columns there are.
 
-They begin at the blend's score and are added to it, so that a model departs from the blend only where the examples say so.
+They begin at the score of what ranks without them and are added to it, so that a model departs from it only where the examples say so.
 """
 
 import os
@@ -9,7 +9,7 @@ import lightgbm
 import numpy as np
 from onnx import helper, numpy_helper
 
-from examples import AFTER, STOP, TRAIN, columns, part
+from examples import STOP, TRAIN, beginning, columns, part
 from said import Refused, say
 
 ROUNDS, PATIENCE = 400, 30
@@ -17,15 +17,15 @@ ROUNDS, PATIENCE = 400, 30
 
 def train(data):
     """The part before the last says how many trees are best; then as many are grown on both."""
-    takes = [name for name in data["names"] if name not in AFTER]
-    at, blend = columns(data, takes), data["names"].index("blend")
+    takes, (first, slope) = data["takes"], beginning(data)
+    at = columns(data, takes)
     settings = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": 31, "max_depth": 6, "learning_rate": 0.05,
                 "min_data_in_leaf": 50, "feature_fraction": 0.8, "lambdarank_truncation_level": 20, "verbose": -1, "seed": 7,
                 "deterministic": True, "force_row_wise": True, "num_threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))}
 
     def begun(begin, end, **more):
         of = part(data, begin, end)
-        return lightgbm.Dataset(of["x"][:, at], of["y"], group=of["sizes"], feature_name=takes, init_score=of["x"][:, blend], **more)
+        return lightgbm.Dataset(of["x"][:, at], of["y"], group=of["sizes"], feature_name=takes, init_score=slope * of["x"][:, first], **more)
 
     def progress(since, share, most, what):
         return lambda env: say(done=since + share * (env.iteration + 1) / most, what=f"tree {env.iteration + 1}{what}")
@@ -37,17 +37,17 @@ def train(data):
     latest = [progress(0.5, 0.25, best, f" of {best} with the latest examples")]
     booster = lightgbm.train(settings, begun(0, STOP), best, callbacks=latest)
     gain = booster.feature_importance("gain")
-    return {"takes": takes, "kind": "margin", "score": lambda rows: booster.predict(rows[:, at]) + rows[:, blend],
+    return {"takes": takes, "kind": "margin", "score": lambda rows: booster.predict(rows[:, at]) + slope * rows[:, first],
             "importance": dict(zip(takes, map(float, gain))),
-            "graph": lambda: graph(booster.dump_model(), takes)}
+            "graph": lambda: graph(booster.dump_model(), len(takes), takes.index(data["begins"]), slope)}
 
 
-def graph(model, takes):
-    """The trees' sum and the blend's score."""
-    trees = graph_trees(model)
-    blend = helper.make_node("Gather", ["features", "blend_column"], ["blend"], axis=1)
-    column = numpy_helper.from_array(np.array([takes.index("blend")]), "blend_column")
-    return [trees, blend, helper.make_node("Add", ["trees", "blend"], ["score"])], [column], len(takes)
+def graph(model, width, begins, slope):
+    """The trees' sum and what they begin at."""
+    nodes = [graph_trees(model), helper.make_node("Gather", ["features", "column"], ["first"], axis=1),
+             helper.make_node("Mul", ["first", "slope"], ["begun"]), helper.make_node("Add", ["trees", "begun"], ["score"])]
+    made = [numpy_helper.from_array(np.array([begins]), "column"), numpy_helper.from_array(np.array([slope], np.float32), "slope")]
+    return nodes, made, width
 
 
 def graph_trees(model):

@@ -1,4 +1,4 @@
-"""Logistic regression on fourteen columns of schemas/features.md."""
+"""Logistic regression on fourteen columns of schemas/features.md; at /v1/rank on the fourteen facts of who asks and what is offered."""
 
 import numpy as np
 from onnx import helper, numpy_helper
@@ -12,7 +12,8 @@ FOURTEEN = ["pop_3h", "pop_2d", "pop_all", "trend_short", "age", "gap", "next", 
 
 def train(data):
     """Newton's method on the logistic loss with a little L2, on standardised columns; the scaling is folded into the weights."""
-    at, fit = columns(data, FOURTEEN), part(data, 0, STOP)
+    takes = FOURTEEN if data["begins"] == "blend" else data["takes"][-14:]
+    at, fit = columns(data, takes), part(data, 0, STOP)
     x = fit["x"][:, at].astype(np.float64)
     mean, scale = x.mean(0), x.std(0) + 1e-6
     x = np.column_stack([(x - mean) / scale, np.ones(len(x))])
@@ -27,12 +28,12 @@ def train(data):
             break
     weights = (w[:-1] / scale).astype(np.float32)
     bias = np.float32(w[-1] - (w[:-1] * mean / scale).sum())
-    importance = {name: float(abs(value)) for name, value in zip(FOURTEEN, w[:-1])}
+    importance = {name: float(abs(value)) for name, value in zip(takes, w[:-1])}
 
     def score(rows):
         return 1 / (1 + np.exp(-(rows[:, at].astype(np.float64) @ weights + bias)))
 
-    return {"takes": FOURTEEN, "kind": "probability", "score": score, "importance": importance,
+    return {"takes": takes, "kind": "probability", "score": score, "importance": importance,
             "graph": lambda: graph(weights, bias)}
 
 

@@ -1,8 +1,8 @@
 """Trains a ranker on the examples that Overdrive logs, and writes it as ONNX with golden rows and a report.
 
-    train.py {lr,lambdarank,deepfm} --log STATE_DIR/examples --out DIR
+    train.py {lr,lambdarank,deepfm} --log STATE_DIR/examples --out DIR [--for rank]
 
-The report compares the model with the blend on the examples held out, candidate for candidate. `overdrive train` runs this file; it prints
+The report compares the model with what ranks without it on the examples held out, candidate for candidate. `overdrive train` runs this file; it prints
 one JSON object a line.
 
 To add a recipe: a file here with a `train`, its name in RECIPES below, in src/training/script.rs, in src/model/serving.rs, and in the contracts
@@ -47,7 +47,7 @@ def stand_aside():
         pass  # elsewhere than on Linux
 
 
-def make(kind, log, out):
+def make(kind, where, log, out):
     """Trains, evaluates and writes. What needs more than Python itself is imported here: threads are counted when it is."""
     import examples
     import export
@@ -55,19 +55,20 @@ def make(kind, log, out):
     import report
 
     recipe = importlib.import_module(kind)
-    data = examples.load(log)
+    data = examples.load(log, where)
     say(done=0.2, what="training")
     model = recipe.train(data)
     say(done=0.75, what="evaluating")
     found = figures.evaluate(data, model)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{kind}.onnx"
+    name = kind if where == "slates" else f"{kind}-{where}"
+    path = out / f"{name}.onnx"
     test = examples.part(data, examples.STOP, 1)["x"]
     rows = test[:: max(1, len(test) // GOLDEN)][:GOLDEN]
     golden = {"rows": rows[:, examples.columns(data, model["takes"])].tolist(), "scores": [float(score) for score in model["score"](rows)]}
     export.replace(path.with_suffix(".golden.json"), json.dumps(golden))
     export.replace(path.with_suffix(".report.json"), json.dumps(found, indent=1))
-    export.replace(path.with_suffix(".report.html"), report.report(kind, found))
+    export.replace(path.with_suffix(".report.html"), report.report(name, data["begins"], found))
     export.write_onnx(path, model)
     say(done=1.0, what="written", model=str(path), report=found)
 
@@ -77,13 +78,14 @@ def main():
     parser.add_argument("kind", choices=RECIPES)
     parser.add_argument("--log", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--for", dest="where", choices=["slates", "rank"], default="slates", help="where it will rank")
     parser.add_argument("--aside", action="store_true", help="stand back behind whatever else runs here, on one thread")
     args = parser.parse_args()
     if args.aside:
         stand_aside()
     if args.kind == "deepfm":
         one_thread()  # its matrices are small, and only sums in one order are the same bit by bit
-    make(args.kind, args.log, args.out)
+    make(args.kind, args.where, args.log, args.out)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,8 @@ pub struct User {
     pub allow_mature: bool,
     #[prost(string, tag = "14")]
     pub bio: String,
+    #[prost(double, optional, tag = "15")]
+    pub total_watch_hours: Option<f64>,
 }
 
 /// `overdrive.v1.Control`
@@ -245,6 +247,7 @@ impl<'a> From<&'a User> for user::Raw<'a> {
             city: cow(&sent.city),
             categories: (&sent.categories).into(),
             local_preference: sent.local_preference,
+            total_watch_hours: sent.total_watch_hours,
             blocked_authors: (&sent.blocked_authors).into(),
             blocked_items: (&sent.blocked_items).into(),
             allow_mature: Some(sent.allow_mature),

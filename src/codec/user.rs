@@ -33,6 +33,8 @@ pub(super) struct Raw<'a> {
     pub(super) categories: Words<'a>,
     #[serde(alias = "local_preference_strength")]
     pub(super) local_preference: Option<f64>,
+    #[serde(alias = "user_total_watch_hours")]
+    pub(super) total_watch_hours: Option<f64>,
     #[serde(borrow)]
     pub(super) blocked_authors: Words<'a>,
     #[serde(borrow)]
@@ -72,6 +74,7 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
         lon: within("lon", raw.lon, -180.0, 180.0)?,
         city: raw.city.as_deref().map(str::to_string),
         local_preference: within("local_preference", raw.local_preference, 0.0, 1.0)?,
+        total_watch_hours: within("total_watch_hours", raw.total_watch_hours, 0.0, f64::MAX)?,
         allow_mature: raw.allow_mature.unwrap_or(false),
         bio: raw.bio.as_deref().map(str::to_string),
         ..Default::default()

@@ -204,10 +204,10 @@ fn store(config: &Config) -> Result<Answers, StartError> {
     }
 }
 
-fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shim::Handle, String> {
+fn serve(config: &Config, reader: Arc<dyn Reader>, recent: Recent) -> Result<shim::Handle, StartError> {
     let log = sources::appender(&config.source, &config.log, &config.kafka, &config.fluvio, &config.engine.state_dir)?;
     let access = shim::Access::open(&config.access, &config.engine.state_dir)?;
-    let rules = shim::Rules::of(config);
+    let rules = shim::Rules::read(config).map_err(StartError::Stop)?;
     let state = shim::State::new(&config.service, &config.store.prefix, reader, log, access, recent, rules);
-    shim::spawn(&config.service, state)
+    Ok(shim::spawn(&config.service, state)?)
 }

@@ -9,7 +9,7 @@ use super::{models, say};
 use crate::config::Config;
 use crate::model::serving::Recipe;
 use crate::registry::{self, Figures};
-use crate::training::script::{self, Made, Order};
+use crate::training::script::{self, Made, Order, Purpose};
 
 /// Arguments of `overdrive train`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub struct Args {
     /// What to train: lr (logistic regression on 14 features), lambdarank (boosted trees) or deepfm (factorisation machine and neural network)
     #[arg(value_parser = recipe())]
     kind: Recipe,
+    /// Where it will rank: slates, or rank: what callers bring to /v1/rank, by the columns that are at hand there
+    #[arg(long = "for", value_name = "PURPOSE", value_parser = purpose(), default_value = "slates")]
+    purpose: Purpose,
     /// The folder of examples; that of the engine's state folder when it is not given
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -36,12 +39,17 @@ fn recipe() -> impl TypedValueParser<Value = Recipe> {
     PossibleValuesParser::new(Recipe::ALL.map(Recipe::name)).map(|name| Recipe::find(&name).expect("it is one of them"))
 }
 
+fn purpose() -> impl TypedValueParser<Value = Purpose> {
+    let find = |name: String| Purpose::ALL.into_iter().find(|purpose| purpose.name() == name).expect("it is one of them");
+    PossibleValuesParser::new(Purpose::ALL.map(Purpose::name)).map(find)
+}
+
 /// Trains, tries the model, and says how good it is.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let log = args.log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
     let published = args.publish.then(|| models::registry(config)).transpose()?;
     let python = args.python.as_ref().unwrap_or(&config.training.python);
-    let order = Order { python, recipe: args.kind, log: &log, out: &args.out, aside: false };
+    let order = Order { python, recipe: args.kind, purpose: args.purpose, log: &log, out: &args.out, aside: false };
     let Made { model, figures } = follow(&order)?;
     let loaded = if cfg!(feature = "onnx") && names_library(config) {
         let loaded = registry::load(&model, &config.onnx.library).map_err(|e| e.to_string())?;
@@ -49,7 +57,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     } else {
         "not tried: no library of ONNX Runtime is named (scripts/fetch-onnxruntime.sh gets it)".to_string()
     };
-    say(&told(&model, &figures, &loaded))?;
+    say(&told(&model, args.purpose, &figures, &loaded))?;
     published.map_or(Ok(()), |registry| say(&models::publish(&registry, &model, None, config)?))
 }
 
@@ -70,13 +78,17 @@ fn follow(order: &Order) -> Result<Made, String> {
     made
 }
 
-fn told(model: &Path, report: &Figures, loaded: &str) -> String {
+fn told(model: &Path, purpose: Purpose, report: &Figures, loaded: &str) -> String {
     let Figures { examples, ndcg_10, auc, .. } = report;
     let auc = auc.model.map_or_else(String::new, |auc| format!(", AUC {auc:.3}"));
+    let (without, serve) = match purpose {
+        Purpose::Slates => ("the blend's", "OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_RANKER__MODEL"),
+        Purpose::Rank => ("the fixed weights'", "OVERDRIVE_SERVICE__RANK_BY"),
+    };
     format!(
         "{}: {loaded}\n\
-         made of {} examples; on {} later ones NDCG@10 {:.4}, the blend's {:.4} (ahead by {:.4} to {:.4} in 95 of 100 draws of users){auc}\n\
-         the report is {}; serve with it: OVERDRIVE_LEARN__ENABLED=true OVERDRIVE_RANKER__MODEL={} overdrive run\n",
+         made of {} examples; on {} later ones NDCG@10 {:.4}, {without} {:.4} (ahead by {:.4} to {:.4} in 95 of 100 draws of users){auc}\n\
+         the report is {}; serve with it: {serve}={} overdrive run\n",
         model.display(),
         examples.earlier,
         examples.held_out,

@@ -490,6 +490,13 @@ fn service(check: &mut Check, config: &Config) {
     let k = (1..=service.max_k).contains(&service.default_k);
     check.rule(&["service.default_k", "service.max_k"], k, "default_k must be 1 to max_k");
     check.within("service.max_id_bytes", service.max_id_bytes, 1..=256);
+    let (by, registry) = (&service.rank_by, &config.recommend.ranker.registry);
+    let found = by.is_empty() || by.ends_with(".onnx") || !registry.is_empty();
+    check.rule(
+        &["service.rank_by", "ranker.registry"],
+        found,
+        "name a file that ends in .onnx, or the folder of versions as well",
+    );
     let apart = config.metrics.port == 0 || config.metrics.port != service.port;
     check.rule(&["metrics.port", "service.port"], apart, "must be different ports");
     let grpc = |port: u16| service.grpc && port != 0 && port == service.grpc_port;

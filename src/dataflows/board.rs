@@ -16,6 +16,7 @@ use crate::model::place::Place;
 use crate::model::time::Millis;
 use crate::model::{ItemId, TokenId};
 use crate::operators::Saver;
+use crate::scoring::at_hand::Offer;
 use crate::scoring::terms::heat;
 
 /// A change of the board.
@@ -72,6 +73,11 @@ impl Card {
     /// Where it is.
     pub fn place(&self) -> Option<Place> {
         self.facts.as_deref().and_then(Item::place)
+    }
+
+    /// What is offered with it.
+    pub fn offer(&self) -> Offer {
+        self.facts.as_deref().map(Offer::of).unwrap_or_default()
     }
 
     fn describe(&mut self, facts: Option<Arc<Item>>) {

@@ -146,6 +146,18 @@ impl Candidates {
         all
     }
 
+    /// What the history says of each of these items.
+    pub fn look_up<'a>(&mut self, items: &[ItemId], recent: &[Recent], board: &'a Board) -> Vec<Candidate<'a>> {
+        self.listen(recent, board);
+        let candidate = |item: &ItemId| {
+            let voices = self.voices.get(item);
+            let affinity = voices.map_or(0.0, |voices| voices.affinity(board.users(*item), self.damping));
+            let because = voices.map(|voices| (recent[voices.back].kind, recent[voices.back].item));
+            Candidate { item: *item, card: board.item(*item), affinity, because }
+        };
+        items.iter().map(candidate).collect()
+    }
+
     /// What is in the region where the user lives, then in the regions around it.
     fn near<'a>(&mut self, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
         let (most, before) = (self.params.near, found.len());
@@ -161,6 +173,12 @@ impl Candidates {
     fn neighbours<'a>(&mut self, recent: &[Recent], board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
         self.listen(recent, board);
         let mut left = std::mem::take(&mut self.heard);
+        let heard = |(item, voices): (&ItemId, &Voices)| Heard {
+            item: *item,
+            affinity: voices.affinity(board.users(*item), self.damping),
+            back: voices.back,
+        };
+        left.extend(self.voices.iter().map(heard));
         while found.len() < self.params.neighbours && !left.is_empty() {
             // a few of them may not be shown, which is asked of those alone whose turn it is
             let best = (self.params.neighbours - found.len() + SPARE).min(left.len());
@@ -196,12 +214,6 @@ impl Candidates {
                 self.voices.entry(neighbour.item).or_default().hear(loudness * f64::from(neighbour.users), back);
             }
         }
-        let heard = |(item, voices): (&ItemId, &Voices)| Heard {
-            item: *item,
-            affinity: voices.affinity(board.users(*item), self.damping),
-            back: voices.back,
-        };
-        self.heard.extend(self.voices.iter().map(heard));
     }
 
     /// Up to `most` new items from the tops of lists: an equal share of each scope in turn, the first order first.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::links::RowChange;
 use super::tallies::{HALF_LIVES, RUNGS, Tally};
 use super::trails::Strength;
-use crate::model::catalogue::{Gate, Item};
+use crate::model::catalogue::{Gate, Item, city};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{ItemId, TokenId};
 use crate::operators::Saver;
@@ -376,11 +376,6 @@ impl FeatureStore {
         self.link(&row);
         Ok(())
     }
-}
-
-/// The id of a city, however it is written.
-pub fn city(name: &str) -> TokenId {
-    TokenId::of(&format!("city:{}", name.trim().to_lowercase()))
 }
 
 /// What orders an item by popularity.

@@ -18,8 +18,10 @@ use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
+use crate::scoring::at_hand;
 use crate::scoring::columns;
 use crate::scoring::experiments::{self, Ranks};
+use crate::scoring::falling::{OF_MODELS, falling, micro};
 use crate::scoring::flags;
 use crate::scoring::learned::{AGE, Lesson, Params, READINGS, Request, Scores, VOICES, Voice};
 use crate::scoring::ranker::{self, Tally};
@@ -37,6 +39,8 @@ pub struct Learned {
     flags: flags::Params,
     /// What only compares itself with what serves.
     shadow: Option<Shadow>,
+    /// Whether any model here takes columns that are at hand in the shim, too.
+    takes_at_hand: bool,
     table: Vec<columns::Row>,
     tally: Tally,
 }
@@ -77,6 +81,9 @@ impl Rankers {
     }
 }
 
+/// Looks up what is at hand of items.
+pub type LookUp<'a> = dyn FnMut(&[ItemId]) -> Vec<at_hand::Row> + 'a;
+
 /// What was asked for and learned of a user's steps.
 #[derive(Default)]
 pub struct Seen {
@@ -105,6 +112,7 @@ impl Learned {
             experiments: experiments.clone(),
             flags: flags.clone(),
             shadow: None,
+            takes_at_hand: false,
             table,
             tally: Tally::default(),
         };
@@ -119,6 +127,8 @@ impl Learned {
     pub fn rank_by(&mut self, ranking: &ranker::Params) {
         self.rankers.served = ranking.loaded.as_ref().map(Rankers::open);
         self.ranking = ranking.clone();
+        let models = ranking.loaded.iter().chain(&ranking.shadowing).chain(self.experiments.versions.values());
+        self.takes_at_hand = models.into_iter().any(ranker::Model::takes_at_hand);
     }
 
     /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves; by nothing
@@ -170,6 +180,7 @@ impl Learned {
         store: &FeatureStore,
         now: &Now,
         weights: &Weights,
+        look_up: &mut LookUp,
         lesson: &mut Lesson,
     ) -> Seen {
         let taken = self.lessons_of(epoch, delta, viewer, store);
@@ -189,11 +200,11 @@ impl Learned {
             let place = |item: &ItemId| self.sampler.drawn.iter().position(|drawn| store.item(drawn.slot).id == *item);
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
-            example = self.example(epoch, delta, &request, &taken, store);
-            self.compare_taken(delta.user, &request, &taken);
+            example = self.example(epoch, delta, &request, &taken, store, look_up);
+            self.compare_taken(delta.user, &request, &taken, store, look_up);
         }
         if asked.is_some() {
-            self.rerank(delta.user, &request);
+            self.rerank(delta.user, &request, store, look_up);
         }
         Seen { ranking: asked.map(|_| self.ranking(store)), example }
     }
@@ -206,11 +217,13 @@ impl Learned {
         request: &Request,
         taken: &[usize],
         store: &FeatureStore,
+        look_up: &mut LookUp,
     ) -> Option<Arc<Example>> {
         if taken.is_empty() || lot((delta.user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
             return None;
         }
         self.tabulate(request);
+        self.put_at_hand(store, look_up);
         let touched = |item| delta.updates.iter().any(|update| update.item == item && update.kind.is_positive());
         let (mut candidates, mut columns) = (Vec::with_capacity(self.table.len()), Vec::new());
         for (place, (drawn, row)) in self.sampler.drawn.iter().zip(&self.table).enumerate() {
@@ -225,11 +238,11 @@ impl Learned {
     }
 
     /// Where the shadow and what serves had the items the user then took, among the candidates just scored.
-    fn compare_taken(&mut self, user: UserId, request: &Request, taken: &[usize]) {
+    fn compare_taken(&mut self, user: UserId, request: &Request, taken: &[usize], store: &FeatureStore, look_up: &mut LookUp) {
         if taken.is_empty() || !self.is_shadowed(user) {
             return;
         }
-        self.tabulate(request);
+        self.tabulate_for_models(request, store, look_up);
         let ranks = self.ranks(user);
         let blend = &self.scores.scores;
         let mut served = blend.clone();
@@ -250,13 +263,26 @@ impl Learned {
         self.table.extend(features.map(|(features, blend)| columns::row(features, &request.context, *blend)));
     }
 
+    /// The same with what models take.
+    fn tabulate_for_models(&mut self, request: &Request, store: &FeatureStore, look_up: &mut LookUp) {
+        self.tabulate(request);
+        if self.takes_at_hand {
+            self.put_at_hand(store, look_up);
+        }
+    }
+
+    fn put_at_hand(&mut self, store: &FeatureStore, look_up: &mut LookUp) {
+        let items: Vec<ItemId> = self.sampler.drawn.iter().map(|drawn| store.item(drawn.slot).id).collect();
+        self.table.iter_mut().zip(look_up(&items)).for_each(|(row, at_hand)| columns::put_at_hand(row, &at_hand));
+    }
+
     /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
-    fn rerank(&mut self, user: UserId, request: &Request) -> Option<Arc<ModelName>> {
+    fn rerank(&mut self, user: UserId, request: &Request, store: &FeatureStore, look_up: &mut LookUp) -> Option<Arc<ModelName>> {
         let ranks = self.ranks(user);
         if !self.rankers.has(&ranks) {
             return None;
         }
-        self.tabulate(request);
+        self.tabulate_for_models(request, store, look_up);
         let (ranker, name) = self.rankers.of(&ranks)?;
         let tally = ranker.rescore(&self.table, &mut self.scores.scores);
         self.tally.add(tally);
@@ -307,15 +333,16 @@ impl Learned {
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
         let blend = self.is_shadowed(user.id).then(|| self.scores.scores.clone());
+        let look_up: &mut LookUp = &mut |items| rules.at_hand(&user.asked, board, items);
         if blend.is_some() {
-            self.tabulate(&request);
+            self.tabulate_for_models(&request, store, look_up);
         }
-        let model = self.rerank(user.id, &request);
+        let model = self.rerank(user.id, &request, store, look_up);
         if let (Some(blend), Some(shadow)) = (blend, &mut self.shadow) {
             shadow.compare(&self.table, &blend, &self.scores.scores);
         }
         self.hold_back();
-        let temperature = if model.is_some() { 1.0 } else { TEMPERATURE };
+        let temperature = if model.is_some() { OF_MODELS } else { TEMPERATURE };
         let scores = falling(&self.scores.scores, temperature);
         let shown = |(i, drawn): (usize, &Drawn)| self.shown(i, drawn, scores[i], user, board, store, weights, &request);
         (self.sampler.drawn.iter().enumerate().map(shown).collect(), model)
@@ -350,7 +377,7 @@ impl Learned {
         let card = board.item(item);
         let adds = weights.ready.adds(request, &self.scores, i);
         let (source, reason) = self.reason(drawn, card, &adds, user, store, request.rows[i][AGE] < 0);
-        Scored { item, card, score_micro: (score * 1e6 + 0.5) as i32, source, reason, terms: terms(&adds) }
+        Scored { item, card, score_micro: micro(score), source, reason, terms: terms(&adds) }
     }
 
     /// The voice that adds most, as far as it can be said in words; then the next.
@@ -387,20 +414,6 @@ impl Learned {
 
 /// How far apart scores must be to count e times as much where diversity weighs them.
 const TEMPERATURE: f64 = 4.0;
-
-/// Scores from 1 downwards that fall by the odds, and by a millionth at least wherever what they are made of falls, however far apart that is.
-fn falling(scores: &[f32], temperature: f64) -> Vec<f64> {
-    let mut steps: Vec<f32> = scores.to_vec();
-    steps.sort_unstable_by(|a, b| b.total_cmp(a));
-    steps.dedup();
-    let most = steps.first().copied().unwrap_or_default();
-    let under = steps.len().saturating_sub(1) as f64 * 1e-6;
-    let score = |score: &f32| {
-        let place = steps.partition_point(|step| step.total_cmp(score).is_gt());
-        (1.0 - under) * libm::exp(f64::from(score - most) / temperature) + under - place as f64 * 1e-6
-    };
-    scores.iter().map(score).collect()
-}
 
 /// The share of each term in what speaks for an item.
 fn terms(adds: &[f32; VOICES]) -> [f64; TERMS.len()] {

@@ -120,6 +120,7 @@ fn known(said: &User) -> Profile {
         lon: said.lon,
         city: said.city.clone(),
         local_preference: said.local_preference,
+        total_watch_hours: said.total_watch_hours,
         language: said.language,
         mature: said.allow_mature,
         hidden_authors,
@@ -128,7 +129,7 @@ fn known(said: &User) -> Profile {
 }
 
 impl Durable for People {
-    const UID: &'static str = "people/1";
+    const UID: &'static str = "people/2";
 
     fn save(&self, into: &mut Saver) {
         for ((_, user), person) in self.people.clone() {

@@ -12,15 +12,12 @@ use std::sync::Arc;
 use timely::dataflow::StreamVec;
 
 use super::NearParams;
-use crate::model::catalogue::Item;
+use crate::model::catalogue::{Item, USUAL_QUALITY};
 use crate::model::ids::key_group;
 use crate::model::place::{Cell, Standing};
 use crate::model::{Change, Epoch, ItemId};
 use crate::operators::top::Top;
 use crate::operators::{Arrive, Clock, Durable, Route, Saver, Turns, Vault};
-
-/// The quality of an item of which the catalogue says none.
-const USUAL: f64 = 0.5;
 
 /// The stage: the catalogue in, at its owner; the lists of cells that changed out, at ticks.
 pub fn places<'scope>(
@@ -54,7 +51,7 @@ struct OfItem {
 /// Where an item stands that may be shown to all.
 fn standing(facts: &Item) -> Option<Standing> {
     let place = facts.place()?;
-    (facts.available && !facts.mature).then(|| Standing { place, quality: facts.quality.unwrap_or(USUAL) })
+    (facts.available && !facts.mature).then(|| Standing { place, quality: facts.quality.unwrap_or(USUAL_QUALITY) })
 }
 
 impl Standings {

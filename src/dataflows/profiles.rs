@@ -4,12 +4,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::feature_store::city;
 use super::ledger::{Touch, UserDelta};
-use crate::model::catalogue::{Gate, User};
+use crate::model::catalogue::{Gate, User, city};
 use crate::model::changes::Interests;
 use crate::model::time::Millis;
 use crate::model::{ItemId, Kind, TokenId};
+use crate::scoring::at_hand::Asker;
 use crate::scoring::first::first;
 
 /// One user.
@@ -91,6 +91,18 @@ impl Profile {
     /// Where the user lives.
     pub fn city(&self) -> Option<TokenId> {
         self.said.as_ref().and_then(|said| said.city.as_deref()).map(city)
+    }
+
+    /// Who they are, as they said.
+    pub fn asker(&self) -> Asker {
+        let said = self.said.as_deref();
+        Asker {
+            place: said.and_then(User::place),
+            city: self.city(),
+            language: said.and_then(|said| said.language),
+            local_preference: said.and_then(|said| said.local_preference),
+            watch_hours: said.and_then(|said| said.total_watch_hours),
+        }
     }
 
     /// The weightiest kind of what was done with an item.

@@ -21,7 +21,7 @@ use super::explore::{Explore, Explorer};
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
 use super::interests;
-use super::learned::{self, Learned};
+use super::learned::{self, Learned, LookUp};
 use super::learner::{Learner, Shared, unlearned};
 use super::ledger::UserDelta;
 use super::profiles::{History, Profile};
@@ -305,7 +305,12 @@ impl State {
             let habit = (of.taken > 0).then_some(of.habit);
             let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
             let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked };
-            let seen = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, &mut lesson);
+            let look_up: &mut LookUp = &mut |items| {
+                let history = of.profile.history(self.params.slates.neighbours_from);
+                let asked = Asked { profile: &of.profile, history: &history, liked: &[], clock: epoch.clock_ms };
+                self.home.at_hand(&asked, &self.board, items)
+            };
+            let seen = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
             out.extend(seen.ranking.map(|ranking| Change::Ranking(delta.user, ranking)));
             out.extend(seen.example.map(Change::Example));
             for update in steps() {
@@ -478,7 +483,7 @@ impl State {
 }
 
 impl Durable for State {
-    const UID: &'static str = "slates/5";
+    const UID: &'static str = "slates/6";
 
     fn save(&self, into: &mut Saver) {
         self.board.save(0, 1, into);

@@ -15,6 +15,7 @@ use crate::model::place::Place;
 use crate::model::slate::{Reason, Source, Surface};
 use crate::model::time::{Millis, maybe_millis};
 use crate::model::{ItemId, TokenId};
+use crate::scoring::at_hand;
 use crate::scoring::blend::{self, Handover, Terms};
 use crate::scoring::diversity::{Entry, Race};
 use crate::scoring::terms::Viewer;
@@ -221,6 +222,18 @@ impl Rules {
     pub fn viewer(&self, asked: &Asked, board: &Board) -> Viewer {
         let hottest = board.list(List { order: Order::Trending, scope: Scope::Global }).first().map_or(0, |best| best.1);
         Viewer::new(asked.profile.interests.as_deref(), hottest, asked.clock, self.params.fresh_half_life)
+    }
+
+    /// What is at hand of each of these items.
+    pub fn at_hand(&mut self, asked: &Asked, board: &Board, items: &[ItemId]) -> Vec<at_hand::Row> {
+        let (viewer, blend) = (self.viewer(asked, board), self.blend.after(asked.history.taken));
+        let asker = asked.profile.asker();
+        let row = |candidate: Candidate| {
+            let (terms, ..) = viewer.terms(&candidate.known(), &blend);
+            let (offer, fond) = (candidate.card.offer(), viewer.is_fond_of(candidate.card.category));
+            at_hand::row(&terms, blend.score(&terms), &asker, &offer, fond)
+        };
+        self.candidates.look_up(items, &asked.history.latest, board).into_iter().map(row).collect()
     }
 
     /// The candidates, scored by the fixed weights.

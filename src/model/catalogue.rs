@@ -10,6 +10,14 @@ use super::time::Millis;
 /// A few tokens.
 pub type Tokens = SmallVec<[TokenId; 4]>;
 
+/// The quality of an item of which the catalogue says none.
+pub const USUAL_QUALITY: f64 = 0.5;
+
+/// The id of a city, however it is written.
+pub fn city(name: &str) -> TokenId {
+    TokenId::of(&format!("city:{}", name.trim().to_lowercase()))
+}
+
 /// What is known of an item.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Item {
@@ -79,6 +87,8 @@ pub struct User {
     /// Mature items are shown only to users who said so.
     pub allow_mature: bool,
     pub bio: Option<String>,
+    /// How much they watched, as whoever keeps the users says.
+    pub total_watch_hours: Option<f64>,
 }
 
 impl User {

@@ -48,6 +48,7 @@ pub struct Profile {
     pub city: Option<String>,
     /// 0 to 1: how much nearness matters.
     pub local_preference: Option<f64>,
+    pub total_watch_hours: Option<f64>,
     pub language: Option<TokenId>,
     /// Whether items for adults may be shown.
     pub mature: bool,

@@ -14,6 +14,19 @@ pub const LEVELS: [Resolution; 4] = [Resolution::Eight, Resolution::Six, Resolut
 /// The resolution of the cells in which something trends: a town and what is around it.
 pub const REGION: Resolution = Resolution::Four;
 
+/// Nearer than this is local.
+pub const LOCAL_KM: f64 = 100.0;
+/// Nearer than this is regional.
+pub const REGION_KM: f64 = 1_000.0;
+
+/// How much nearness matters to who did not say, 0 to 1.
+pub const PREFERENCE: f64 = 1.0;
+
+/// 1 here, 1/2 a kilometre away.
+pub fn proximity(km: f64) -> f64 {
+    1.0 / (1.0 + km)
+}
+
 /// A point: degrees, WGS 84.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn what_a_model_says_of_itself_is_read_or_the_fault_is_named() {
         let good = card("", ("", "")).expect("it says all");
-        assert_eq!((good.columns, good.kind), (vec![2, columns::COLUMNS - 1], Kind::Margin));
+        assert_eq!((good.columns, good.kind), (vec![2, columns::BLEND], Kind::Margin));
         assert_eq!(card("", ("overdrive.score", "probability")).map(|card| card.kind), Ok(Kind::Probability));
         for (lacks, changed, says) in [
             ("overdrive.schema", ("", ""), "`overdrive.schema`"),

@@ -20,7 +20,7 @@ const BATCH: usize = 256;
 /// One session.
 struct Onnx {
     session: Session,
-    columns: Vec<usize>,
+    columns: Arc<[usize]>,
     input: Vec<f32>,
 }
 
@@ -33,7 +33,7 @@ pub fn load(path: &Path, library: &str) -> Result<Model, String> {
     let card = card(&opened)?;
     let golden = Golden::read(path)?;
     golden.check(card.columns.len())?;
-    let mut first = Onnx { session: opened, columns: card.columns.clone(), input: Vec::new() };
+    let mut first = Onnx { session: opened, columns: card.columns.as_slice().into(), input: Vec::new() };
     let mut scores = Vec::new();
     for batch in golden.rows.chunks(BATCH) {
         first.input.clear();
@@ -42,12 +42,13 @@ pub fn load(path: &Path, library: &str) -> Result<Model, String> {
     }
     golden.agrees(&scores)?;
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let (kind, columns, bytes) = (card.kind, card.columns, Arc::new(bytes));
+    let (kind, columns, bytes): (_, Arc<[usize]>, _) = (card.kind, card.columns.into(), Arc::new(bytes));
+    let takes = columns.clone();
     let open: Open = Arc::new(move || {
         let session = session(environment, &bytes).map_err(ScoreError)?;
-        Ok(Box::new(Onnx { session, columns: columns.clone(), input: Vec::new() }))
+        Ok(Box::new(Onnx { session, columns: takes.clone(), input: Vec::new() }))
     });
-    Ok(Model { name, digest, kind, open })
+    Ok(Model { name, digest, kind, columns, open })
 }
 
 impl Scorer for Onnx {

@@ -68,6 +68,11 @@ impl Blend {
         (sum * 1e6 + 0.5) as i32 // never negative; `round` is a call where the machine has no instruction for it
     }
 
+    /// The score, 0 to 1.
+    pub fn score(&self, terms: &Terms) -> f64 {
+        f64::from(self.score_micro(terms)) / 1e6
+    }
+
     /// What each term adds to the score.
     pub fn contributions(&self, terms: &Terms) -> Terms {
         let mut contributions = self.weights;

@@ -2,14 +2,22 @@
 //! which columns they take, the log of examples holds all of them, and training reads them there: one table for all three.
 //! `schemas/features.md` says what each column means.
 //!
-//! To add a column: its name here or in `learned.rs`, its value there or in `dataflows/sampler.rs`, its line in `schemas/features.md`.
+//! To add a column: its name here, in `learned.rs` or in `at_hand.rs`, its value there or in `dataflows/sampler.rs`, its line in
+//! `schemas/features.md`.
 
+use super::at_hand;
 use super::learned::{CONTEXT, FEATURES, NAMES};
 
 /// Changes when a column of the same name means something else.
 pub const SCHEMA: &str = "1";
 /// How many columns there are.
-pub const COLUMNS: usize = FEATURES + CONTEXT + 1;
+pub const COLUMNS: usize = AT_HAND + at_hand::COLUMNS;
+/// The place of the score that the learned blend gives.
+pub const BLEND: usize = FEATURES + CONTEXT;
+/// From here on they are those that are at hand in the shim, too.
+pub const AT_HAND: usize = BLEND + 1;
+/// The place of the score that the fixed weights give.
+pub const FIXED: usize = AT_HAND + 5;
 
 /// What the columns of a request are called, which are the same for all its candidates.
 const OF_REQUEST: [&str; CONTEXT] =
@@ -20,7 +28,7 @@ pub type Row = [f32; COLUMNS];
 
 /// The names, in the order of a [`Row`].
 pub fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"])
+    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"]).chain(at_hand::NAMES)
 }
 
 /// The place of a column.
@@ -28,13 +36,26 @@ pub fn find(name: &str) -> Option<usize> {
     names().position(|known| known == name)
 }
 
-/// The row of a candidate with these features, in a request with this context, to which the blend gave this score.
+/// The row of a candidate with these features, in a request with this context, to which the blend gave this score. What is at hand is
+/// left open: [`put_at_hand`].
 pub fn row(features: &[f32; FEATURES], context: &[f32; CONTEXT], blend: f32) -> Row {
     let mut row = [0.0; COLUMNS];
     row[..FEATURES].copy_from_slice(features);
-    row[FEATURES..FEATURES + CONTEXT].copy_from_slice(context);
-    row[COLUMNS - 1] = blend;
+    row[FEATURES..BLEND].copy_from_slice(context);
+    row[BLEND] = blend;
     row
+}
+
+/// The row of a candidate of which no more than this is known.
+pub fn row_at_hand(at_hand: &at_hand::Row) -> Row {
+    let mut row = [0.0; COLUMNS];
+    put_at_hand(&mut row, at_hand);
+    row
+}
+
+/// Puts what is at hand in its place.
+pub fn put_at_hand(row: &mut Row, at_hand: &at_hand::Row) {
+    row[AT_HAND..].copy_from_slice(at_hand);
 }
 
 #[cfg(test)]
@@ -54,9 +75,12 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_features_then_context_then_the_blend() {
-        let row = row(&[1.0; FEATURES], &[2.0; CONTEXT], 3.0);
-        assert_eq!((row[0], row[FEATURES], row[COLUMNS - 1]), (1.0, 2.0, 3.0));
-        assert_eq!(find("blend"), Some(COLUMNS - 1));
+    fn a_row_holds_features_then_context_then_the_blend_then_what_is_at_hand() {
+        let mut row = row(&[1.0; FEATURES], &[2.0; CONTEXT], 3.0);
+        assert_eq!((row[0], row[FEATURES], row[BLEND], row[AT_HAND]), (1.0, 2.0, 3.0, 0.0));
+        put_at_hand(&mut row, &[4.0; at_hand::COLUMNS]);
+        assert_eq!((row[BLEND], row[AT_HAND], row[COLUMNS - 1]), (3.0, 4.0, 4.0));
+        assert_eq!((find("blend"), find("content"), find("fixed")), (Some(BLEND), Some(AT_HAND), Some(FIXED)));
+        assert_eq!(row_at_hand(&[4.0; at_hand::COLUMNS])[..AT_HAND], [0.0; AT_HAND]);
     }
 }

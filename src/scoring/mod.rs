@@ -1,12 +1,14 @@
 //! How candidates get their scores and their order. Pure functions.
 
 pub mod affinity;
+pub mod at_hand;
 pub mod blend;
 pub mod bootstrap;
 pub mod columns;
 pub mod diversity;
 pub mod experiments;
 pub mod factors;
+pub mod falling;
 pub mod first;
 pub mod flags;
 pub mod intervals;

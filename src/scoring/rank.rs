@@ -1,11 +1,15 @@
 //! The order of candidates that a caller brings: the terms, the weights and the diversity of a refresh, over what was looked up for
-//! one request. Pure.
+//! one request; or a model in place of the weights, which gets the columns that are at hand, as at a refresh. Pure.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::affinity::{Voices, loudness};
-use super::blend::{Handover, Terms};
+use super::at_hand::{self, Asker, Offer};
+use super::blend::{Blend, Handover, Terms};
+use super::columns;
 use super::diversity::{Damping, Entry, Race};
+use super::falling::{OF_MODELS, falling, micro};
+use super::ranker::{Ranker, Tally};
 use super::terms::{Known, Viewer, heat};
 use crate::model::changes::Interests;
 use crate::model::kind::Weights;
@@ -42,6 +46,7 @@ pub struct Person {
     pub history: Vec<(Kind, ItemId, Near)>,
     /// Items they took, of which the history has the latest.
     pub taken: usize,
+    pub asker: Asker,
 }
 
 /// What is known of a candidate.
@@ -57,6 +62,7 @@ pub struct Candidate {
     pub trending_milli: i64,
     /// How many users took it.
     pub users: u32,
+    pub offer: Offer,
 }
 
 /// When, and how hot the hottest item of all is.
@@ -78,8 +84,15 @@ pub struct Ranked {
     pub reason: Reason,
 }
 
-/// The best `k` candidates, best first.
-pub fn rank(params: &Params, person: &Person, candidates: &[Candidate], moment: Moment, k: usize) -> Vec<Ranked> {
+/// The best `k` candidates, best first; by the model, if there is one and it has scores, and how many it has.
+pub fn rank(
+    params: &Params,
+    person: &Person,
+    candidates: &[Candidate],
+    moment: Moment,
+    k: usize,
+    by: Option<&mut Ranker>,
+) -> (Vec<Ranked>, Tally) {
     let blend = params.blend.after(person.taken);
     let viewer = Viewer::new(person.interests.as_ref(), moment.hottest_milli, moment.clock, params.fresh_half_life);
     let voices = listen(params, person, candidates);
@@ -94,17 +107,40 @@ pub fn rank(params: &Params, person: &Person, candidates: &[Candidate], moment: 
             viewer.terms(&Known { tokens, category: *category, created: *created, heat, affinity, because }, &blend)
         })
         .collect();
-    let entry = |(candidate, (terms, ..)): (&Candidate, &(Terms, Source, Reason))| {
+    let terms: Vec<Terms> = scored.iter().map(|(terms, ..)| *terms).collect();
+    let (by_model, tally) = by.map(|by| rescored(by, person, candidates, &viewer, &terms, &blend)).unwrap_or_default();
+    let score = |at: usize| by_model.as_ref().map_or_else(|| blend.score_micro(&terms[at]), |scores| scores[at]);
+    let entry = |(at, candidate): (usize, &Candidate)| {
         let Candidate { item, author, category, .. } = *candidate;
-        Entry { item, score_micro: blend.score_micro(terms), author, category }
+        Entry { item, score_micro: score(at), author, category }
     };
-    let entries: Vec<Entry> = candidates.iter().zip(&scored).map(entry).collect();
+    let entries: Vec<Entry> = candidates.iter().enumerate().map(entry).collect();
     let places = Race::new(params.author, params.category).choose(&entries, k);
     let ranked = |(at, score_micro): (usize, i32)| {
         let (terms, source, reason) = scored[at];
         Ranked { at, score_micro, terms, source, reason }
     };
-    places.into_iter().map(ranked).collect()
+    (places.into_iter().map(ranked).collect(), tally)
+}
+
+/// The scores of a model, in millionths, where it has any. `terms`: what the fixed weights weigh of each candidate.
+fn rescored(
+    by: &mut Ranker,
+    person: &Person,
+    candidates: &[Candidate],
+    viewer: &Viewer,
+    terms: &[Terms],
+    blend: &Blend,
+) -> (Option<Vec<i32>>, Tally) {
+    let row = |(candidate, terms): (&Candidate, &Terms)| {
+        let fond = viewer.is_fond_of(candidate.category);
+        columns::row_at_hand(&at_hand::row(terms, blend.score(terms), &person.asker, &candidate.offer, fond))
+    };
+    let rows: Vec<columns::Row> = candidates.iter().zip(terms).map(row).collect();
+    let mut scores: Vec<f32> = rows.iter().map(|row| row[columns::FIXED]).collect();
+    let tally = by.rescore(&rows, &mut scores);
+    let in_place = || falling(&scores, OF_MODELS).into_iter().map(micro).collect();
+    ((tally.scored > 0).then(in_place), tally)
 }
 
 /// What the history says of each candidate it knows of.
@@ -123,8 +159,11 @@ fn listen(params: &Params, person: &Person, candidates: &[Candidate]) -> FxHashM
 #[cfg(test)]
 mod tests {
     use super::super::blend::Cold;
+    use super::super::ranker::{self, Model, Open, ScoreError, Scorer};
     use super::*;
     use crate::model::ids::TokenKind;
+    use crate::model::place::Place;
+    use std::sync::Arc;
 
     fn params() -> Params {
         let table: toml::Table = toml::from_str(include_str!("../../overdrive.toml")).expect("the defaults");
@@ -135,6 +174,10 @@ mod tests {
         weights.0[Kind::Follow as usize] = 5_000;
         let none = Damping { decay: 1.0, floor: 1.0 };
         Params { blend, weights, damping: 5.0, fresh_half_life: 1_000, author: none, category: none }
+    }
+
+    fn by_weights(params: &Params, person: &Person, candidates: &[Candidate], moment: Moment, k: usize) -> Vec<Ranked> {
+        rank(params, person, candidates, moment, k, None).0
     }
 
     fn items(ranked: &[Ranked], candidates: &[Candidate]) -> Vec<u64> {
@@ -158,17 +201,18 @@ mod tests {
             interests: Some(Interests { short: long.clone(), long, drift: 0.0 }),
             history: vec![(Kind::Follow, ItemId(9), near)],
             taken: 1,
+            ..Person::default()
         };
         let moment = Moment { clock: 0, hottest_milli: 40_000 };
-        let ranked = rank(&params(), &person, &candidates, moment, 5);
+        let ranked = by_weights(&params(), &person, &candidates, moment, 5);
         assert_eq!(items(&ranked, &candidates), [5, 4, 3, 2, 1]);
         let reasons: Vec<Reason> = ranked.iter().map(|ranked| ranked.reason).collect();
         let because = Reason::Because { kind: Kind::Follow, item: ItemId(9) };
         let trending = Reason::Trending { token: None };
         assert_eq!(reasons, [Reason::Likes { token: jazz }, because, trending, Reason::New { token: None }, Reason::Popular]);
         assert_eq!(ranked[4].score_micro, 0, "of the first nothing is known");
-        assert_eq!(items(&rank(&params(), &person, &candidates, moment, 2), &candidates), [5, 4]);
-        let stranger = rank(&params(), &Person::default(), &candidates, moment, 5);
+        assert_eq!(items(&by_weights(&params(), &person, &candidates, moment, 2), &candidates), [5, 4]);
+        let stranger = by_weights(&params(), &Person::default(), &candidates, moment, 5);
         assert_eq!(items(&stranger, &candidates), [3, 2, 1, 4, 5], "what says nothing is in the order of ids");
     }
 
@@ -179,8 +223,45 @@ mod tests {
         let candidates = [of(1, ann, 9_000), of(2, ann, 8_000), of(3, None, 7_000)];
         let moment = Moment { clock: 0, hottest_milli: 9_000 };
         let mut params = params();
-        assert_eq!(items(&rank(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 2, 3]);
+        assert_eq!(items(&by_weights(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 2, 3]);
         params.author = Damping { decay: 0.5, floor: 0.25 };
-        assert_eq!(items(&rank(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 3, 2]);
+        assert_eq!(items(&by_weights(&params, &Person::default(), &candidates, moment, 3), &candidates), [1, 3, 2]);
+    }
+
+    /// Has the shortest way first, and fails where it is told to.
+    struct Nearest {
+        fails: bool,
+    }
+
+    impl Scorer for Nearest {
+        fn score(&mut self, rows: &[columns::Row], into: &mut Vec<f32>) -> Result<(), ScoreError> {
+            let km = columns::find("distance_km").expect("a column");
+            into.extend(rows.iter().map(|row| -row[km]));
+            if self.fails { Err(ScoreError("told to".into())) } else { Ok(()) }
+        }
+    }
+
+    fn nearest(fails: bool) -> Ranker {
+        let open: Open = Arc::new(move || Ok(Box::new(Nearest { fails })));
+        let columns = [columns::AT_HAND + 6].into();
+        Ranker::new(&Model { name: "nearest".into(), digest: "07".into(), kind: ranker::Kind::Margin, columns, open })
+    }
+
+    #[test]
+    fn c25_a_model_orders_by_what_is_at_hand_and_the_weights_where_it_fails() {
+        let at = |item, lat: Option<f64>, trending_milli| {
+            let offer = Offer { place: lat.and_then(|lat| Place::new(lat, 11.0)), ..Offer::default() };
+            Candidate { item: ItemId(item), trending_milli, offer, ..Candidate::default() }
+        };
+        let candidates = [at(1, Some(50.0), 9_000), at(2, None, 8_000), at(3, Some(48.5), 7_000), at(4, Some(48.0), 6_000)];
+        let asker = Asker { place: Place::new(48.0, 11.0), ..Asker::default() };
+        let person = Person { asker, ..Person::default() };
+        let moment = Moment { clock: 0, hottest_milli: 9_000 };
+        let (ranked, tally) = rank(&params(), &person, &candidates, moment, 4, Some(&mut nearest(false)));
+        assert_eq!((items(&ranked, &candidates), tally), (vec![4, 3, 1, 2], Tally { scored: 4, unscored: 0 }));
+        assert!(ranked[0].score_micro == 1_000_000 && ranked.is_sorted_by(|a, b| a.score_micro > b.score_micro), "{ranked:?}");
+        assert_eq!(ranked[0].reason, Reason::Trending { token: None }, "what the weights say of it");
+        let (ranked, tally) = rank(&params(), &person, &candidates, moment, 4, Some(&mut nearest(true)));
+        assert_eq!((items(&ranked, &candidates), tally), (vec![1, 2, 3, 4], Tally { scored: 0, unscored: 4 }));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-use super::columns::Row;
+use super::columns::{self, AT_HAND, BLEND, FIXED, Row};
 use crate::model::UserId;
 use crate::model::ids::lot;
 
@@ -73,7 +73,7 @@ impl Params {
 }
 
 /// Scores rows. Every row gets a score, in order, or the whole batch fails.
-pub trait Scorer {
+pub trait Scorer: Send {
     /// Appends a score for each row.
     fn score(&mut self, rows: &[Row], into: &mut Vec<f32>) -> Result<(), ScoreError>;
 }
@@ -103,10 +103,28 @@ pub struct Model {
     /// BLAKE3 of its file.
     pub digest: String,
     pub kind: Kind,
+    /// The columns it takes.
+    pub columns: Arc<[usize]>,
     pub open: Open,
 }
 
 impl Model {
+    /// Whether it takes any of the columns that are at hand in the shim, too.
+    pub fn takes_at_hand(&self) -> bool {
+        self.columns.iter().any(|column| *column >= AT_HAND)
+    }
+
+    /// The column of what ranks in its place where there is no model: the learned blend, or for one that makes do with what is at hand,
+    /// the fixed weights.
+    pub fn begins(&self) -> usize {
+        if self.takes_beyond().is_some() { BLEND } else { FIXED }
+    }
+
+    /// The name of a column it takes that is not at hand in the shim, if there is one.
+    pub fn takes_beyond(&self) -> Option<&'static str> {
+        self.columns.iter().find(|column| **column < AT_HAND).and_then(|column| columns::names().nth(*column))
+    }
+
     /// Its digest as a number.
     pub fn id(&self) -> u64 {
         u64::from_str_radix(&self.digest, 16).unwrap_or(0)
@@ -255,7 +273,7 @@ mod tests {
 
     fn ranker(kind: Kind) -> Ranker {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
-        Ranker::new(&Model { name: "first".into(), digest: "00000002".into(), kind, open })
+        Ranker::new(&Model { name: "first".into(), digest: "00000002".into(), kind, columns: [0].into(), open })
     }
 
     fn rows(firsts: &[f32]) -> Vec<Row> {
@@ -287,7 +305,7 @@ mod tests {
     #[test]
     fn a_share_of_the_users_is_drawn_by_their_ids() {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
-        let model = Model { name: "first".into(), digest: "00000002".into(), kind: Kind::Margin, open };
+        let model = Model { name: "first".into(), digest: "00000002".into(), kind: Kind::Margin, columns: [0].into(), open };
         let (text, found) = (String::new, None);
         let nothing = Params {
             model: text(),
@@ -319,7 +337,7 @@ mod tests {
         assert_eq!(fails.rescore(&failing, &mut scores), Tally { scored: 0, unscored: 2 });
         assert_eq!((fails.failed(), fails.failed()), (Some("told to".to_string()), None));
         let open: Open = Arc::new(|| Err(ScoreError("no memory".into())));
-        let broken = Model { name: "b".into(), digest: "not hexadecimal".into(), kind: Kind::Margin, open };
+        let broken = Model { name: "b".into(), digest: "not hexadecimal".into(), kind: Kind::Margin, columns: [0].into(), open };
         assert_eq!(Ranker::new(&broken).rescore(&failing, &mut scores), Tally { scored: 0, unscored: 2 });
         assert_eq!((scores, broken.number()), ([0.3, 0.4], 1));
         assert_eq!(rows(&[1.0])[0].len(), COLUMNS);

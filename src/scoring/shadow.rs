@@ -107,7 +107,10 @@ mod tests {
 
     fn shadow(share: f64) -> Shadow {
         let open: Open = Arc::new(|| Ok(Box::new(First)));
-        Shadow::new(&Model { name: "first".into(), digest: "0000000000000002".into(), kind: Kind::Margin, open }, share)
+        Shadow::new(
+            &Model { name: "first".into(), digest: "0000000000000002".into(), kind: Kind::Margin, columns: [0].into(), open },
+            share,
+        )
     }
 
     fn rows(firsts: &[f32]) -> Vec<Row> {

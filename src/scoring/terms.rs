@@ -98,6 +98,11 @@ impl Viewer {
         self.taste.likes(tokens)[0].0
     }
 
+    /// Whether the user likes items of this category in general.
+    pub fn is_fond_of(&self, category: Option<TokenId>) -> bool {
+        category.and_then(|category| self.taste.weights.get(&category)).is_some_and(|[long, _]| *long > 0.0)
+    }
+
     /// The terms of a candidate, and its reason.
     pub fn terms(&self, known: &Known, blend: &Blend) -> (Terms, Source, Reason) {
         let [(content, token), (now, token_now)] = self.taste.likes(known.tokens);

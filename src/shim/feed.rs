@@ -9,8 +9,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cursor::{Cursor, stamp_of};
-use super::near::{LOCAL_KM, Near};
+use super::near::Near;
 use super::read::readable;
+use crate::model::place::{LOCAL_KM, proximity};
 use crate::model::slate::TERMS;
 use crate::model::{self, Source, Surface};
 use crate::sinks::layout::{self, SlatePages, StoredSlate};
@@ -349,7 +350,7 @@ fn of_near(near: &Near, score: f64, explain: bool) -> Shown<'_> {
         source: Kind::Near.name(),
         reason: reach.into(),
         distance_km: Some(told.km),
-        terms: explain.then(|| BTreeMap::from([("proximity", told.proximity()), ("quality", near.quality)])),
+        terms: explain.then(|| BTreeMap::from([("proximity", proximity(told.km)), ("quality", near.quality)])),
     }
 }
 

@@ -41,6 +41,7 @@ mod jwt;
 mod last_good;
 mod near;
 mod queries;
+mod ranked_by;
 mod rate;
 mod read;
 mod recent;
@@ -93,6 +94,7 @@ pub struct Params {
     pub default_k: usize,
     pub max_k: usize,
     pub max_id_bytes: usize,
+    pub rank_by: String,
     pub copies_bytes: usize,
     #[serde(with = "span")]
     pub copies_ttl: Duration,
@@ -107,6 +109,7 @@ pub struct State {
     access: Access,
     recent: Recent,
     rules: Rules,
+    ranked_by: Option<ranked_by::RankedBy>,
     commons: commons::Commons,
     last_good: last_good::LastGood,
     /// Keys by family.
@@ -151,7 +154,23 @@ impl State {
         let (commons, metrics) = (commons::Commons::new(), telemetry::recorder());
         let last_good = last_good::LastGood::new(params.copies_bytes, params.copies_ttl);
         let (sizes, versions, started) = (Renewed::new(), Renewed::new(), Instant::now());
-        Arc::new(Self { params, keys, reader, log, access, recent, rules, commons, last_good, sizes, versions, metrics, started })
+        let ranked_by = rules.ranked_by.clone().map(ranked_by::RankedBy::new);
+        Arc::new(Self {
+            params,
+            keys,
+            reader,
+            log,
+            access,
+            recent,
+            rules,
+            ranked_by,
+            commons,
+            last_good,
+            sizes,
+            versions,
+            metrics,
+            started,
+        })
     }
 
     /// Waits, at most `token_wait`, until the write of `token` is visible; says whether it is.

@@ -7,13 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::read::{Reader, Unavailable};
-use crate::model::place::{LEVELS, Place, Standing};
+use crate::model::place::{LEVELS, Place, REGION_KM, Standing, proximity};
 use crate::sinks::layout::Keys;
-
-/// Nearer than this is local.
-pub const LOCAL_KM: f64 = 100.0;
-/// Nearer than this is regional; nothing else is shown.
-pub const REGION_KM: f64 = 1_000.0;
 
 /// What is read in turn: cells of which of the [`LEVELS`], and which rings of them. The last ends beyond [`REGION_KM`].
 const TURNS: [(usize, RangeInclusive<u32>); 6] = [(0, 0..=1), (1, 0..=1), (2, 0..=1), (3, 0..=1), (3, 2..=3), (3, 4..=6)];
@@ -37,15 +32,10 @@ impl Near {
         Self { km: told(self.km), ..self.clone() }
     }
 
-    /// 1 here, 1/2 a kilometre away.
-    pub fn proximity(&self) -> f64 {
-        1.0 / (1.0 + self.km)
-    }
-
     /// What orders the list. `preference`: how much nearness matters to the user, 0 to 1. `model`: what the user's slate says of the
     /// item, 0 to 1.
     pub fn score(&self, preference: f64, model: f64) -> f64 {
-        1.5 * self.proximity() * preference + 1.0 * self.quality + 0.5 * model
+        1.5 * proximity(self.km) * preference + 1.0 * self.quality + 0.5 * model
     }
 }
 

@@ -1,8 +1,10 @@
 //! What answers go by, besides what is stored: as the settings have it, which the engine goes by, too.
 
+use super::ranked_by;
 use crate::config::Config;
 use crate::model::Surface;
 use crate::registry::Registry;
+use crate::scoring::ranker::Model;
 use crate::scoring::{flags, rank};
 
 /// What answers go by.
@@ -10,6 +12,8 @@ use crate::scoring::{flags, rank};
 pub struct Rules {
     /// How candidates are ordered that a caller brings.
     pub ranking: rank::Params,
+    /// The model that orders them in place of the fixed weights, once it was read.
+    pub ranked_by: Option<Model>,
     /// What is on, and for whom.
     pub flags: flags::Params,
     /// The model that the settings name.
@@ -31,12 +35,18 @@ pub struct OwnSurface {
 }
 
 impl Rules {
+    /// Of the settings, with what they name read; the error says what to do.
+    pub fn read(config: &Config) -> Result<Self, String> {
+        Ok(Self { ranked_by: ranked_by::read(config)?, ..Self::of(config) })
+    }
+
     /// Of the settings.
     pub fn of(config: &Config) -> Self {
         let (ranker, surfaces) = (&config.recommend.ranker, config.recommend.surfaces.list.iter());
         let shown = surfaces.map(|own| (own.surface(), own.only.categories.clone(), own.only.languages.clone()));
         Self {
             ranking: config.recommend.rank(),
+            ranked_by: None,
             flags: config.recommend.flags.clone(),
             model: ranker.model.clone(),
             registry: Some(&ranker.registry).filter(|folder| !folder.is_empty()).map(Registry::new),

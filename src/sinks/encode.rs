@@ -333,6 +333,9 @@ impl Encoder {
             lat: facts.lat,
             lon: facts.lon,
             quality: facts.quality,
+            avg_viewers: facts.avg_viewers,
+            followers: facts.followers,
+            partnered: facts.partnered,
         };
         let value = layout::encode_card(&card, when.stamp);
         Some(Write::Value { key, value, ttl: self.card_ttl, fence: when.fence() })
@@ -392,6 +395,7 @@ impl Encoder {
             place: of.lat.zip(of.lon),
             city: of.city.clone(),
             local_preference: of.local_preference,
+            total_watch_hours: of.total_watch_hours,
             language: of.language.and_then(|language| self.bare_name(language)),
             mature: of.mature,
             hidden_authors: self.bare_names(&of.hidden_authors).into_iter().collect(),
@@ -636,6 +640,8 @@ mod tests {
             title: Some("A".into()),
             lat: Some(0.0),
             quality: Some(0.5),
+            followers: Some(7),
+            partnered: true,
             ..Item::default()
         };
         let Some(Write::Value { value, ttl, .. }) = write_of(&encoder, Change::Card(item, Some((Arc::new(facts), 5)))) else {
@@ -651,6 +657,8 @@ mod tests {
             title: "A".into(),
             lat: Some(0.0),
             quality: Some(0.5),
+            followers: Some(7),
+            partnered: true,
             ..proto::Card::default()
         };
         assert_eq!(layout::decode_card(&value), Ok(expected));

@@ -313,7 +313,7 @@ mod tests {
             for batch in builder.build().expect("Parquet") {
                 let batch = batch.expect("whole");
                 let text = |name| batch.column_by_name(name).expect(name).as_string::<i32>();
-                let last = batch.column_by_name("blend").expect("the last column");
+                let last = batch.column_by_name(columns::names().last().expect("some")).expect("the last column");
                 let last = last.as_primitive::<arrow::datatypes::Float32Type>();
                 let epoch = batch.column_by_name("epoch").expect("it").as_primitive::<UInt64Type>();
                 let taken = batch.column_by_name("taken").expect("it").as_boolean();

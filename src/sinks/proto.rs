@@ -182,6 +182,12 @@ pub struct Card {
     /// 0 to 1.
     #[prost(double, optional, tag = "13")]
     pub quality: Option<f64>,
+    #[prost(double, optional, tag = "14")]
+    pub avg_viewers: Option<f64>,
+    #[prost(uint64, optional, tag = "15")]
+    pub followers: Option<u64>,
+    #[prost(bool, tag = "16")]
+    pub partnered: bool,
 }
 
 #[cfg(test)]
@@ -299,6 +305,9 @@ mod tests {
             lat: Some(0.0),
             lon: Some(7.1),
             quality: Some(0.0),
+            avg_viewers: Some(0.0),
+            followers: Some(15_000),
+            partnered: true,
         };
         let read = read_by_schema("Card", &card.encode_to_vec());
         for (name, of) in [("item_id", "a"), ("author", "ann"), ("title", "A"), ("language", "de"), ("city", "Bonn")] {
@@ -309,6 +318,8 @@ mod tests {
         assert_eq!(field(&read, "tags"), Value::List(vec![Value::String("live".into())]));
         assert_eq!((field(&read, "mature"), field(&read, "lat")), (Value::Bool(true), Value::F64(0.0)));
         assert_eq!((field(&read, "lon"), field(&read, "quality")), (Value::F64(7.1), Value::F64(0.0)));
+        let offered = (field(&read, "avg_viewers"), field(&read, "followers"), field(&read, "partnered"));
+        assert_eq!(offered, (Value::F64(0.0), Value::U64(15_000), Value::Bool(true)));
     }
 
     /// The enums of the schema, of this file and of the model have the same names and numbers.

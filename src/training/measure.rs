@@ -5,7 +5,6 @@ use std::path::Path;
 
 use crate::model::UserId;
 use crate::model::time::Millis;
-use crate::scoring::columns::COLUMNS;
 use crate::scoring::quality;
 use crate::scoring::ranker::{Model, Ranker, Tally};
 use crate::sinks::examples::read::{Logged, read};
@@ -26,8 +25,10 @@ pub struct Measured {
 
 /// What is measured.
 pub struct Wanted<'a> {
-    /// What the model is held against; `None`: the blend.
+    /// What the model is held against; `None`: the score in the column `without`.
     pub against: Option<&'a Model>,
+    /// The column of what ranks without a model.
+    pub without: usize,
     /// The folder of examples.
     pub log: &'a Path,
     /// Those from this time on.
@@ -39,10 +40,10 @@ pub struct Wanted<'a> {
 /// Measures a model on logged examples. `asked` is asked at each of them whether to go on.
 pub fn measure(
     model: &Model,
-    &Wanted { against, log, from, auc }: &Wanted,
+    &Wanted { against, without, log, from, auc }: &Wanted,
     mut asked: impl FnMut() -> Result<(), String>,
 ) -> Result<Measured, String> {
-    let mut orders = Orders::of(Ranker::new(model), against.map(Ranker::new), auc);
+    let mut orders = Orders::of(Ranker::new(model), without, against.map(Ranker::new), auc);
     read(log, |example| {
         asked()?;
         if from.is_none_or(|from| example.at >= from) {
@@ -56,6 +57,8 @@ pub fn measure(
 /// What was measured so far.
 struct Orders {
     ours: Ranker,
+    /// The column of what ranks without a model.
+    without: usize,
     theirs: Option<Ranker>,
     tally: Tally,
     ndcg: [f64; 2],
@@ -67,12 +70,21 @@ struct Orders {
 }
 
 impl Orders {
-    fn of(ours: Ranker, theirs: Option<Ranker>, keeps: bool) -> Self {
-        Self { ours, theirs, tally: Tally::default(), ndcg: [0.0; 2], ahead: Vec::new(), rows: Default::default(), keeps }
+    fn of(ours: Ranker, without: usize, theirs: Option<Ranker>, keeps: bool) -> Self {
+        Self {
+            ours,
+            without,
+            theirs,
+            tally: Tally::default(),
+            ndcg: [0.0; 2],
+            ahead: Vec::new(),
+            rows: Default::default(),
+            keeps,
+        }
     }
 
     fn take(&mut self, example: &Logged) {
-        let blend: Vec<f32> = example.rows.iter().map(|row| row[COLUMNS - 1]).collect();
+        let blend: Vec<f32> = example.rows.iter().map(|row| row[self.without]).collect();
         let mut scores = [blend.clone(), blend];
         self.tally.add(self.ours.rescore(&example.rows, &mut scores[0]));
         if let Some(theirs) = &mut self.theirs {

@@ -40,12 +40,35 @@ pub struct Order<'a> {
     /// A Python 3 that has what training/requirements.txt lists.
     pub python: &'a Path,
     pub recipe: Recipe,
+    pub purpose: Purpose,
     /// The folder of examples.
     pub log: &'a Path,
     /// Where the model, its golden rows and its report go.
     pub out: &'a Path,
     /// Whether it stands back behind whatever else runs here.
     pub aside: bool,
+}
+
+/// Where a model is to rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// At a refresh, where every column is known.
+    Slates,
+    /// Where a caller brings the candidates.
+    Rank,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Slates, Self::Rank];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slates => "slates",
+            Self::Rank => "rank",
+        }
+    }
 }
 
 /// What was written: the model, and how good it is.
@@ -119,9 +142,9 @@ impl Drop for Ended {
 }
 
 fn start(order: &Order) -> Result<Child, String> {
-    let Order { python, recipe, log, out, aside } = order;
+    let Order { python, recipe, purpose, log, out, aside } = order;
     let mut command = Command::new(python);
-    command.args(["-", recipe.name()]).arg("--log").arg(log).arg("--out").arg(out);
+    command.args(["-", recipe.name(), "--for", purpose.name()]).arg("--log").arg(log).arg("--out").arg(out);
     if *aside {
         command.arg("--aside");
     }

@@ -14,6 +14,7 @@ use crate::aside::stand_back;
 use crate::model::serving::{BLEND, Recipe, Version};
 use crate::model::time::{Millis, now_ms};
 use crate::registry::{Figures, Registry};
+use crate::scoring::columns;
 use crate::scoring::ranker::Model;
 use crate::telemetry;
 
@@ -170,7 +171,8 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
     fn made(&self, recipe: Recipe, began_ms: Millis) -> Result<(String, Figures), String> {
         let Place { registry, library, log, out } = &self.place;
         let (out, begun, mut said) = (out.join(began_ms.to_string()), Instant::now(), None::<Instant>);
-        let order = script::Order { python: &self.params.python, recipe, log, out: &out, aside: true };
+        let order =
+            script::Order { python: &self.params.python, recipe, purpose: script::Purpose::Slates, log, out: &out, aside: true };
         let say = |done, what: String| {
             if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
                 said = Some(Instant::now());
@@ -219,7 +221,8 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
     fn measured(&self, version: &str, against: Option<&Version>, from: Millis) -> Result<Measured, String> {
         let ours = self.loaded(version)?;
         let theirs = against.map(|against| self.loaded(&against.name)).transpose()?;
-        let wanted = Wanted { against: theirs.as_ref(), log: &self.place.log, from: Some(from), auc: false };
+        let wanted =
+            Wanted { against: theirs.as_ref(), without: columns::BLEND, log: &self.place.log, from: Some(from), auc: false };
         measure(&ours, &wanted, || self.going_on())
     }
 

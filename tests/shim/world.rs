@@ -131,7 +131,15 @@ impl World {
         change(&mut config);
         let log = Arc::new(LogAppender::open(dir.path(), &config.log).expect("the log opens"));
         let access = Access::open(&config.access, dir.path()).expect("the tokens are sound");
-        let state = State::new(&config.service, PREFIX, reader, log, access, Recent::default(), Rules::of(&config));
+        let state = State::new(
+            &config.service,
+            PREFIX,
+            reader,
+            log,
+            access,
+            Recent::default(),
+            Rules::read(&config).expect("what they name can be read"),
+        );
         let handle = spawn(&config.service, state).expect("a free port");
         World {
             name,

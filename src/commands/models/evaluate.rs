@@ -1,8 +1,10 @@
-//! A version on logged examples: the model and the blend on the same candidates, as they would have served.
+//! A version on logged examples: the model and what ranks without it on the same candidates, as they would have served.
 
 use std::path::Path;
 
 use crate::registry::Registry;
+use crate::scoring::columns;
+use crate::scoring::ranker::Model;
 use crate::training::{Measured, Wanted, measure};
 
 /// Measures, and says what came out.
@@ -10,7 +12,7 @@ pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, library: 
     let about = registry.about(version).map_err(|e| e.to_string())?;
     let model = registry.load(version, library).map_err(|e| e.to_string())?;
     let later = about.figures.as_ref().map(|figures| figures.held_out_from_ms).filter(|_| !all);
-    let measured = measure(&model, &Wanted { against: None, log, from: later, auc: true }, || Ok(()))?;
+    let measured = measure(&model, &Wanted { against: None, without: model.begins(), log, from: later, auc: true }, || Ok(()))?;
     if measured.examples == 0 {
         let which =
             if later.is_some() { "examples later than what it was trained on; --all takes the others" } else { "examples" };
@@ -21,15 +23,16 @@ pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, library: 
         (None, true) => "",
         (None, false) => ", all there are: no report says what it was trained on",
     };
-    Ok(format!("{version} ({}) on {} examples{which}:\n{}", about.digest(), measured.examples, figures(&measured)))
+    Ok(format!("{version} ({}) on {} examples{which}:\n{}", about.digest(), measured.examples, figures(&model, &measured)))
 }
 
-fn figures(measured: &Measured) -> String {
+fn figures(model: &Model, measured: &Measured) -> String {
+    let without = if model.begins() == columns::FIXED { "the fixed weights'" } else { "the blend's" };
     let ([ours, blend], (low, high)) = (measured.ndcg, measured.ahead);
     let [auc, blend_auc] = measured.auc.map(|auc| auc.map_or("–".to_string(), |auc| format!("{auc:.3}")));
     format!(
-        "NDCG@10 {ours:.4}, the blend's {blend:.4} (ahead by {low:.4} to {high:.4} in 95 of 100 draws of users)\n\
-         AUC {auc}, the blend's {blend_auc}\n\
+        "NDCG@10 {ours:.4}, {without} {blend:.4} (ahead by {low:.4} to {high:.4} in 95 of 100 draws of users)\n\
+         AUC {auc}, {without} {blend_auc}\n\
          {} candidates scored, {} in vain\n",
         measured.tally.scored, measured.tally.unscored,
     )

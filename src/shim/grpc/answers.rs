@@ -175,10 +175,19 @@ impl From<Of<'_, Export>> for proto::UserExport {
 
 impl From<ProfileView> for proto::Profile {
     fn from(of: ProfileView) -> Self {
-        let ProfileView { as_of, epoch, lat, lon, city, local_preference, language, mature, hidden_authors, hidden_items } = of;
-        let (city, language) = (city.unwrap_or_default(), language.unwrap_or_default());
-        let (hidden_authors, hidden_items) = (all(hidden_authors), all(hidden_items));
-        Self { as_of, epoch, lat, lon, city, local_preference, language, mature, hidden_authors, hidden_items }
+        Self {
+            as_of: of.as_of,
+            epoch: of.epoch,
+            lat: of.lat,
+            lon: of.lon,
+            city: of.city.unwrap_or_default(),
+            local_preference: of.local_preference,
+            total_watch_hours: of.total_watch_hours,
+            language: of.language.unwrap_or_default(),
+            mature: of.mature,
+            hidden_authors: all(of.hidden_authors),
+            hidden_items: all(of.hidden_items),
+        }
     }
 }
 

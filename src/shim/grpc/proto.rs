@@ -409,6 +409,8 @@ pub struct Profile {
     pub hidden_authors: Vec<String>,
     #[prost(string, repeated, tag = "10")]
     pub hidden_items: Vec<String>,
+    #[prost(double, optional, tag = "11")]
+    pub total_watch_hours: Option<f64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

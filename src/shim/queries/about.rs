@@ -42,6 +42,7 @@ pub struct ProfileView {
     pub lon: Option<f64>,
     pub city: Option<String>,
     pub local_preference: Option<f64>,
+    pub total_watch_hours: Option<f64>,
     pub language: Option<String>,
     pub mature: bool,
     pub hidden_authors: BTreeSet<String>,
@@ -50,9 +51,20 @@ pub struct ProfileView {
 
 impl From<StoredProfile> for ProfileView {
     fn from(of: StoredProfile) -> Self {
-        let StoredProfile { as_of, epoch, place, city, local_preference, language, mature, hidden_authors, hidden_items } = of;
-        let (lat, lon) = place.unzip();
-        Self { as_of, epoch, lat, lon, city, local_preference, language, mature, hidden_authors, hidden_items }
+        let (lat, lon) = of.place.unzip();
+        Self {
+            as_of: of.as_of,
+            epoch: of.epoch,
+            lat,
+            lon,
+            city: of.city,
+            local_preference: of.local_preference,
+            total_watch_hours: of.total_watch_hours,
+            language: of.language,
+            mature: of.mature,
+            hidden_authors: of.hidden_authors,
+            hidden_items: of.hidden_items,
+        }
     }
 }
 

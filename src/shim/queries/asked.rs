@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::place::Place;
+use crate::model::place::{PREFERENCE, Place};
 use crate::shim::access::Who;
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::{Kind, Narrow, Spot};
@@ -123,7 +123,7 @@ fn parse_name(code: &'static str, what: &str, name: String, params: &Params) -> 
 /// Refuses half a point, one that is nowhere on the earth, and a preference that is none.
 fn parse_spot(lat: Option<f64>, lon: Option<f64>, preference: Option<f64>) -> Result<Option<Spot>, Refusal> {
     let bad = |message: String| Err(Refusal::bad("bad_place", message));
-    let preference = preference.unwrap_or(1.0);
+    let preference = preference.unwrap_or(PREFERENCE);
     if !(0.0..=1.0).contains(&preference) {
         return bad(format!("local_preference is {preference}; it must be a number from 0 to 1"));
     }

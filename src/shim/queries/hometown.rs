@@ -9,7 +9,7 @@ use super::asked::{self, Exclude, Unchecked, Wanted};
 use super::feeds::{self, Asked};
 use super::views::{self, unreadable};
 use crate::model::UserId;
-use crate::model::place::Place;
+use crate::model::place::{PREFERENCE, Place};
 use crate::shim::cursor::Cursor;
 use crate::shim::feed::{Kind, Page, Shown, Spot};
 use crate::shim::guard::Caller;
@@ -160,7 +160,7 @@ async fn if_there<T>(shim: &Shim, read: impl Future<Output = Result<T, Refusal>>
 /// Around where they live, without what they turned away.
 fn at_home(wanted: Wanted, profile: &StoredProfile, most: usize) -> Wanted {
     let here = profile.place.and_then(|(lat, lon)| Place::new(lat, lon));
-    let spot = here.map(|here| Spot { here, preference: profile.local_preference.unwrap_or(1.0) });
+    let spot = here.map(|here| Spot { here, preference: profile.local_preference.unwrap_or(PREFERENCE) });
     // Some of it may be by authors who go again: the lists do not know by whom what is near is.
     let k = if profile.hidden_authors.is_empty() { wanted.k } else { most.min(2 * wanted.k) };
     Wanted { k, spot, exclude: Exclude(profile.hidden_items.iter().cloned().collect()), ..wanted }

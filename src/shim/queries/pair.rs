@@ -3,6 +3,7 @@
 //! What must stay true: a number is one that the engine wrote or that its functions make of what it wrote; what is not known is `null`.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::asked;
@@ -129,7 +130,7 @@ pub struct Prediction {
     pub post_id: String,
     /// What the model says, 0 to 1; no probability. `None`: it is not to be shown to them, or nothing scored it.
     pub score: Option<f64>,
-    pub model: &'static str,
+    pub model: Cow<'static, str>,
     pub reason: Option<String>,
     /// Why it is not to be shown to them.
     pub hidden: Option<&'static str>,
@@ -179,7 +180,7 @@ pub async fn predict(
             user_id: user_id.clone(),
             post_id: item_id,
             score: Some(score).filter(|_| model != AS_BROUGHT),
-            model,
+            model: model.clone(),
             reason: Some(reason),
             hidden: None,
             known,
@@ -190,7 +191,7 @@ pub async fn predict(
             user_id: user_id.clone(),
             post_id: item_id,
             score: None,
-            model,
+            model: model.clone(),
             reason: None,
             hidden: Some(why),
             known,

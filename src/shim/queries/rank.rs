@@ -1,5 +1,5 @@
 //! The order of candidates that a caller brings, for one user: looked up in three round trips, then put in order by the functions that
-//! order a slate under the fixed weights.
+//! order a slate under the fixed weights, or by a model of the settings.
 //!
 //! What must stay true: of what the engine wrote last, a candidate gets the terms it would have in a slate; what the caller says of an
 //! item counts where the store has no card of it; and every candidate is either in its place or left out for a reason that is said.
@@ -13,16 +13,20 @@ use tokio::time::Instant;
 
 use super::asked::{self, check_k};
 use super::{ingest, views};
+use crate::model::catalogue::city;
 use crate::model::changes::Interests;
 use crate::model::ids::TokenKind;
 use crate::model::names::Collision;
+use crate::model::place::Place;
 use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
 use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, Surface, TokenId, UserId};
+use crate::scoring::at_hand::{Asker, Offer};
 use crate::scoring::diversity::Damping;
-use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked, rank};
+use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked};
 use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::Caller;
+use crate::shim::ranked_by::Request;
 use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, now_ms};
 use crate::sinks::Applied;
 use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
@@ -103,7 +107,7 @@ pub struct Order<'a> {
     pub user_id: String,
     pub as_of: i64,
     pub epoch: u64,
-    pub model: &'static str,
+    pub model: Cow<'static, str>,
     pub stale: bool,
     /// Whether nothing is known of the user, or this is no order of theirs.
     pub fallback: bool,
@@ -216,7 +220,7 @@ impl Order<'_> {
             terms: item.terms.map(|_| BTreeMap::new()),
             ..item
         };
-        Self { model: AS_BROUGHT, fallback: true, items: self.items.into_iter().map(unscored).collect(), ..self }
+        Self { model: AS_BROUGHT.into(), fallback: true, items: self.items.into_iter().map(unscored).collect(), ..self }
     }
 }
 
@@ -262,16 +266,13 @@ fn as_brought<'a>(
     items.truncate(*k);
     let (as_of, epoch) = common.map_or((0, 0), |common| (common.shelves[0].as_of, common.shelves[0].epoch));
     let (request_id, user_id) = (*request_id, user_id.clone());
-    Order { request_id, user_id, as_of, epoch, model: AS_BROUGHT, stale: false, fallback: true, items, left_out }
+    Order { request_id, user_id, as_of, epoch, model: AS_BROUGHT.into(), stale: false, fallback: true, items, left_out }
 }
 
 /// How candidates are ordered; alone none of them is in the way of another.
-fn ranking(shim: &Shim, alone: bool) -> Cow<'_, rank::Params> {
-    let ranking = &shim.rules.ranking;
-    match alone {
-        true => Cow::Owned(rank::Params { author: Damping::NONE, category: Damping::NONE, ..ranking.clone() }),
-        false => Cow::Borrowed(ranking),
-    }
+fn ranking(shim: &Shim, alone: bool) -> rank::Params {
+    let ranking = shim.rules.ranking.clone();
+    if alone { rank::Params { author: Damping::NONE, category: Damping::NONE, ..ranking } } else { ranking }
 }
 
 /// Waits for the write of a token; whether it may still be missing, and what is read for everybody since.
@@ -296,6 +297,13 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
     count_users(shim, &person, &mut candidates, names).await?;
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
     let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest.round() as i64 };
+    let request = Request { params: ranking(shim, *alone), person, candidates, moment, k };
+    let by = shim.ranked_by.as_ref().filter(|_| !alone && shim.rules.flags.of(UserId::of(user_id)).ml);
+    let (ranked, by_model) = match by {
+        Some(by) => by.order(request).await,
+        None => (request.ranked(None).0, false),
+    };
+    let model = by.filter(|_| by_model).map_or(MODEL.into(), |by| by.name().to_string().into());
     let placed = |ranked: Ranked| {
         let (brought, known) = shown[ranked.at];
         let terms = || TERMS.into_iter().zip(ranked.terms).collect();
@@ -313,10 +321,10 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
         user_id: user_id.clone(),
         as_of: owner.applied.clock_ms,
         epoch: owner.applied.epoch,
-        model: MODEL,
+        model,
         stale,
         fallback: owner.slate.is_none() && owner.interests.is_none(),
-        items: rank(&ranking(shim, *alone), &person, &candidates, moment, k).into_iter().map(placed).collect(),
+        items: ranked.into_iter().map(placed).collect(),
         left_out,
     })
 }
@@ -442,7 +450,8 @@ fn warmth(features: &layout::Features) -> i64 {
 
 /// What its card says of a candidate; without one, what the request does.
 fn candidate(brought: &Brought, card: Option<&proto::Card>, trending_milli: i64, names: &Names) -> Result<Candidate, Refusal> {
-    let of = Candidate { item: brought.item, trending_milli, ..Candidate::default() };
+    let offer = offer(brought.facts.as_deref(), card);
+    let of = Candidate { item: brought.item, trending_milli, offer, ..Candidate::default() };
     let Some(card) = card else {
         let Some(facts) = brought.facts.as_deref() else { return Ok(of) };
         let (category, author) = (facts.categories.first().copied(), facts.author);
@@ -456,6 +465,38 @@ fn candidate(brought: &Brought, card: Option<&proto::Card>, trending_milli: i64,
     let category = categories.first().copied();
     let tokens = categories.into_iter().chain(tags).chain(author).collect();
     Ok(Candidate { tokens, category, author, created: Some(card.created_ms), ..of })
+}
+
+/// What is offered with it.
+fn offer(said: Option<&Item>, card: Option<&proto::Card>) -> Offer {
+    match (card, said) {
+        (Some(card), _) => Offer {
+            place: card.lat.zip(card.lon).and_then(|(lat, lon)| Place::new(lat, lon)),
+            city: Some(card.city.as_str()).filter(|name| !name.is_empty()).map(city),
+            language: Some(card.language.as_str()).filter(|name| !name.is_empty()).map(language),
+            quality: card.quality,
+            avg_viewers: card.avg_viewers,
+            followers: card.followers,
+            partnered: card.partnered,
+            mature: card.mature,
+        },
+        (None, Some(said)) => Offer::of(said),
+        (None, None) => Offer::default(),
+    }
+}
+
+fn asker(profile: &StoredProfile) -> Asker {
+    Asker {
+        place: profile.place.and_then(|(lat, lon)| Place::new(lat, lon)),
+        city: profile.city.as_deref().map(city),
+        language: profile.language.as_deref().map(language),
+        local_preference: profile.local_preference,
+        watch_hours: profile.total_watch_hours,
+    }
+}
+
+fn language(name: &str) -> TokenId {
+    TokenId::typed(TokenKind::Language, name)
 }
 
 fn person(owner: &Owner, near: &[proto::Neighbours], names: &Names) -> Result<Person, Refusal> {
@@ -473,7 +514,7 @@ fn person(owner: &Owner, near: &[proto::Neighbours], names: &Names) -> Result<Pe
         history.push((kind, names.item(&taken.item_id).map_err(collides)?, Near { users: near.users, nearest }));
     }
     let taken = owner.slate.as_ref().map_or(0, |slate| slate.taken as usize);
-    Ok(Person { interests, history, taken })
+    Ok(Person { interests, history, taken, asker: asker(&owner.profile) })
 }
 
 /// How many users took each candidate that the history speaks of; of the others it does not matter.

@@ -41,6 +41,10 @@ pub fn read(folder: &Path, mut each: impl FnMut(Logged) -> Result<(), String>) -
         if schema != columns::SCHEMA {
             return Err(named(&format!("it is of schema `{schema}` of the features, this program has {}", columns::SCHEMA)));
         }
+        if columns::names().any(|name| builder.schema().column_with_name(name).is_none()) {
+            tracing::warn!(path = %path.display(), "passed over: it lacks columns this program has, and is of an earlier version");
+            continue;
+        }
         let mut gathered: Option<(Key, Logged)> = None;
         for batch in builder.build().map_err(|e| named(&e))? {
             let batch = batch.map_err(|e| named(&e))?;

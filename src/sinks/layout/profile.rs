@@ -16,6 +16,7 @@ pub struct StoredProfile {
     pub city: Option<String>,
     /// 0 to 1: how much nearness matters.
     pub local_preference: Option<f64>,
+    pub total_watch_hours: Option<f64>,
     /// By its bare name.
     pub language: Option<String>,
     /// Whether items for adults may be shown.
@@ -36,6 +37,7 @@ pub fn encode_profile(profile: &StoredProfile, generation: u32) -> Fields {
         ("lat", profile.place.map(|(lat, _)| lat)),
         ("lon", profile.place.map(|(_, lon)| lon)),
         ("local_preference", profile.local_preference),
+        ("total_watch_hours", profile.total_watch_hours),
     ];
     fields.extend(numbers.into_iter().filter_map(|(name, number)| Some((name.into(), decimal(number?)))));
     let texts = [("city", &profile.city), ("language", &profile.language)];
@@ -58,6 +60,7 @@ pub fn decode_profile(fields: &BTreeMap<String, String>) -> Result<StoredProfile
         place: decimal("lat")?.zip(decimal("lon")?),
         city: fields.get("city").cloned(),
         local_preference: decimal("local_preference")?,
+        total_watch_hours: decimal("total_watch_hours")?,
         language: fields.get("language").cloned(),
         mature: number::<u8>(fields, "mature")? != 0,
         hidden_authors: hidden(AUTHOR),
@@ -78,6 +81,7 @@ mod tests {
             place: Some((48.137, -0.5)),
             city: Some("München".into()),
             local_preference: Some(0.25),
+            total_watch_hours: Some(120.5),
             language: Some("de".into()),
             mature: true,
             hidden_authors: ["ann".to_string(), "a:b".to_string()].into(),

@@ -83,6 +83,7 @@ const USERS: &[Spec] = &[
     ("city", &["city"], Text),
     ("city", &["region"], Region),
     ("local_preference", &["local_preference"], Number),
+    ("total_watch_hours", &["total_watch_hours"], Number),
     ("blocked_authors", &["blocked_authors"], Texts),
     ("blocked_items", &["blocked_items"], Texts),
     ("allow_mature", &["allow_mature"], Flag),
