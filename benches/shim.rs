@@ -1,8 +1,9 @@
 //! What the read side costs, over a real Redis: a feed against a bare handler that answers from the same value, both on one thread; the
-//! honest beside hostile connections; what is near among a million items.
+//! honest beside hostile connections; what is near among a million items; 200 candidates of a caller in order.
 //!
 //! The load is in this process, on a thread of its own, with connections that are kept. `SECONDS` (3) a measurement, `PAIRS` (5) of them
-//! in turns, `RATE` (10000) requests a second where they come as they are due, `ITEMS` (1000000) with places.
+//! in turns, `RATE` (10000) requests a second where they come as they are due, `ITEMS` (1000000) with places, `RANKED` (100) requests with
+//! candidates a second; `RANK_BY` a model that orders them (`overdrive train deepfm --for rank`). `ONLY=rank` does that alone.
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -11,12 +12,13 @@ mod support;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::get;
-use common::{Rng, median, number, percentile};
+use common::load::{Pace, load};
+use common::{Rng, median, number};
 use overdrive::config::Config;
-use overdrive::model::Source;
 use overdrive::model::place::{Place, Standing};
+use overdrive::model::{Kind, Signals, Source};
 use overdrive::shim::{Access, Handle, Recent, RedisReader, spawn};
-use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, Why, proto};
+use overdrive::sinks::layout::{self, Keys, SlateValue, Stamp, StoredInterests, StoredProfile, Why, proto};
 use overdrive::sinks::{Applied, Fence, Known, Store, Write};
 use overdrive::sources::log::LogAppender;
 use redis::AsyncCommands;
@@ -29,9 +31,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::redis::RedisServer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -39,6 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const PREFIX: &str = "od:";
 const TTL: Duration = Duration::from_secs(3_600);
 const FENCE: Fence = Fence { epoch: 1, generation: 1 };
+const CLOCK: i64 = 1_763_600_000_123;
 const USERS: u64 = 10_000;
 /// Items of a slate, and of a page.
 const STORED: usize = 200;
@@ -52,11 +54,20 @@ fn main() {
     config.redis.url = redis.url();
     let mut store = overdrive::sinks::redis::Redis::open(&config.redis, PREFIX).expect("the url is one");
     slates(&mut store);
-    let shim = shim(&config, dir.path());
-    marks(shim.addr, &redis.url());
-    beside_the_hostile(shim.addr);
-    near(&mut store, shim.addr);
-    shim.stop();
+    if std::env::var("ONLY").as_deref() != Ok("rank") {
+        let shim = shim(&config, dir.path());
+        marks(shim.addr, &redis.url());
+        beside_the_hostile(shim.addr);
+        near(&mut store, shim.addr);
+        shim.stop();
+    }
+    catalogue(&mut store);
+    for by in [String::new()].into_iter().chain(std::env::var("RANK_BY")) {
+        config.service.rank_by = by;
+        let shim = shim(&config, dir.path());
+        ranked(shim.addr, &config.service.rank_by);
+        shim.stop();
+    }
 }
 
 /// The shim, on one thread.
@@ -66,7 +77,7 @@ fn shim(config: &Config, dir: &std::path::Path) -> Handle {
     let reader = Arc::new(RedisReader::new(&config.redis, PREFIX, params.request_timeout).expect("the url is one"));
     let log = Arc::new(LogAppender::open(dir, &config.log).expect("the log opens"));
     let access = Access::open(&config.access, dir).expect("nobody is asked who they are");
-    let rules = overdrive::shim::Rules::of(config);
+    let rules = overdrive::shim::Rules::read(config).expect("the model is good");
     let state = overdrive::shim::State::new(&params, PREFIX, reader, log, access, Recent::default(), rules);
     spawn(&params, state).expect("a free port")
 }
@@ -75,7 +86,7 @@ fn shim(config: &Config, dir: &std::path::Path) -> Handle {
 fn slates(store: &mut dyn Store) {
     let mut rng = Rng(7);
     let value = |user: &str, rng: &mut Rng| {
-        let mut slate = SlateValue::new(Vec::new(), user, "home", 1_763_600_000_123);
+        let mut slate = SlateValue::new(Vec::new(), user, "home", CLOCK);
         for place in 0..STORED {
             let (item, subject) = (format!("item-{:07}", rng.below(1_000_000)), format!("item-{:07}", rng.below(1_000_000)));
             let mut why = Vec::new();
@@ -94,7 +105,7 @@ fn slates(store: &mut dyn Store) {
 }
 
 fn put(store: &mut dyn Store, writes: Vec<Write>) {
-    let applied = Applied { epoch: 1, tick_epoch: 1, clock_ms: 1_763_600_000_123, ..Applied::default() };
+    let applied = Applied { epoch: 1, tick_epoch: 1, clock_ms: CLOCK, ..Applied::default() };
     for some in writes.chunks(2_000) {
         store.write(some, &applied, Known::default()).expect("redis takes it");
     }
@@ -112,90 +123,6 @@ fn requests(targets: impl Iterator<Item = String>) -> Arc<Vec<Vec<u8>>> {
 fn feeds() -> Arc<Vec<Vec<u8>>> {
     let mut rng = Rng(11);
     requests((0..USERS).map(move |_| format!("/v1/feeds/home/{}?k={PAGE}", name(rng.below(USERS)))))
-}
-
-/// Answers a second, and how long each took, milliseconds.
-struct Load {
-    rate: f64,
-    took: Vec<f64>,
-}
-
-impl Load {
-    fn p(&self, share: f64) -> f64 {
-        percentile(&mut self.took.clone(), share)
-    }
-}
-
-/// When a connection asks again.
-#[derive(Clone, Copy)]
-enum Pace {
-    /// So long after an answer.
-    After(Duration),
-    /// So many times a second, all connections together, whether answers come or not. How long one took counts from when it was due, or
-    /// from when the timer woke its connection; what was due and could not be sent by the end lowers the rate and is not in the times.
-    Rate(f64),
-}
-
-/// Asks over kept connections.
-fn load(addr: SocketAddr, asked: &Arc<Vec<Vec<u8>>>, connections: usize, seconds: f64, pace: Pace) -> Load {
-    let asked = asked.clone();
-    let run = async move {
-        let begun = Instant::now();
-        let until = begun + Duration::from_secs_f64(seconds);
-        let mut clients = tokio::task::JoinSet::new();
-        for n in 0..connections {
-            let due = move |asked: usize, answered: Instant| match pace {
-                Pace::After(pause) => answered + pause,
-                Pace::Rate(rate) => begun + Duration::from_secs_f64((asked * connections + n) as f64 / rate),
-            };
-            clients.spawn(client(addr, asked.clone(), n * asked.len() / connections, until, due));
-        }
-        clients.join_all().await.concat()
-    };
-    let thread = std::thread::spawn(move || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(run)
-    });
-    let took = thread.join().expect("the load ends");
-    Load { rate: took.len() as f64 / seconds, took }
-}
-
-async fn client(
-    addr: SocketAddr,
-    asked: Arc<Vec<Vec<u8>>>,
-    first: usize,
-    until: Instant,
-    due: impl Fn(usize, Instant) -> Instant,
-) -> Vec<f64> {
-    let mut stream = tokio::net::TcpStream::connect(addr).await.expect("it listens");
-    stream.set_nodelay(true).expect("it can be set");
-    let (mut took, mut buffer) = (Vec::new(), Vec::with_capacity(65_536));
-    let mut next = due(0, Instant::now());
-    for request in asked.iter().cycle().skip(first) {
-        if next > Instant::now() {
-            tokio::time::sleep_until(next.into()).await;
-            next = Instant::now(); // a timer is a millisecond late, which is not the shim's
-        }
-        if Instant::now() >= until {
-            break;
-        }
-        stream.write_all(request).await.expect("open");
-        buffer.clear();
-        while !whole(&buffer) {
-            assert!(stream.read_buf(&mut buffer).await.expect("an answer") > 0, "an honest connection was cut");
-        }
-        took.push(next.elapsed().as_secs_f64() * 1e3);
-        next = due(took.len(), Instant::now());
-    }
-    took
-}
-
-/// Whether it is a whole answer; one that is not 200 ends the benchmark.
-fn whole(bytes: &[u8]) -> bool {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
-    let head = std::str::from_utf8(&bytes[..end]).expect("a head is text");
-    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-    bytes.len() >= end + 4 + length.parse::<usize>().expect("a number")
 }
 
 /// A handler of a few lines that answers from the same value, on a thread of its own.
@@ -375,5 +302,84 @@ fn near(store: &mut dyn Store, shim: SocketAddr) {
             near.p(0.5),
             near.p(0.99)
         );
+    }
+}
+
+/// Candidates of a request, and items they are of.
+const CANDIDATES: u64 = 200;
+const CARDS: u64 = 5_000;
+
+/// Cards and signals of items, profiles and interests of users.
+fn catalogue(store: &mut dyn Store) {
+    let (keys, mut rng) = (Keys::new(PREFIX), Rng(13));
+    let stamp = Stamp { epoch: 2, generation: 1, model: 0 };
+    let fence = Fence { epoch: 2, generation: 1 };
+    let mut writes = Vec::new();
+    for item in 0..CARDS {
+        let (item_id, category) = (format!("item-{item:07}"), format!("c{}", item % 32));
+        let (lat, lon) = (Some(36.0 + rng.below(2_400) as f64 / 100.0), Some(rng.below(3_000) as f64 / 100.0));
+        let tags = vec![format!("t{}", item % 97)];
+        let card = proto::Card {
+            item_id: item_id.clone(),
+            categories: vec![category],
+            tags,
+            lat,
+            lon,
+            followers: Some(item),
+            ..proto::Card::default()
+        };
+        writes.push(Write::Value { key: keys.card(&item_id), value: layout::encode_card(&card, stamp), ttl: TTL, fence });
+        let signals = Signals {
+            counts: vec![(Kind::View, [3, 9, 20, 60, 400]), (Kind::Like, [0, 1, 2, 5, 40]), (Kind::Click, [1, 2, 5, 20, 90])],
+            weighted_milli: [3_000, 9_000, 25_000, 70_000, 500_000],
+            decayed: 5.0,
+            velocity: 1.25,
+            ctr: 0.05,
+            engagement: 0.125,
+        };
+        let fields = layout::encode_features(&signals, CLOCK, fence);
+        writes.push(Write::Fields { key: keys.item(&item_id), fields, ttl: TTL, fence });
+    }
+    for user in (0..USERS).map(name) {
+        let weights: Vec<(String, f64)> = (0..16).map(|n| (format!("category:c{n}"), 1.0 / 16.0)).collect();
+        let interests = StoredInterests { as_of: CLOCK, epoch: 2, short: weights.clone(), long: weights, drift: 0.1 };
+        writes.push(Write::Fields {
+            key: keys.interests(&user),
+            fields: layout::encode_interests(&interests, 1),
+            ttl: TTL,
+            fence,
+        });
+        let profile = StoredProfile {
+            as_of: CLOCK,
+            epoch: 2,
+            place: Some((48.1, 11.5)),
+            city: Some("Munich".into()),
+            ..StoredProfile::default()
+        };
+        writes.push(Write::Fields { key: keys.profile(&user), fields: layout::encode_profile(&profile, 1), ttl: TTL, fence });
+    }
+    put(store, writes);
+}
+
+/// 200 candidates in order: 64 connections that ask again at once, and as they are due.
+fn ranked(shim: SocketAddr, by: &str) {
+    let mut rng = Rng(17);
+    let asked = (0..1_000).map(|_| {
+        let first = rng.below(CARDS - CANDIDATES);
+        let items: Vec<String> = (first..first + CANDIDATES).map(|item| format!("item-{item:07}")).collect();
+        let body = json!({"user_id": name(rng.below(USERS)), "items": items, "k": 30}).to_string();
+        format!(
+            "POST /v1/rank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    });
+    let asked = Arc::new(asked.collect::<Vec<_>>());
+    let by = if by.is_empty() { "the fixed weights" } else { by };
+    for pace in [Pace::After(Duration::ZERO), Pace::Rate(number("RANKED", 100) as f64)] {
+        let load = load(shim, &asked, 64, number("SECONDS", 3) as f64 * 3.0, pace);
+        let how = if matches!(pace, Pace::Rate(_)) { " as they are due" } else { "" };
+        let (rate, p50, p95) = (load.rate, load.p(0.5), load.p(0.95));
+        println!("{CANDIDATES} candidates by {by}, 64 connections{how}: {rate:.0} requests/s, p50 {p50:.1} ms, p95 {p95:.1} ms");
     }
 }

@@ -1,6 +1,7 @@
 //! What the benchmarks share: a workload, CPU time, medians. Each benchmark is a program that prints its figures; nothing asserts.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+pub mod load;
 pub mod whole;
 
 use rustix::time::{ClockId, clock_gettime};
