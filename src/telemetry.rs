@@ -19,6 +19,8 @@ pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 pub const REFRESHES: &str = "overdrive_refreshes_total";
 /// Candidates a model was given.
 pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
+/// Candidates of callers that a model was given.
+pub const RANK_ROWS: &str = "overdrive_rank_rows_total";
 /// What a model in the shadow would have done.
 pub const SHADOW: &str = "overdrive_shadow_total";
 /// Orders to rank by another model.
@@ -81,12 +83,18 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 28] = [
+pub const METRICS: [Metric; 29] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
     (MODEL_ROWS, Counter, Count, "candidates given to the model, by outcome: scored, or unscored where the blend stood in"),
+    (
+        RANK_ROWS,
+        Counter,
+        Count,
+        "candidates of callers given to the model of service.rank_by, by outcome: scored, or unscored where the fixed weights stood in",
+    ),
     (
         SHADOW,
         Counter,

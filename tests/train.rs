@@ -130,7 +130,8 @@ fn what_is_trained_ranks_the_stream_and_is_named() {
     }
 }
 
-/// For callers' candidates, out of the same examples: what comes out takes what is at hand and nothing else, and is ahead of the fixed weights.
+/// For callers' candidates, out of the same examples: what comes out takes what is at hand and nothing else, and orders what was held out better than the
+/// fixed weights, but for the logistic regression, which sees nothing of what a user took.
 #[test]
 fn c25_what_is_trained_for_rank_takes_what_is_at_hand() {
     let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
@@ -150,7 +151,7 @@ fn c25_what_is_trained_for_rank_takes_what_is_at_hand() {
         let model = registry::load(&out.join(format!("{kind}-rank.onnx")), "").expect("a model");
         assert_eq!((model.takes_beyond(), model.columns.len()), (None, width), "{kind}");
         let (ours, fixed) = (figure(&said, "NDCG@10"), figure(&said, "the fixed weights'"));
-        assert!(kind == "lr" || ours > 0.97 * fixed, "{said}");
+        assert!(kind == "lr" || ours > fixed, "{said}");
         let report = std::fs::read_to_string(out.join(format!("{kind}-rank.report.html"))).expect("a report");
         assert!(report.contains("fixed weights"), "{report}");
     }

@@ -18,6 +18,7 @@ AFTER = ["user_pause"]
 # Parts of the examples, by time: what is trained on, what says when to stop, what is held out.
 TRAIN, STOP = 0.7, 0.8
 LEAST = 200  # examples
+KEYS = 5  # epoch, ts_ms, user_id, item_id, taken
 MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 
 
@@ -26,7 +27,7 @@ def load(folder, where="slates"):
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
-    tables = []
+    tables, earlier = [], 0
     files = newest(files)
     for n, file in enumerate(files):
         try:
@@ -36,11 +37,18 @@ def load(folder, where="slates"):
         schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
         if schema != SCHEMA:
             raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
-        if tables and table.column_names != tables[-1].column_names:
-            say(done=0.1 * n / len(files), what=f"{file.name} has other columns than those before it, which are left out")
-            tables = []
-        tables.append(table)
+        known = table.column_names[KEYS:]
+        wanted = known[:known.index("blend") + 1] if where == "slates" else known[known.index("blend") + 1:]
+        if not wanted:
+            earlier += 1
+            continue
+        if tables and wanted != tables[0].column_names[KEYS:]:
+            raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
+        tables.append(table.select(table.column_names[:KEYS] + wanted))
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
+    if not tables:
+        raise Refused(f"the {earlier} files in {folder} were logged by an earlier version, without the columns that are at hand where callers bring "
+                      "the candidates; log for longer with this one")
     table = pa.concat_tables(tables)
     table = table.append_column("place", pa.array(np.arange(len(table))))
     order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
@@ -52,7 +60,7 @@ def load(folder, where="slates"):
         again[1:] &= codes[1:] == codes[:-1]
     again[:1] = False
     table = table.filter(pa.array(~again))
-    names = table.column_names[5:]
+    names = table.column_names[KEYS:]
     x = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
     epochs, times = table["epoch"].to_numpy(), table["ts_ms"].to_numpy()
     users = table["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -61,34 +69,27 @@ def load(folder, where="slates"):
     starts = np.flatnonzero(new)
     if len(starts) < LEAST:
         raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
-    return {**WHERE[where](names), "names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
+    return {"takes": [name for name in names if name not in AFTER], "begins": "blend" if where == "slates" else "fixed", "names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
             "user": users[starts], "ends": np.append(starts, len(epochs))}
 
 
-def in_slates(names):
-    """All but what no slate has and what only says again, for the shim, what the others say."""
-    return {"takes": [name for name in names[:names.index("blend") + 1] if name not in AFTER], "begins": "blend"}
-
-
-def at_hand(names):
-    return {"takes": names[names.index("blend") + 1:], "begins": "fixed"}
-
-
-WHERE = {"slates": in_slates, "rank": at_hand}
-
-
 def beginning(data):
-    """The column that ranks until a model does, and by how much the odds of being taken rise with it."""
+    """The column that ranks until a model does, and by how much the odds of being taken rise with it within an example."""
     at = data["names"].index(data["begins"])
     if data["begins"] == "blend":
         return at, 1.0  # the odds themselves
     of = part(data, 0, TRAIN)
-    x, y = np.column_stack([of["x"][:, at].astype(np.float64), np.ones(len(of["y"]))]), of["y"].astype(np.float64)
-    w = np.zeros(2)
+    x, y = of["x"][:, at].astype(np.float64), of["y"].astype(np.float64)
+    starts = np.append(0, np.cumsum(of["sizes"])[:-1])
+    x -= np.repeat(np.add.reduceat(x, starts) / of["sizes"], of["sizes"])
+    scale = x.std() + 1e-9
+    x, w = np.column_stack([x / scale, np.ones(len(x))]), np.zeros(2)
     for _ in range(25):
         p = 1 / (1 + np.exp(-(x @ w)))
-        w += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2), x.T @ (y - p))
-    return at, float(np.float32(w[0]))
+        w += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.eye(2), x.T @ (y - p) - w)
+    if not np.isfinite(w).all():
+        raise Refused("the examples hold what is no number; leave out the files that do")
+    return at, float(np.float32(max(0.0, w[0] / scale)))
 
 
 def newest(files):

@@ -74,7 +74,7 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
         lon: within("lon", raw.lon, -180.0, 180.0)?,
         city: raw.city.as_deref().map(str::to_string),
         local_preference: within("local_preference", raw.local_preference, 0.0, 1.0)?,
-        total_watch_hours: within("total_watch_hours", raw.total_watch_hours, 0.0, f64::MAX)?,
+        total_watch_hours: within("total_watch_hours", raw.total_watch_hours, 0.0, 1e6)?,
         allow_mature: raw.allow_mature.unwrap_or(false),
         bio: raw.bio.as_deref().map(str::to_string),
         ..Default::default()

@@ -226,7 +226,7 @@ impl FeatureStore {
         self.carry(slot, -i64::from(steps));
         (self.items[slot].tokens, self.items[slot].words) = (tokens, words);
         self.gates[slot] = facts.map(Gate::of);
-        self.items[slot].city = facts.and_then(|f| f.city.as_deref()).map(city);
+        self.items[slot].city = facts.and_then(|f| f.city.as_deref()).and_then(city);
         self.carry(slot, i64::from(steps));
     }
 

@@ -90,7 +90,7 @@ impl Profile {
 
     /// Where the user lives.
     pub fn city(&self) -> Option<TokenId> {
-        self.said.as_ref().and_then(|said| said.city.as_deref()).map(city)
+        self.said.as_ref().and_then(|said| said.city.as_deref()).and_then(city)
     }
 
     /// Who they are, as they said.

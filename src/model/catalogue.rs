@@ -13,9 +13,10 @@ pub type Tokens = SmallVec<[TokenId; 4]>;
 /// The quality of an item of which the catalogue says none.
 pub const USUAL_QUALITY: f64 = 0.5;
 
-/// The id of a city, however it is written.
-pub fn city(name: &str) -> TokenId {
-    TokenId::of(&format!("city:{}", name.trim().to_lowercase()))
+/// The id of a city, however it is written; none of what is blank.
+pub fn city(name: &str) -> Option<TokenId> {
+    let name = name.trim();
+    (!name.is_empty()).then(|| TokenId::of(&format!("city:{}", name.to_lowercase())))
 }
 
 /// What is known of an item.

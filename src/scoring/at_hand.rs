@@ -72,7 +72,7 @@ impl Offer {
     pub fn of(facts: &Item) -> Self {
         Self {
             place: facts.place(),
-            city: facts.city.as_deref().map(city),
+            city: facts.city.as_deref().and_then(city),
             language: facts.language,
             quality: facts.quality,
             avg_viewers: facts.avg_viewers,

@@ -1,27 +1,32 @@
 //! The model that puts a caller's candidates in order, at work in the shim.
 //!
-//! What must stay true: a model scores on threads that answer nothing else, no more requests at once than the machine has cores; one that
-//! fails costs its request nothing but the model, is counted, and says why, not more often than every ten seconds.
+//! What must stay true: a model scores on threads for work that blocks, no more requests at once than the machine has cores, whatever becomes
+//! of whoever asked; one that fails, or is too busy, costs its request nothing but the model, is counted, and says why, not more often
+//! than every ten seconds.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::registry::{self, Registry};
 use crate::scoring::rank::{Candidate, Moment, Params, Person, Ranked, rank};
 use crate::scoring::ranker::{Model, Ranker, Tally};
-use crate::telemetry::MODEL_ROWS;
+use crate::telemetry::RANK_ROWS;
 
 /// How often it is said that a model fails.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a request waits for a thread.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// A model and who works with it.
 pub struct RankedBy {
     model: Model,
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    /// Those who wait for work, none of whom has just failed.
     idle: Arc<Mutex<Vec<Ranker>>>,
     said: Mutex<Option<Instant>>,
 }
@@ -41,6 +46,9 @@ impl Request {
         rank(&self.params, &self.person, &self.candidates, self.moment, self.k, by)
     }
 }
+
+/// What came of a request: the order, how many candidates were scored, and why a batch failed.
+type Done = (Vec<Ranked>, Tally, Option<String>);
 
 /// The model of the settings, read and found good; the error says what to do.
 pub fn read(config: &Config) -> Result<Option<Model>, String> {
@@ -64,7 +72,7 @@ impl RankedBy {
     /// With so many threads at most as there are cores.
     pub fn new(model: Model) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { model, room: Semaphore::new(cores), idle: Arc::default(), said: Mutex::default() }
+        Self { model, room: Arc::new(Semaphore::new(cores)), idle: Arc::default(), said: Mutex::default() }
     }
 
     /// What it is called.
@@ -74,24 +82,42 @@ impl RankedBy {
 
     /// The order of a request, and whether the model has made it.
     pub async fn order(&self, request: Request) -> (Vec<Ranked>, bool) {
+        let (asked, request) = (request.candidates.len() as u64, Arc::new(request));
+        let done = match tokio::time::timeout(PATIENCE, self.room.clone().acquire_owned()).await {
+            Ok(place) => self.on_a_thread(request.clone(), place.expect("nobody closes it")).await,
+            Err(_) => Err(format!("no thread was free for it within {PATIENCE:?}")),
+        };
+        match done {
+            Ok((ranked, tally, failed)) => {
+                self.note(tally, failed.as_deref());
+                (ranked, tally.scored > 0)
+            }
+            Err(why) => {
+                self.note(Tally { scored: 0, unscored: asked }, Some(&why));
+                (request.ranked(None).0, false)
+            }
+        }
+    }
+
+    async fn on_a_thread(&self, request: Arc<Request>, place: OwnedSemaphorePermit) -> Result<Done, String> {
         let (model, idle) = (self.model.clone(), self.idle.clone());
-        let _place = self.room.acquire().await.expect("nobody closes it");
         let work = move || {
-            let at_hand = idle.lock().expect("no panic under the lock").pop();
-            let mut ranker = at_hand.unwrap_or_else(|| Ranker::new(&model));
+            let _place = place; // until the work is done, even if nobody waits for it any more
+            let waiting = idle.lock().expect("no panic under the lock").pop();
+            let mut ranker = waiting.unwrap_or_else(|| Ranker::new(&model));
             let (ranked, tally) = request.ranked(Some(&mut ranker));
             let failed = ranker.failed();
-            idle.lock().expect("no panic under the lock").push(ranker);
+            if failed.is_none() {
+                idle.lock().expect("no panic under the lock").push(ranker);
+            }
             (ranked, tally, failed)
         };
-        let (ranked, tally, failed) = tokio::task::spawn_blocking(work).await.expect("scoring does not panic");
-        self.note(tally, failed.as_deref());
-        (ranked, tally.scored > 0)
+        tokio::task::spawn_blocking(work).await.map_err(|e| format!("its thread ended: {e}"))
     }
 
     fn note(&self, Tally { scored, unscored }: Tally, failed: Option<&str>) {
-        metrics::counter!(MODEL_ROWS, "outcome" => "scored").increment(scored);
-        metrics::counter!(MODEL_ROWS, "outcome" => "unscored").increment(unscored);
+        metrics::counter!(RANK_ROWS, "outcome" => "scored").increment(scored);
+        metrics::counter!(RANK_ROWS, "outcome" => "unscored").increment(unscored);
         let Some(reason) = failed else { return };
         let mut said = self.said.lock().expect("no panic under the lock");
         if said.is_none_or(|at| at.elapsed() > SAID_EVERY) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::model::UserId;
 use crate::model::time::Millis;
+use crate::scoring::columns::AT_HAND;
 use crate::scoring::quality;
 use crate::scoring::ranker::{Model, Ranker, Tally};
 use crate::sinks::examples::read::{Logged, read};
@@ -44,7 +45,8 @@ pub fn measure(
     mut asked: impl FnMut() -> Result<(), String>,
 ) -> Result<Measured, String> {
     let mut orders = Orders::of(Ranker::new(model), without, against.map(Ranker::new), auc);
-    read(log, |example| {
+    let at_hand = without >= AT_HAND || [Some(model), against].into_iter().flatten().any(Model::takes_at_hand);
+    read(log, at_hand, |example| {
         asked()?;
         if from.is_none_or(|from| example.at >= from) {
             orders.take(&example);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::client::post;
 use super::dataflow::{Changes, ITEMS, Log, Run, category, item, params, run_by, user};
 use super::hometown::lives;
-use super::onnx::{linear, write};
+use super::onnx::{floats, linear, node, write};
 use super::world::{CLOCK, World, config};
 use super::{conforms, fill, openapi};
 
@@ -48,10 +48,21 @@ const WEIGHED: [(&str, f32); 20] = [
     ("category_match", 0.61),
 ];
 
+/// Their sum, and the square of another, so that what is the same for all candidates of a user counts with what is not.
 fn weighed(dir: &Path) -> PathBuf {
     let (names, weights): (Vec<&str>, Vec<f32>) = WEIGHED.into_iter().unzip();
-    let ones = vec![1.0; names.len()];
-    write(dir, "weighed", &linear(&names, &weights), &[ones], &[weights.iter().sum()])
+    let others: Vec<f32> = weights.iter().enumerate().map(|(at, weight)| weight * (0.3 + 0.02 * at as f32)).collect();
+    let mut model = linear(&names, &weights);
+    let graph = model.graph.as_mut().expect("it has one");
+    graph.node = vec![
+        node("MatMul", &["features", "w"], "sum"),
+        node("MatMul", &["features", "v"], "other"),
+        node("Mul", &["other", "other"], "square"),
+        node("Add", &["sum", "square"], "score"),
+    ];
+    graph.initializer.push(floats("v", &[names.len() as i64, 1], &others));
+    let (sum, other) = (weights.iter().sum::<f32>(), others.iter().sum::<f32>());
+    write(dir, "weighed", &model, &[vec![1.0; names.len()]], &[sum + other * other])
 }
 
 fn ranked(w: &World, body: &Value) -> Value {

@@ -298,7 +298,8 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
     let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest.round() as i64 };
     let request = Request { params: ranking(shim, *alone), person, candidates, moment, k };
-    let by = shim.ranked_by.as_ref().filter(|_| !alone && shim.rules.flags.of(UserId::of(user_id)).ml);
+    let allowed = shim.rules.flags.of(UserId::of(user_id));
+    let by = shim.ranked_by.as_ref().filter(|_| !alone && allowed.ml && allowed.personal);
     let (ranked, by_model) = match by {
         Some(by) => by.order(request).await,
         None => (request.ranked(None).0, false),
@@ -472,7 +473,7 @@ fn offer(said: Option<&Item>, card: Option<&proto::Card>) -> Offer {
     match (card, said) {
         (Some(card), _) => Offer {
             place: card.lat.zip(card.lon).and_then(|(lat, lon)| Place::new(lat, lon)),
-            city: Some(card.city.as_str()).filter(|name| !name.is_empty()).map(city),
+            city: city(&card.city),
             language: Some(card.language.as_str()).filter(|name| !name.is_empty()).map(language),
             quality: card.quality,
             avg_viewers: card.avg_viewers,
@@ -488,7 +489,7 @@ fn offer(said: Option<&Item>, card: Option<&proto::Card>) -> Offer {
 fn asker(profile: &StoredProfile) -> Asker {
     Asker {
         place: profile.place.and_then(|(lat, lon)| Place::new(lat, lon)),
-        city: profile.city.as_deref().map(city),
+        city: profile.city.as_deref().and_then(city),
         language: profile.language.as_deref().map(language),
         local_preference: profile.local_preference,
         watch_hours: profile.total_watch_hours,

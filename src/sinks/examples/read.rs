@@ -12,6 +12,7 @@ use std::path::Path;
 use super::files;
 use crate::model::UserId;
 use crate::model::time::Millis;
+use crate::scoring::at_hand;
 use crate::scoring::columns::{self, COLUMNS, Row};
 
 /// What a user could have been shown just before they took something.
@@ -27,8 +28,9 @@ pub struct Logged {
 /// Where an example belongs: epoch, time, user.
 type Key = (u64, Millis, UserId);
 
-/// Hands every example of a folder to `each`. An error names the file.
-pub fn read(folder: &Path, mut each: impl FnMut(Logged) -> Result<(), String>) -> Result<(), String> {
+/// Hands every example of a folder to `each`; those of an earlier version, without the columns that are at hand, only where these are
+/// not needed (`at_hand`), as 0. An error names the file.
+pub fn read(folder: &Path, at_hand: bool, mut each: impl FnMut(Logged) -> Result<(), String>) -> Result<(), String> {
     let mut known: BTreeSet<Key> = BTreeSet::new();
     for path in files(folder)? {
         let named = |e: &dyn std::fmt::Display| format!("{} cannot be read: {e}", path.display());
@@ -41,9 +43,8 @@ pub fn read(folder: &Path, mut each: impl FnMut(Logged) -> Result<(), String>) -
         if schema != columns::SCHEMA {
             return Err(named(&format!("it is of schema `{schema}` of the features, this program has {}", columns::SCHEMA)));
         }
-        if columns::names().any(|name| builder.schema().column_with_name(name).is_none()) {
-            tracing::warn!(path = %path.display(), "passed over: it lacks columns this program has, and is of an earlier version");
-            continue;
+        if at_hand && at_hand::NAMES.iter().any(|name| builder.schema().column_with_name(name).is_none()) {
+            continue; // of an earlier version
         }
         let mut gathered: Option<(Key, Logged)> = None;
         for batch in builder.build().map_err(|e| named(&e))? {
@@ -83,11 +84,14 @@ fn rows(batch: &RecordBatch) -> Option<Vec<(Key, Row, bool)>> {
     let clocks = batch.column_by_name("ts_ms")?.as_primitive_opt::<Int64Type>()?;
     let users = batch.column_by_name("user_id")?.as_string_opt::<i32>()?;
     let taken = batch.column_by_name("taken")?.as_boolean_opt()?;
-    let columns = columns::names().map(|name| batch.column_by_name(name)?.as_primitive_opt::<Float32Type>());
-    let columns = columns.collect::<Option<Vec<_>>>()?;
+    let column = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<Float32Type>();
+    let columns: Vec<_> = columns::names().map(column).collect();
+    if columns.iter().take(columns::AT_HAND).any(Option::is_none) {
+        return None;
+    }
     let row = |at: usize| {
         let mut row: Row = [0.0; COLUMNS];
-        row.iter_mut().zip(&columns).for_each(|(value, column)| *value = column.value(at));
+        row.iter_mut().zip(&columns).for_each(|(value, column)| *value = column.map_or(0.0, |column| column.value(at)));
         ((epochs.value(at), clocks.value(at), UserId::of(users.value(at))), row, taken.value(at))
     };
     Some((0..batch.num_rows()).map(row).collect())
