@@ -226,7 +226,7 @@ impl FeatureStore {
         self.carry(slot, -i64::from(steps));
         (self.items[slot].tokens, self.items[slot].words) = (tokens, words);
         self.gates[slot] = facts.map(Gate::of);
-        self.items[slot].city = facts.and_then(|f| f.city.as_deref()).map(city);
+        self.items[slot].city = facts.and_then(|f| f.city.as_deref()).map(TokenId::city);
         self.carry(slot, i64::from(steps));
     }
 
@@ -376,11 +376,6 @@ impl FeatureStore {
         self.link(&row);
         Ok(())
     }
-}
-
-/// The id of a city, however it is written.
-pub fn city(name: &str) -> TokenId {
-    TokenId::of(&format!("city:{}", name.trim().to_lowercase()))
 }
 
 /// What orders an item by popularity.

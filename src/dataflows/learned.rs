@@ -13,6 +13,7 @@ use super::ledger::UserDelta;
 use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::surfaces::{Rules, Scored};
 use super::trails::Ring;
+use crate::model::catalogue::User as Said;
 use crate::model::changes::Compared;
 use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
@@ -123,8 +124,8 @@ impl Learned {
 
     /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves; by nothing
     /// learned for whom that is switched off.
-    fn ranks(&self, user: UserId) -> Ranks {
-        match self.experiments.place(user) {
+    fn ranks(&self, user: UserId, said: Option<&Said>) -> Ranks {
+        match self.experiments.place(user, said) {
             _ if !self.flags.ml(user) => Ranks::Fixed,
             Some(place) => self.experiments.arm(place).ranks.clone(),
             None if self.ranking.ranks_for(user) => Ranks::Model,
@@ -133,14 +134,14 @@ impl Learned {
     }
 
     /// Where there is any model: whether one orders for this user.
-    pub fn models_for(&self, user: UserId) -> Option<bool> {
+    pub fn models_for(&self, user: UserId, said: Option<&Said>) -> Option<bool> {
         let any = self.rankers.served.is_some() || !self.rankers.versions.is_empty();
-        any.then(|| self.rankers.has(&self.ranks(user)))
+        any.then(|| self.rankers.has(&self.ranks(user, said)))
     }
 
     /// Whether this user's slates are scored by the learned weights, or by a model.
-    pub fn serves(&self, user: UserId, weights: &Weights) -> bool {
-        let ranks = self.ranks(user);
+    pub fn serves(&self, user: UserId, said: Option<&Said>, weights: &Weights) -> bool {
+        let ranks = self.ranks(user, said);
         let learned = weights.model.groups >= self.params.serve_after || self.rankers.has(&ranks);
         self.params.enabled && ranks != Ranks::Fixed && learned
     }
@@ -166,6 +167,7 @@ impl Learned {
         &mut self,
         epoch: &Epoch,
         delta: &UserDelta,
+        said: Option<&Said>,
         viewer: &Viewer,
         store: &FeatureStore,
         now: &Now,
@@ -190,10 +192,10 @@ impl Learned {
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
             example = self.example(epoch, delta, &request, &taken, store);
-            self.compare_taken(delta.user, &request, &taken);
+            self.compare_taken(delta.user, said, &request, &taken);
         }
         if asked.is_some() {
-            self.rerank(delta.user, &request);
+            self.rerank(delta.user, said, &request);
         }
         Seen { ranking: asked.map(|_| self.ranking(store)), example }
     }
@@ -225,12 +227,12 @@ impl Learned {
     }
 
     /// Where the shadow and what serves had the items the user then took, among the candidates just scored.
-    fn compare_taken(&mut self, user: UserId, request: &Request, taken: &[usize]) {
+    fn compare_taken(&mut self, user: UserId, said: Option<&Said>, request: &Request, taken: &[usize]) {
         if taken.is_empty() || !self.is_shadowed(user) {
             return;
         }
         self.tabulate(request);
-        let ranks = self.ranks(user);
+        let ranks = self.ranks(user, said);
         let blend = &self.scores.scores;
         let mut served = blend.clone();
         if let Some((ranker, _)) = self.rankers.of(&ranks) {
@@ -251,8 +253,8 @@ impl Learned {
     }
 
     /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
-    fn rerank(&mut self, user: UserId, request: &Request) -> Option<Arc<ModelName>> {
-        let ranks = self.ranks(user);
+    fn rerank(&mut self, user: UserId, said: Option<&Said>, request: &Request) -> Option<Arc<ModelName>> {
+        let ranks = self.ranks(user, said);
         if !self.rankers.has(&ranks) {
             return None;
         }
@@ -310,7 +312,7 @@ impl Learned {
         if blend.is_some() {
             self.tabulate(&request);
         }
-        let model = self.rerank(user.id, &request);
+        let model = self.rerank(user.id, profile.said.as_deref(), &request);
         if let (Some(blend), Some(shadow)) = (blend, &mut self.shadow) {
             shadow.compare(&self.table, &blend, &self.scores.scores);
         }

@@ -4,7 +4,6 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::feature_store::city;
 use super::ledger::{Touch, UserDelta};
 use crate::model::catalogue::{Gate, User};
 use crate::model::changes::Interests;
@@ -90,7 +89,7 @@ impl Profile {
 
     /// Where the user lives.
     pub fn city(&self) -> Option<TokenId> {
-        self.said.as_ref().and_then(|said| said.city.as_deref()).map(city)
+        self.said.as_ref().and_then(|said| said.city.as_deref()).map(TokenId::city)
     }
 
     /// The weightiest kind of what was done with an item.

@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod blend;
 pub mod bootstrap;
+pub mod cohorts;
 pub mod columns;
 pub mod diversity;
 pub mod experiments;
