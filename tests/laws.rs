@@ -33,7 +33,7 @@ fn params() -> Params {
     let arms = vec![arm("control", "blend"), arm("fixed", "fixed")];
     let german = cohorts::Params { languages: Some(vec!["de".into()]), ..cohorts::Params::default() };
     params.experiments.list = vec![
-        Experiment { name: "german".into(), rollout: 0.8, cohort: german.into(), arms: arms.clone() },
+        Experiment { name: "de".into(), rollout: 0.5, cohort: german.into(), arms: arms.clone() },
         Experiment { name: "first".into(), rollout: 0.5, cohort: Cohort::default(), arms },
     ];
     params.surfaces.list = vec![second()];
@@ -327,6 +327,62 @@ fn c20_what_is_near_is_a_source() {
     let (_, kept) = resume_by(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain(), &local(0));
     let (after, _) = resume_by(&log.since(cut), &kept, Run { workers: 2, one_by_one: false }, &local(5));
     assert_eq!(shown(&after), [at_home, elsewhere], "from a snapshot");
+}
+
+/// An engine that knew of no experiment is started with one for a cohort: who signed up before belongs to it, slates and sums say so from
+/// the first epoch on, at any number of workers, and who leaves takes along nothing that they did.
+#[test]
+fn c29_a_cohort_of_new_settings_has_who_signed_up_before() {
+    let mut log = Log::with_catalogue();
+    let experiments = params().experiments;
+    let drawn = (0..200).filter(|n| experiments.drawn_by(0, dataflow::user(*n)).is_some());
+    let (german, english) = (drawn.clone().next().expect("half of them"), drawn.skip(1).next().expect("half of them"));
+    let epoch = |log: &mut Log, inputs: &dyn Fn(i64) -> Vec<Input>| {
+        let clock = log.advance(10 * MINUTE); // past what may lie ahead of the clock of a start
+        log.epoch(inputs(clock));
+        (0..3).for_each(|_| log.epoch(vec![]));
+    };
+    let says = |user, language: &str| Input::User(dataflow::user(user), Some(speaks(language).into()));
+    let click = |user: u8, item: u8, at| {
+        let id = u64::from(user) * 100 + u64::from(item);
+        let (user, item, kind) = (dataflow::user(user), dataflow::item(item), Kind::Click);
+        Input::Event(Event { id, user, item, kind, op: Op::Add, at, value_milli: None })
+    };
+    let both = |item: u8| move |at| vec![click(german, item, at), click(english, item, at)];
+    epoch(&mut log, &|_| vec![says(german, "de"), says(english, "en")]);
+    epoch(&mut log, &both(1));
+    let cut = log.epochs.len() as u64;
+    epoch(&mut log, &|_| vec![]);
+    epoch(&mut log, &both(2));
+    let named = |changes: &Changes| {
+        let slates = slates(changes, "home");
+        let of = |user: u8| slates[&dataflow::user(user)].variant.as_ref().map(|variant| variant.experiment.clone());
+        [of(german), of(english)]
+    };
+    let clicks = |changes: &Changes| {
+        let told = changes.values().flatten().filter_map(|change| match change {
+            Change::Experiments(all) => Some(all[0].arms.iter().map(|arm| arm.sums.clicks).sum::<i64>()),
+            _ => None,
+        });
+        told.last().expect("told at a tick")
+    };
+    let mut before = params();
+    before.experiments.list.clear();
+    let (_, kept) = resume_by(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain(), &before);
+    let here = |user: u8, said: &User| {
+        experiments
+            .place(dataflow::user(user), Some(said))
+            .map(|place| experiments.list[usize::from(place.experiment)].name.clone())
+    };
+    let expected = [Some("de".to_string()), here(english, &speaks("en"))];
+    for workers in [1, 2, 4] {
+        let (after, _) = resume(&log.since(cut), &kept, Run { workers, one_by_one: false });
+        assert_eq!((named(&after), clicks(&after)), (expected.clone(), 1), "{workers} workers");
+    }
+    epoch(&mut log, &|_| vec![says(german, "en")]);
+    epoch(&mut log, &both(3));
+    let (left, _) = resume(&log.since(cut), &kept, Run::plain());
+    assert_eq!((named(&left), clicks(&left)), ([here(german, &speaks("en")), here(english, &speaks("en"))], 1));
 }
 
 /// The last slate of every user on a surface; none where it was taken away.

@@ -6,7 +6,7 @@ use overdrive::model::catalogue::{Item, User};
 use overdrive::model::changes::Account;
 use overdrive::model::ids::key_group;
 use overdrive::model::time::{Millis, Window};
-use overdrive::model::{Change, Event, Input, ItemId, Kind, Op, Origin, SignalKey, UserId};
+use overdrive::model::{Change, Event, Input, ItemId, Kind, Op, Origin, SignalKey, Surface, UserId};
 use overdrive::scoring::experiments::Place;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +25,13 @@ type Stays = BTreeMap<UserId, Vec<(Millis, Option<Place>)>>;
 
 type Counts = BTreeMap<SignalKey, BTreeMap<Kind, [u32; 5]>>;
 
-/// Compares accounts, the counts of every key, the neighbours of every item and the sums of experiments with a plain recount, epoch
-/// by epoch.
+/// Compares accounts, the counts of every key, the neighbours of every item, the sums of experiments and the arms that slates name with a
+/// plain recount, epoch by epoch.
 pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCaseError> {
     let (mut kept, mut ids, mut items) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     let (mut told, mut neighbours, mut linked) = (Counts::new(), BTreeMap::new(), BTreeMap::new());
-    let (mut standings, mut stays) = (Vec::new(), Stays::new());
+    let (mut standings, mut stays, mut said) = (Vec::new(), Stays::new(), BTreeMap::new());
+    let variants = params.experiments.variants();
     for (epoch, rows) in &log.epochs {
         let mut rows: Vec<_> = rows.iter().map(|r| (r.origin, r.input.as_ref().expect("usable"))).collect();
         rows.sort_by_key(|(origin, _)| *origin);
@@ -39,13 +40,12 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
                 items.insert(*item, facts.clone());
             }
         }
-        let last_words: BTreeMap<UserId, Option<&User>> = rows
-            .iter()
-            .filter_map(|(_, input)| if let Input::User(of, said) = input { Some((*of, said.as_deref())) } else { None })
-            .collect();
-        for (user, said) in last_words {
-            let place = params.experiments.place(user, said);
-            stays.entry(user).or_default().push((epoch.clock_ms + 1, place));
+        for (_, input) in &rows {
+            if let Input::User(user, profile) = input {
+                said.insert(*user, profile.clone());
+                let place = params.experiments.place(*user, profile.as_deref());
+                stays.entry(*user).or_default().push((epoch.clock_ms + 1, place));
+            }
         }
         let mut account = Account::default();
         for (origin, input) in &rows {
@@ -54,19 +54,28 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
             }
         }
         let of_epoch: &[Change] = changes.get(&epoch.number).map_or(&[], |c| c.as_slice());
-        let mut said = Account::default();
+        let mut told_of = Account::default();
         for change in of_epoch {
             match change {
                 Change::Signals(key, Some(s)) => drop(told.insert(*key, s.counts.iter().copied().collect())),
                 Change::Signals(key, None) => drop(told.remove(key)),
                 Change::Neighbours(item, _, list) => drop(neighbours.insert(*item, list.clone())),
                 Change::Experiments(all) => standings = all.to_vec(),
-                Change::Account(a) => said = Account { refreshed: 0, coalesced: 0, ..*a },
+                Change::Slate { user, surface: Surface::HOME, slate: Some(slate), .. } => {
+                    let words = said.get(user).and_then(|profile: &Option<Arc<User>>| profile.as_deref());
+                    let arm = params
+                        .experiments
+                        .place(*user, words)
+                        .map(|of| &variants[usize::from(of.experiment)][usize::from(of.arm)]);
+                    let named = slate.variant.as_ref();
+                    prop_assert_eq!(named, arm, "where a slate says its user is, at epoch {}", epoch.number);
+                }
+                Change::Account(a) => told_of = Account { refreshed: 0, coalesced: 0, ..*a },
                 _ => {}
             }
         }
-        prop_assert_eq!(said, account, "the account of epoch {}", epoch.number);
-        prop_assert!(said.balances());
+        prop_assert_eq!(told_of, account, "the account of epoch {}", epoch.number);
+        prop_assert!(told_of.balances());
         told.retain(|_, kinds| !kinds.is_empty());
         prop_assert_eq!(&told, &recount(&kept, epoch.clock_ms), "counts at epoch {}", epoch.number);
         if epoch.tick() {
