@@ -335,8 +335,8 @@ fn c20_what_is_near_is_a_source() {
 fn c29_a_cohort_of_new_settings_has_who_signed_up_before() {
     let mut log = Log::with_catalogue();
     let experiments = params().experiments;
-    let drawn = (0..200).filter(|n| experiments.drawn_by(0, dataflow::user(*n)).is_some());
-    let (german, english) = (drawn.clone().next().expect("half of them"), drawn.skip(1).next().expect("half of them"));
+    let mut drawn = (0..200).filter(|n| experiments.drawn_by(0, dataflow::user(*n)).is_some());
+    let [german, english] = [(); 2].map(|()| drawn.next().expect("half of them"));
     let epoch = |log: &mut Log, inputs: &dyn Fn(i64) -> Vec<Input>| {
         let clock = log.advance(10 * MINUTE); // past what may lie ahead of the clock of a start
         log.epoch(inputs(clock));
@@ -360,11 +360,11 @@ fn c29_a_cohort_of_new_settings_has_who_signed_up_before() {
         [of(german), of(english)]
     };
     let clicks = |changes: &Changes| {
-        let told = changes.values().flatten().filter_map(|change| match change {
+        let mut told = changes.values().flatten().filter_map(|change| match change {
             Change::Experiments(all) => Some(all[0].arms.iter().map(|arm| arm.sums.clicks).sum::<i64>()),
             _ => None,
         });
-        told.last().expect("told at a tick")
+        told.next_back().expect("told at a tick")
     };
     let mut before = params();
     before.experiments.list.clear();

@@ -277,7 +277,7 @@ mod tests {
                 let mut expected: BTreeMap<u64, i32> = BTreeMap::new();
                 for act in kept.iter().filter(|act| act.at >= begins) {
                     let at = moves.iter().rfind(|(from, _)| *from <= act.at).and_then(|(_, of)| *of);
-                    at.map(|of| *expected.entry(of).or_default() += 1);
+                    at.into_iter().for_each(|of| *expected.entry(of).or_default() += 1);
                 }
                 let mut found: BTreeMap<u64, i32> = clicks(&stays).into_iter().collect();
                 found.retain(|_, clicks| *clicks > 0);
