@@ -393,7 +393,7 @@ fn experiments_that_make_no_sense_are_refused() {
         (experiment("name = 'first'\nrollout = nan", ARMS), "rollout must be a number from 0 to 1"),
         (experiment("name = 'first'", ARMS), "missing field `rollout`"),
         (experiment("name = 'first'\nrollout = 1\nshare = 1", ARMS), "unknown field `share`"),
-        (experiment(GOOD, &ARMS.replace("weight = 1", "weigth = 1")), "unknown field `weigth`"),
+        (experiment(GOOD, &ARMS.replace("weight = 1", "weigth = 1")), "unknown field `weigth`; did you mean `weight`?"),
         (experiment(GOOD, "{ name = 'a', weight = 1, ranks = 'blend' }"), "must have 2 to 16 arms"),
         (experiment(GOOD, &many), "its arms must have different names"),
         (experiment(GOOD, &ARMS.replace("'b'", "'b:c'")), "names of its arms must be"),
@@ -405,16 +405,52 @@ fn experiments_that_make_no_sense_are_refused() {
         (experiment(GOOD, ARMS) + &experiment(GOOD, ARMS), "experiments must have different names"),
         ("experiments.list = 'first'\n".to_string(), "must be a list"),
     ];
-    for (text, says) in cases {
-        let problems = refused(&text, &[]);
-        let named = problems.len() == 1 && problems[0].contains("`experiments.list` = ") && problems[0].contains(says);
-        assert!(named && problems[0].contains("settings.toml line 1"), "{says}: {problems:?}");
-    }
+    each_is_refused(&cases);
     let soon = experiment(GOOD, ARMS) + "[store]\ntrending_ttl = '11h'\n";
     assert!(
         refused(&soon, &[])[0].ends_with("with experiments it must be 12h or more: sums that do not change are told every 6h")
     );
     assert!(refused("", &[("OVERDRIVE_EXPERIMENTS__LIST", "[first")])[0].contains("must be a list"));
+}
+
+/// One complaint of each, which names the list, where it stands, and what is wrong.
+fn each_is_refused(cases: &[(String, &str)]) {
+    for (text, says) in cases {
+        let problems = refused(text, &[]);
+        let named = problems.len() == 1 && problems[0].contains("`experiments.list` = ") && problems[0].contains(says);
+        assert!(named && problems[0].contains("settings.toml line 1"), "{says}: {problems:?}");
+    }
+}
+
+#[test]
+fn c29_cohorts_are_read_and_those_that_make_no_sense_refused() {
+    let of = |cohort: &str| experiment(&format!("{GOOD}\ncohort = {cohort}"), ARMS);
+    let good = "{ languages = ['de'], cities = ['Munich'], interests = ['jazz', '#blues'], users = ['u1', 'u2'] }";
+    let config = load(&of(good), &[]).expect("allowed");
+    let list = &config.recommend.experiments.list;
+    let cities = list[0].cohort.params().cities.clone();
+    assert_eq!((cities, list[0].cohort.whom().and_then(|whom| whom.users)), (Some(vec!["Munich".to_string()]), Some(2)));
+    let printed = toml::to_string(&config).expect("settings are TOML");
+    assert_eq!(load(&printed, &[]), Ok(config));
+    let everybody = load(&of("{ }"), &[]).expect("nothing is asked");
+    assert!(everybody.recommend.experiments.list[0].cohort.is_everybody());
+    assert_eq!(load(&experiment(GOOD, ARMS), &[]), Ok(everybody));
+    let many = (0..65).map(|n| format!("'l{n}'")).collect::<Vec<_>>().join(", ");
+    let cases = [
+        ("{ languages = [] }", "`first`: languages of its cohort must have a name; leave languages out to let everybody through"),
+        ("{ users = [] }", "users of its cohort must have a name"),
+        ("{ langages = ['de'] }", "unknown field `langages`; did you mean `languages`?"),
+        ("{ country = ['de'] }", "unknown field `country`, expected one of `languages`, `cities`, `interests`, `users`"),
+        ("{ languages = 'de' }", "invalid type: string \"de\", expected a sequence"),
+        ("{ users = [7] }", "invalid type: integer `7`, expected a string"),
+        ("{ languages = ['de', 'en', 'de'] }", "languages of its cohort must be different, `de` stands twice"),
+        ("{ cities = ['Munich', 'munich'] }", "cities of its cohort must be different, `munich` stands twice"),
+        ("{ cities = [' Munich'] }", "cities of its cohort: ` Munich` must be a name without blanks around it"),
+        ("{ interests = [''] }", "interests of its cohort: `` must be a name"),
+        ("{ interests = ['tag:'] }", "interests of its cohort: `tag:` has no name"),
+        (&format!("{{ languages = [{many}] }}"), "languages of its cohort must be 64 at most"),
+    ];
+    each_is_refused(&cases.map(|(cohort, says)| (of(cohort), says)));
 }
 
 #[test]

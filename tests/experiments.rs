@@ -13,7 +13,7 @@ mod client;
 mod onnx;
 mod support;
 
-use client::{get, post, send};
+use client::{get, get_with, post, send};
 use overdrive::config::Config;
 use overdrive::model::UserId;
 use overdrive::registry::Registry;
@@ -80,12 +80,23 @@ impl Run {
         }
     }
 
+    /// Sends what users say of themselves, and waits until the engine knows it: what they do from then on they do as such.
+    fn say(&self, profiles: &[Value]) {
+        let answer = post(self.shim, "/v1/users", &Value::from(profiles).to_string());
+        assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
+        let (told, user) = (answer.json(), profiles[0]["user_id"].as_str().expect("an id"));
+        let token = told["token"].as_str().expect("something was accepted");
+        let read = || get_with(self.shim, &format!("/v1/feeds/home/{user}"), token).json();
+        until("the profiles are known", || (read()["stale"] == json!(false)).then_some(()));
+        std::thread::sleep(Duration::from_millis(2)); // what has the time of the last of them was done before
+    }
+
     /// The experiment, once its arms have so many (users, impressions, clicks, seconds).
-    fn stands(&self, expected: &BTreeMap<String, [u64; 4]>) -> Value {
+    fn stands(&self, name: &str, expected: &BTreeMap<String, [u64; 4]>) -> Value {
         let mut last = Value::Null;
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            let answer = get(self.shim, "/v1/experiments/youth");
+            let answer = get(self.shim, &format!("/v1/experiments/{name}"));
             if answer.status == 200 {
                 last = answer.json();
                 if arms(&last) == *expected {
@@ -114,8 +125,8 @@ fn arms(experiment: &Value) -> BTreeMap<String, [u64; 4]> {
 }
 
 /// The settings, and the version they name.
-fn prepared(dir: &Path) -> Params {
-    std::fs::write(dir.join("settings.toml"), SETTINGS).expect("there is room");
+fn prepared(dir: &Path, settings: &str) -> Params {
+    std::fs::write(dir.join("settings.toml"), settings).expect("there is room");
     let model = onnx::write(dir, "young", &onnx::linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
     let version = Registry::new(dir.join("registry")).publish(&model, None, 1, "").expect("it is good");
     assert_eq!(version, "young-1");
@@ -126,7 +137,7 @@ fn prepared(dir: &Path) -> Params {
 
 /// The arm of each user: what the process must come to by itself.
 fn arm_of(experiments: &Params, user: &str) -> Option<String> {
-    experiments.place(UserId::of(user)).map(|place| experiments.arm(place).name.clone())
+    experiments.place(UserId::of(user), None).map(|place| experiments.arm(place).name.clone())
 }
 
 /// What a user does: sees ten items, clicks on a few, more of them in the arm `young`, and spends three seconds on each of these.
@@ -158,7 +169,7 @@ fn expected<'a>(experiments: &Params, users: impl Iterator<Item = (usize, &'a St
 #[test]
 fn an_experiment_ranks_counts_forgets_and_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
-    let experiments = prepared(dir.path());
+    let experiments = prepared(dir.path(), SETTINGS);
     let users: Vec<String> = (0..USERS).map(|n| format!("u{n}")).collect();
     let run = Run::start(dir.path());
     let items: Vec<Value> = (0..30).map(|n| json!({"item_id": format!("i{n}"), "categories": [format!("c{}", n % 3)]})).collect();
@@ -168,7 +179,7 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
 
     let sums = expected(&experiments, users.iter().enumerate());
     assert!(sums.values().all(|arm| arm[0] > 30) && sums.values().map(|arm| arm[0]).sum::<u64>() < 130, "{sums:?}");
-    let told = run.stands(&sums);
+    let told = run.stands("youth", &sums);
     let (control, young) = (&told["arms"][0], &told["arms"][1]);
     assert_eq!((&control["ranks"], &young["ranks"]), (&json!("blend"), &json!("young-1")));
     assert_eq!((&control["verdict"], &young["verdict"]), (&Value::Null, &json!("ahead")), "{told:#}");
@@ -200,7 +211,7 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
     assert_eq!(send(run.shim, "DELETE", &format!("/v1/users/{}", users[leaves]), &[], b"").status, 202);
     let mut sums = expected(&experiments, users.iter().enumerate().filter(|(n, _)| *n != leaves));
     sums.get_mut("young").expect("an arm")[2] -= 1;
-    let told = run.stands(&sums);
+    let told = run.stands("youth", &sums);
 
     // a process that is killed counts on
     run.kill(dir.path());
@@ -208,6 +219,94 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
     let late = json!({"type": "click", "user_id": users[undoes], "item_id": "i9"});
     run.send("/v1/events", &[late]);
     sums.get_mut("young").expect("an arm")[2] += 1;
-    let again = run.stands(&sums);
+    let again = run.stands("youth", &sums);
     assert_eq!(again["began"], told["began"]);
+}
+
+/// One experiment for who speaks German and likes jazz, the next for everybody.
+const COHORTS: &str = "
+[learn]
+enabled = true
+[recovery]
+snapshot_every = '1s'
+[[experiments.list]]
+name = 'german'
+rollout = 1.0
+cohort = { languages = ['de'], interests = ['jazz'] }
+arms = [{ name = 'control', weight = 1, ranks = 'blend' }, { name = 'young', weight = 1, ranks = 'young-1' }]
+[[experiments.list]]
+name = 'rest'
+rollout = 1.0
+arms = [{ name = 'control', weight = 1, ranks = 'blend' }, { name = 'young', weight = 1, ranks = 'young-1' }]
+";
+
+/// The arm that an experiment draws a user into who belongs to it.
+fn arm_in(experiments: &Params, name: &str, user: &str) -> String {
+    let at = experiments.list.iter().position(|of| of.name == name).expect("it is in the settings");
+    experiments.arm(experiments.drawn_by(at, UserId::of(user)).expect("everybody is drawn")).name.clone()
+}
+
+/// One impression and one click each, by experiment.
+fn one_each<'a>(experiments: &Params, name: &str, users: impl Iterator<Item = &'a String>) -> BTreeMap<String, [u64; 4]> {
+    let mut sums: BTreeMap<String, [u64; 4]> = [("control".into(), [0; 4]), ("young".into(), [0; 4])].into();
+    for user in users {
+        let arm = sums.entry(arm_in(experiments, name, user)).or_default();
+        arm.iter_mut().zip([1, 1, 1, 0]).for_each(|(sum, one)| *sum += one);
+    }
+    sums
+}
+
+#[test]
+fn c29_an_experiment_is_for_its_cohort_and_keeps_what_they_did_in_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let experiments = prepared(dir.path(), COHORTS);
+    let (germans, others): (Vec<String>, Vec<String>) =
+        (0..40).map(|n| format!("u{n}")).partition(|user| user.ends_with(['1', '3', '5']));
+    let run = Run::start(dir.path());
+    let items: Vec<Value> = (0..30).map(|n| json!({"item_id": format!("i{n}"), "categories": [format!("c{}", n % 3)]})).collect();
+    run.send("/v1/items", &items);
+    let german = |user: &String| json!({"user_id": user, "language": "de", "interests": ["jazz", "rock"]});
+    let lacks = |(n, user): (usize, &String)| match n % 3 {
+        0 => json!({"user_id": user, "language": "de", "interests": ["rock"]}),
+        _ => json!({"user_id": user, "language": "en", "interests": ["jazz"]}),
+    };
+    let english = others.iter().enumerate().filter(|(n, _)| n % 3 < 2).map(lacks); // some say nothing
+    run.say(&germans.iter().map(german).chain(english).collect::<Vec<_>>());
+    let acts = |user: &String, item: usize| {
+        ["impression", "click"].map(|kind| json!({"type": kind, "user_id": user, "item_id": format!("i{item}")}))
+    };
+    run.send("/v1/events", &germans.iter().chain(&others).flat_map(|user| acts(user, 0)).collect::<Vec<_>>());
+    let told = run.stands("german", &one_each(&experiments, "german", germans.iter()));
+    assert_eq!(told["cohort"], json!({"languages": ["de"], "cities": [], "interests": ["jazz"], "users": null}));
+    let rest = run.stands("rest", &one_each(&experiments, "rest", others.iter()));
+    assert_eq!(rest["cohort"], Value::Null);
+    let shown_as = |run: &Run, user: &String, name: &str| {
+        let arm = arm_in(&experiments, name, user);
+        let model = if arm == "young" { "young-1" } else { "blend" };
+        let expected = [json!(name), json!(arm), json!(model)];
+        until("a slate of their own under their arm", || {
+            let feed = get(run.shim, &format!("/v1/feeds/home/{user}")).json();
+            (["experiment", "variant", "model"].map(|field| feed[field].clone()) == expected).then_some(())
+        });
+    };
+    germans.iter().for_each(|user| shown_as(&run, user, "german"));
+    others.iter().for_each(|user| shown_as(&run, user, "rest"));
+
+    // some are not interested any more: what they did stays where it was done, what they do goes on in the next experiment
+    let (left, stayed) = germans.split_at(4);
+    run.say(&left.iter().map(|user| json!({"user_id": user, "language": "de"})).collect::<Vec<_>>());
+    left.iter().for_each(|user| shown_as(&run, user, "rest"));
+    run.send("/v1/events", &left.iter().flat_map(|user| acts(user, 1)).collect::<Vec<_>>());
+    let told = run.stands("german", &one_each(&experiments, "german", germans.iter()));
+    run.stands("rest", &one_each(&experiments, "rest", others.iter().chain(left)));
+
+    // a process that is killed knows who belongs to whom, and forgets in both
+    run.kill(dir.path());
+    let run = Run::start(dir.path());
+    assert_eq!(send(run.shim, "DELETE", &format!("/v1/users/{}", left[0]), &[], b"").status, 202);
+    let again = run.stands("german", &one_each(&experiments, "german", left[1..].iter().chain(stayed)));
+    assert_eq!(again["began"], told["began"]);
+    run.stands("rest", &one_each(&experiments, "rest", others.iter().chain(&left[1..])));
+    left[1..].iter().for_each(|user| shown_as(&run, user, "rest"));
+    stayed.iter().for_each(|user| shown_as(&run, user, "german"));
 }

@@ -35,6 +35,9 @@ use support::redis::RedisServer;
 const CANARY: &str = "canary-7f3a9c";
 /// Their id.
 const USER: &str = "canary-7f3a9c-user";
+/// For who named the interest that the user has, too.
+const EXPERIMENTS: &str = "[{ name = 'liked', rollout = 1.0, cohort = { interests = ['c1'] }, arms = [\
+                           { name = 'a', weight = 1, ranks = 'blend' }, { name = 'b', weight = 1, ranks = 'blend' }] }]";
 /// Longer than anything here takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -56,6 +59,7 @@ impl Run {
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_LEARN__LOGGED", "1".into()),
+            ("OVERDRIVE_EXPERIMENTS__LIST", EXPERIMENTS.into()), // the user is of its cohort
             ("OVERDRIVE_SURFACES__LIST", "[{ name = 'second', kept = 5 }]".into()),
             ("OVERDRIVE_LEARN__BUSY_SHARE", "1".into()),
             ("OVERDRIVE_STORE__KIND", "redis".into()),

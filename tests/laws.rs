@@ -14,21 +14,28 @@ use dataflow::{Changes, Kept, Log, Run, accumulated, differences, resume_by, run
 use overdrive::dataflows::Params;
 use overdrive::dataflows::surfaces::{OnlyParams, SurfaceParams};
 use overdrive::model::catalogue::User;
+use overdrive::model::ids::{TokenId, TokenKind};
 use overdrive::model::slate::Slate;
 use overdrive::model::time::{DAY, HOUR, MINUTE, SECOND};
 use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, Source, Surface, UserId};
 use overdrive::scoring::blend;
-use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
+use overdrive::scoring::cohorts::{self, Cohort};
+use overdrive::scoring::experiments::{Arm, Experiment, Place, Ranks};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The settings of the harness, an experiment that has some of the users, a second surface, and much that is explored.
+/// The settings of the harness, an experiment for who speaks German and one that has some of the others, a second surface, and much that is
+/// explored.
 fn params() -> Params {
     let mut params = dataflow::params();
     let arm = |name: &str, ranks: &str| Arm { name: name.into(), weight: 1.0, ranks: Ranks::from(ranks.to_string()) };
     let arms = vec![arm("control", "blend"), arm("fixed", "fixed")];
-    params.experiments.list = vec![Experiment { name: "first".into(), rollout: 0.5, arms }];
+    let german = cohorts::Params { languages: Some(vec!["de".into()]), ..cohorts::Params::default() };
+    params.experiments.list = vec![
+        Experiment { name: "de".into(), rollout: 0.5, cohort: german.into(), arms: arms.clone() },
+        Experiment { name: "first".into(), rollout: 0.5, cohort: Cohort::default(), arms },
+    ];
     params.surfaces.list = vec![second()];
     (params.explore.every, params.explore.shown, params.explore.young) = (2, 4, 100 * DAY);
     params
@@ -51,14 +58,23 @@ fn resume(log: &Log, kept: &Kept, how: Run) -> (Changes, Kept) {
 
 #[test]
 fn the_users_of_these_tests_are_in_both_arms_and_in_none() {
-    let experiments = params().experiments;
-    let arms: BTreeSet<Option<u16>> = (0..6).map(|n| experiments.place(dataflow::user(n)).map(|place| place.arm)).collect();
-    assert_eq!(arms, [None, Some(0), Some(1)].into());
+    let (experiments, german) = (params().experiments, speaks("de"));
+    let places = |said: Option<&User>| (0..6).map(|n| experiments.place(dataflow::user(n), said)).collect::<BTreeSet<_>>();
+    let of = |experiment| [0, 1].map(|arm| Some(Place { experiment, arm })).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(places(None), &of(1) | &[None].into());
+    assert!(places(Some(&german)).is_superset(&of(0)), "{:?}", places(Some(&german)));
+    assert!((0..6).any(|n| experiments.place(dataflow::user(n), Some(&german)).is_some_and(|place| place.experiment == 1)));
 }
 
-/// What a user does.
+fn speaks(language: &str) -> User {
+    User { language: Some(TokenId::typed(TokenKind::Language, language)), ..User::default() }
+}
+
+/// What a user does; or says of themselves, in place of it.
 #[derive(Clone, Debug)]
 struct Act {
+    /// A profile: of who speaks German or not, or none any more.
+    says: Option<Option<bool>>,
     user: u8,
     item: u8,
     kind: usize,
@@ -70,8 +86,19 @@ struct Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let ago = prop_oneof![6 => 0..30 * SECOND, 2 => 0..26 * HOUR, 1 => -10 * MINUTE..0i64];
-    (0u8..6, 0u8..10, 0..Kind::ALL.len(), prop::bool::weighted(0.15), ago, any::<u8>())
-        .prop_map(|(user, item, kind, undo, ago, id)| Act { user, item, kind, undo, ago, id })
+    let says = prop::option::weighted(0.15, prop::option::weighted(0.8, any::<bool>()));
+    (0u8..6, 0u8..10, 0..Kind::ALL.len(), prop::bool::weighted(0.15), ago, any::<u8>(), says)
+        .prop_map(|(user, item, kind, undo, ago, id, says)| Act { says, user, item, kind, undo, ago, id })
+}
+
+fn input(act: &Act, clock: i64, salt: u64) -> Input {
+    match act.says {
+        Some(profile) => {
+            let said = profile.map(|german| Arc::new(speaks(if german { "de" } else { "en" })));
+            Input::User(dataflow::user(act.user), said)
+        }
+        None => Input::Event(event(act, clock, salt)),
+    }
 }
 
 /// Epochs: how far the clock moves before each, and what happens in it.
@@ -98,8 +125,8 @@ fn log(acts: &[(i64, Vec<Act>)]) -> Log {
     let mut log = Log::with_catalogue();
     for (epoch, (step, acts)) in acts.iter().enumerate() {
         let clock = log.advance(*step);
-        let events = acts.iter().enumerate().map(|(i, act)| Input::Event(event(act, clock, (1000 + epoch * 31 + i) as u64)));
-        log.epoch(events.collect());
+        let inputs = acts.iter().enumerate().map(|(i, act)| input(act, clock, (1000 + epoch * 31 + i) as u64));
+        log.epoch(inputs.collect());
     }
     log
 }
@@ -212,7 +239,7 @@ proptest! {
     fn revoked_interactions_were_never_there(acts in acts(), user in 0u8..6) {
         let user = dataflow::user(user);
         let mut with = log(&acts);
-        let mut without = with.without_user(user);
+        let mut without = with.without_acts_of(user);
         with.advance(SECOND);
         without.advance(SECOND);
         with.epoch(vec![Input::Control(Control::Revoke { users: vec![user], from: i64::MIN, to: i64::MAX })]);
@@ -300,6 +327,62 @@ fn c20_what_is_near_is_a_source() {
     let (_, kept) = resume_by(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain(), &local(0));
     let (after, _) = resume_by(&log.since(cut), &kept, Run { workers: 2, one_by_one: false }, &local(5));
     assert_eq!(shown(&after), [at_home, elsewhere], "from a snapshot");
+}
+
+/// An engine that knew of no experiment is started with one for a cohort: who signed up before belongs to it, slates and sums say so from
+/// the first epoch on, at any number of workers, and who leaves takes along nothing that they did.
+#[test]
+fn c29_a_cohort_of_new_settings_has_who_signed_up_before() {
+    let mut log = Log::with_catalogue();
+    let experiments = params().experiments;
+    let mut drawn = (0..200).filter(|n| experiments.drawn_by(0, dataflow::user(*n)).is_some());
+    let [german, english] = [(); 2].map(|()| drawn.next().expect("half of them"));
+    let epoch = |log: &mut Log, inputs: &dyn Fn(i64) -> Vec<Input>| {
+        let clock = log.advance(10 * MINUTE); // past what may lie ahead of the clock of a start
+        log.epoch(inputs(clock));
+        (0..3).for_each(|_| log.epoch(vec![]));
+    };
+    let says = |user, language: &str| Input::User(dataflow::user(user), Some(speaks(language).into()));
+    let click = |user: u8, item: u8, at| {
+        let id = u64::from(user) * 100 + u64::from(item);
+        let (user, item, kind) = (dataflow::user(user), dataflow::item(item), Kind::Click);
+        Input::Event(Event { id, user, item, kind, op: Op::Add, at, value_milli: None })
+    };
+    let both = |item: u8| move |at| vec![click(german, item, at), click(english, item, at)];
+    epoch(&mut log, &|_| vec![says(german, "de"), says(english, "en")]);
+    epoch(&mut log, &both(1));
+    let cut = log.epochs.len() as u64;
+    epoch(&mut log, &|_| vec![]);
+    epoch(&mut log, &both(2));
+    let named = |changes: &Changes| {
+        let slates = slates(changes, "home");
+        let of = |user: u8| slates[&dataflow::user(user)].variant.as_ref().map(|variant| variant.experiment.clone());
+        [of(german), of(english)]
+    };
+    let clicks = |changes: &Changes| {
+        let mut told = changes.values().flatten().filter_map(|change| match change {
+            Change::Experiments(all) => Some(all[0].arms.iter().map(|arm| arm.sums.clicks).sum::<i64>()),
+            _ => None,
+        });
+        told.next_back().expect("told at a tick")
+    };
+    let mut before = params();
+    before.experiments.list.clear();
+    let (_, kept) = resume_by(&log.until(cut).saved_at_the_end(), &Kept::new(), Run::plain(), &before);
+    let here = |user: u8, said: &User| {
+        experiments
+            .place(dataflow::user(user), Some(said))
+            .map(|place| experiments.list[usize::from(place.experiment)].name.clone())
+    };
+    let expected = [Some("de".to_string()), here(english, &speaks("en"))];
+    for workers in [1, 2, 4] {
+        let (after, _) = resume(&log.since(cut), &kept, Run { workers, one_by_one: false });
+        assert_eq!((named(&after), clicks(&after)), (expected.clone(), 1), "{workers} workers");
+    }
+    epoch(&mut log, &|_| vec![says(german, "en")]);
+    epoch(&mut log, &both(3));
+    let (left, _) = resume(&log.since(cut), &kept, Run::plain());
+    assert_eq!((named(&left), clicks(&left)), ([here(german, &speaks("en")), here(english, &speaks("en"))], 1));
 }
 
 /// The last slate of every user on a surface; none where it was taken away.

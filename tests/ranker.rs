@@ -16,6 +16,7 @@ use overdrive::model::changes::{Arms, Compared};
 use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId, Variant};
 use overdrive::registry::load;
+use overdrive::scoring::cohorts::Cohort;
 use overdrive::scoring::columns::{self, COLUMNS, Row};
 use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
 use overdrive::scoring::ranker::{Finder, Kind as ScoreKind, Tally};
@@ -321,7 +322,7 @@ fn arms_of_an_experiment_are_ranked_for_by_what_they_name() {
     params.ranker.share = 0.0;
     let arm = |ranks: &str| Arm { name: format!("by-{ranks}"), weight: 1.0, ranks: Ranks::from(ranks.to_string()) };
     let arms = ["blend", "fixed", "model", "old"].map(arm).to_vec();
-    params.experiments.list = vec![Experiment { name: "ranks".into(), rollout: 0.8, arms }];
+    params.experiments.list = vec![Experiment { name: "ranks".into(), rollout: 0.8, cohort: Cohort::default(), arms }];
     params.experiments.versions = [("old".into(), old)].into();
     let log = log();
     let one = run_by(&log, Run::plain(), &params);
@@ -334,7 +335,7 @@ fn arms_of_an_experiment_are_ranked_for_by_what_they_name() {
     let by_blend = slates(&run_by(&log, Run::plain(), &self::params(None)));
     let (mut met, mut differ) = (BTreeSet::new(), 0);
     for (when, slate) in &slates(&one) {
-        let arm = params.experiments.place(slate.user).map(|place| params.experiments.arm(place));
+        let arm = params.experiments.place(slate.user, None).map(|place| params.experiments.arm(place));
         let variant = arm.map(|arm| Variant { experiment: "ranks".into(), arm: arm.name.clone() });
         assert_eq!(slate.variant.as_deref(), variant.as_ref());
         let model = match arm.map(|arm| arm.ranks.name()) {

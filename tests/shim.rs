@@ -4,7 +4,7 @@
 //! What these tests can catch: shapes, statuses, limits, filters, waiting and forgetting to wait. What they cannot: how fast.
 
 use overdrive::model::Role;
-use overdrive::model::experiment::{Arm, Counts, Standing, Sums};
+use overdrive::model::experiment::{Arm, Counts, Standing, Sums, Whom};
 use overdrive::sinks::Write;
 use overdrive::sinks::layout::{self, Segment};
 use serde_json::{Value, json};
@@ -233,7 +233,8 @@ fn experiment(w: &World) -> Write {
         Arm { name: name.into(), ranks: "blend".into(), sums }
     };
     let arms = vec![arm("control", 3, 30), arm("more", 10, 30), arm("blind", 3, 0)];
-    let standing = Standing { name: "first".into(), rollout: 0.5, began: 7, arms };
+    let whom = Some(Whom { cities: vec!["Rome, \"old\"".into()], users: Some(3), ..Whom::default() });
+    let standing = Standing { name: "first".into(), rollout: 0.5, whom, began: 7, arms };
     let fields = layout::encode_experiments(&[standing], CLOCK, w.fence());
     Write::Fields { key: w.keys.experiments(), fields, ttl: Duration::from_secs(60), fence: w.fence() }
 }
@@ -257,6 +258,8 @@ fn c29_experiments_are_told_with_intervals_and_verdicts() {
         one.as_object_mut().expect("an object").retain(|field, _| field != "as_of" && field != "epoch");
         assert_eq!(all["experiments"], json!([one]), "over {}", w.name);
         assert_eq!((&one["name"], &one["rollout"], &one["began"]), (&json!("first"), &json!(0.5), &json!(7)));
+        let cohort = json!({"languages": [], "cities": ["Rome, \"old\""], "interests": [], "users": 3});
+        assert_eq!(one["cohort"], cohort);
         let verdicts = [0, 1, 2].map(|at| &arms[at]["verdict"]);
         assert_eq!(verdicts, [&Value::Null, &json!("ahead"), &json!("undecided")]);
         assert_eq!((&arms[0]["ctr"]["value"], &arms[0]["ctr"]["difference"]), (&json!(0.1), &Value::Null));

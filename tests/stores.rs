@@ -9,7 +9,7 @@ mod support {
 mod golden {
     use overdrive::model::catalogue::Item;
     use overdrive::model::changes::{Counts, Interests, Neighbour, Profile, Scope};
-    use overdrive::model::experiment::{self, Arm, Sums};
+    use overdrive::model::experiment::{self, Arm, Sums, Whom};
     use overdrive::model::ids::TokenKind;
     use overdrive::model::kind::Kind;
     use overdrive::model::place::{LEVELS, Place, Standing};
@@ -105,6 +105,12 @@ mod golden {
         };
         let counts =
             Counts { items: 500, users: 1_000, covered: 32, cities: vec![("Los Angeles".into(), 60), ("Tokyo".into(), 42)] };
+        let whom = Whom {
+            languages: vec!["de".into(), "en".into()],
+            cities: vec!["Los Angeles, \"LA\"".into()],
+            interests: vec![],
+            users: Some(3),
+        };
         vec![
             Change::Slate { user, surface: Surface::HOME, slate, entered: vec![], left: vec![] },
             Change::Neighbours(item("i9"), 424, neighbours),
@@ -114,14 +120,14 @@ mod golden {
             Change::Seen(user, vec![(item("i1"), Some(1_763_600_000_123))]),
             Change::Trending(Scope::Category(jazz), vec![(item("i9"), 12_500), (item("i3"), 3)]),
             Change::Catalogue(item("i7"), false),
-            Change::Experiments(Arc::new(vec![standing("first"), standing("second")])),
+            Change::Experiments(Arc::new(vec![standing("first", Some(whom)), standing("second", None)])),
             Change::Profile(user, Some(Arc::new(profile))),
             Change::Census(Arc::new(counts)),
             near(&[(item("i9"), 48.137, 11.575, 1.0), (item("i3"), 48.1371, 11.5752, 0.5)]),
         ]
     }
 
-    fn standing(name: &str) -> experiment::Standing {
+    fn standing(name: &str, whom: Option<Whom>) -> experiment::Standing {
         let sums = [3, 60, 9, 9, 9_000, 1_400, 33, 210, 45, 41_000_000, 3];
         let arm = |name: &str, ranks: &str| Arm {
             name: name.into(),
@@ -129,7 +135,7 @@ mod golden {
             sums: Sums::from_numbers(sums).expect("small numbers"),
         };
         let arms = vec![arm("control", "blend"), arm("model", "lambdarank-1")];
-        experiment::Standing { name: name.into(), rollout: 0.1, began: 1_763_500_000_123, arms }
+        experiment::Standing { name: name.into(), rollout: 0.1, whom, began: 1_763_500_000_123, arms }
     }
 
     /// What lies in the cell of the first, the last of [`LEVELS`].

@@ -104,7 +104,7 @@ pub(super) fn deleted(key: Option<&str>, names: &Names, limits: Limits) -> Resul
     Ok(Input::User(id, None))
 }
 
-/// A word of interest and what it may describe: `#jazz` and `tag:jazz` a tag, `category:jazz` a category, `author:ann` an author.
+/// A word of interest and what it may describe.
 struct Interest<'a> {
     name: &'a str,
     kinds: &'static [TokenKind],
@@ -112,14 +112,7 @@ struct Interest<'a> {
 
 impl<'a> Interest<'a> {
     fn read(word: &'a str) -> Result<Self, String> {
-        let prefixes: [(&str, &[TokenKind]); 4] = [
-            ("#", &[TokenKind::Tag]),
-            ("tag:", &[TokenKind::Tag]),
-            ("category:", &[TokenKind::Category]),
-            ("author:", &[TokenKind::Author]),
-        ];
-        let typed = prefixes.iter().find_map(|(prefix, kinds)| word.strip_prefix(prefix).map(|name| (name, *kinds)));
-        let (name, kinds) = typed.unwrap_or((word, &[TokenKind::Category, TokenKind::Tag]));
+        let (kinds, name) = TokenKind::of_interest(word);
         if name.is_empty() {
             return Err(format!("`interests` has `{word}` without a name; add one or leave it out"));
         }

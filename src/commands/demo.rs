@@ -18,6 +18,7 @@ use crate::codec::json::{self, WireItem};
 use crate::config::{ClockKind, Config};
 use crate::model::Role;
 use crate::model::time::{DAY, Millis, now_ms};
+use crate::scoring::cohorts::Cohort;
 use crate::scoring::experiments::{Arm, Experiment, Ranks};
 use crate::sources::log::{LogAppender, folder};
 use crate::sources::synthetic::{self, World};
@@ -132,7 +133,8 @@ fn train(config: &mut Config) {
     config.training.promote = Promote::NoWorse; // within minutes nothing is sure
     let arm = |name: &str, ranks| Arm { name: name.to_string(), weight: 1.0, ranks };
     let arms = vec![arm("blend", Ranks::Blend), arm("model", Ranks::Model)];
-    config.recommend.experiments.list = vec![Experiment { name: "ranker".to_string(), rollout: 1.0, arms }];
+    let cohort = Cohort::default();
+    config.recommend.experiments.list = vec![Experiment { name: "ranker".to_string(), rollout: 1.0, cohort, arms }];
 }
 
 /// Enough for a model that has seen something, and short enough to wait for.

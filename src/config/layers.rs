@@ -250,6 +250,7 @@ impl Layers {
         let error = build(&alone).err()?;
         // The reader names its own type for a number that does not fit; a person wants the range.
         let allowed = match error.message().trim_end() {
+            unknown if unknown.starts_with("unknown field `") => unknown_field(unknown),
             outside if !value.is_integer() => outside.to_string(),
             outside if outside.ends_with("u16") => "must be 0 to 65535".to_string(),
             outside if outside.ends_with("u32") => "must be 0 to 4294967295".to_string(),
@@ -364,6 +365,16 @@ fn spelt(key: &str, value: &Value) -> String {
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|k| (strsim::damerau_levenshtein(name, k), k)).min()?;
     (near.0 <= 1 + name.len() / 6).then_some(near.1)
+}
+
+/// What the reader says of a key it does not know, "unknown field `a`, expected one of `b`, `c`", with the one that was meant.
+fn unknown_field(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let (Some(unknown), known) = (quoted.next(), quoted) else { return message.to_string() };
+    match nearest(unknown, known) {
+        Some(known) => format!("unknown field `{unknown}`; did you mean `{known}`?"),
+        None => message.to_string(),
+    }
 }
 
 fn section_of(key: &str) -> &str {

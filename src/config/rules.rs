@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, Layers};
+use crate::model::ids::TokenKind;
 use crate::scoring::blend::Params as Blend;
+use crate::scoring::cohorts::Params as Cohort;
 use crate::scoring::experiments::{Experiment, Ranks};
 use crate::sources::{KafkaParams, Mechanism};
 use crate::state::Address;
@@ -422,7 +424,7 @@ fn experiments(check: &mut Check, config: &Config) {
     let list = &config.recommend.experiments.list;
     check.rule(&[KEY], list.len() <= 64, "must be 64 experiments at most");
     check.rule(&[KEY], distinct(list.iter().map(|of| of.name.as_str())), "experiments must have different names");
-    for Experiment { name, rollout, arms } in list {
+    for Experiment { name, rollout, cohort, arms } in list {
         let mut rule = |holds, allowed: &str| check.rule(&[KEY], holds, format!("the experiment `{name}`: {allowed}"));
         rule(is_plain(name), "its name must be 1 to 64 small letters, digits, dashes and underscores");
         rule((0.0..=1.0).contains(rollout), "its rollout must be a number from 0 to 1");
@@ -432,6 +434,9 @@ fn experiments(check: &mut Check, config: &Config) {
         rule(named, "names of its arms must be 1 to 64 small letters, digits, dashes and underscores");
         let weighed = arms.iter().all(|arm| arm.weight > 0.0 && arm.weight <= 1_000_000.0);
         rule(weighed, "weights of its arms must be numbers above 0, at most 1000000");
+        for wrong in asked_wrongly(cohort.params()) {
+            rule(false, &wrong);
+        }
     }
     let ranker = &config.recommend.ranker;
     let (registry, model) = (!ranker.registry.is_empty(), !ranker.model.is_empty());
@@ -444,6 +449,36 @@ fn experiments(check: &mut Check, config: &Config) {
     let learned = config.recommend.learn.enabled || !ranks(|ranks| *ranks == Ranks::Fixed);
     let allowed = "without learn.enabled = true the blend has fixed weights; say blend instead of fixed";
     check.rule(&[KEY, "learn.enabled"], learned, allowed);
+}
+
+/// What is wrong with a cohort.
+fn asked_wrongly(cohort: &Cohort) -> Vec<String> {
+    let Cohort { languages, cities, interests, users } = cohort;
+    let lists = [("languages", languages, 64), ("cities", cities, 64), ("interests", interests, 64), ("users", users, 10_000)];
+    let mut wrong = Vec::new();
+    for (what, names, most) in lists {
+        let names = names.as_deref().unwrap_or(&[]);
+        let same = |name: &String| if what == "cities" { name.to_lowercase() } else { name.clone() };
+        let mut met = BTreeSet::new();
+        let blank = |name: &&String| name.is_empty() || name.trim() != name.as_str() || name.chars().any(char::is_control);
+        wrong.extend(
+            names
+                .iter()
+                .find(blank)
+                .map(|name| format!("{what} of its cohort: `{}` must be a name without blanks around it", name.escape_debug())),
+        );
+        let twice = names.iter().find(|name| !met.insert(same(name)));
+        wrong.extend(twice.map(|name| format!("{what} of its cohort must be different, `{}` stands twice", name.escape_debug())));
+        wrong.extend((names.len() > most).then(|| format!("{what} of its cohort must be {most} at most")));
+    }
+    for (what, names, _) in lists {
+        let nobody = names.as_ref().is_some_and(Vec::is_empty);
+        wrong.extend(nobody.then(|| format!("{what} of its cohort must have a name; leave {what} out to let everybody through")));
+    }
+    let nameless = |word: &&String| TokenKind::of_interest(word).1.is_empty() && !word.is_empty();
+    let word = interests.iter().flatten().find(nameless);
+    wrong.extend(word.map(|word| format!("interests of its cohort: `{word}` has no name; add one or leave it out")));
+    wrong
 }
 
 /// No two are the same.

@@ -1,8 +1,8 @@
 //! Experiments: what the users of each arm did, summed and told at ticks.
 //!
-//! Two stages. `Members`, at the user, keeps what each did who takes part; `Totals`, in one place, sums them up. The fact that must stay
-//! true: after a tick the sums are those over the users who take part now; what was told is told again only where it changed, or as
-//! often as a store must hear of it.
+//! Two stages. `Members`, at the user, keeps where each was and what they did there; `Totals`, in one place, sums them up. The fact that
+//! must stay true: after a tick the sums are those over the users who take part, or took, of what they did while they did; what was told
+//! is told again only where it changed, or as often as a store must hear of it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,8 +32,9 @@ pub fn experiments<'scope>(
     vault: &Vault,
 ) -> StreamVec<'scope, u64, Change> {
     let (index, workers, drawn) = (deltas.scope().index() as u64, deltas.scope().peers(), params.experiments.clone());
-    let is_theirs = move |delta: &Arc<UserDelta>| !delta.updates.is_empty() && drawn.place(delta.user).is_some();
-    let theirs = deltas.arrive().flat_map(move |delta| Some(delta).filter(&is_theirs));
+    // what users say is remembered of all of them: an experiment that begins later may ask for it
+    let tells = move |delta: &Arc<UserDelta>| delta.profile.is_some() || !delta.updates.is_empty() && drawn.may_have(delta.user);
+    let theirs = deltas.arrive().flat_map(move |delta| Some(delta).filter(&tells));
     let parts = theirs.keep(clock, Members::new(params), vault, Members::step);
     let totals = Totals::new(params.experiments.clone(), owner(HASH, workers) == index);
     parts.route(|_| HASH).keep(clock, totals, vault, Totals::step)
@@ -95,6 +96,7 @@ impl Totals {
         let standing = |(at, of): (u16, &experiments::Experiment)| Standing {
             name: of.name.clone(),
             rollout: of.rollout,
+            whom: of.cohort.whom(),
             began: self.began.get(&of.digest()).copied().unwrap_or_default(),
             arms: arms(at, of),
         };
@@ -103,7 +105,7 @@ impl Totals {
 }
 
 impl Durable for Totals {
-    const UID: &'static str = "totals/1";
+    const UID: &'static str = "totals/2";
 
     fn save(&self, into: &mut Saver) {
         if self.here {
@@ -122,11 +124,13 @@ impl Durable for Totals {
 mod tests {
     use super::*;
     use crate::model::Turn;
+    use crate::scoring::cohorts::Cohort;
     use crate::scoring::experiments::{Arm, Experiment, Params, Place, Ranks};
 
     fn params(names: &[&str]) -> Params {
         let arm = |name: &str| Arm { name: name.into(), weight: 1.0, ranks: Ranks::Blend };
-        let of = |name: &&str| Experiment { name: name.to_string(), rollout: 1.0, arms: vec![arm("one"), arm("two")] };
+        let arms = || vec![arm("one"), arm("two")];
+        let of = |name: &&str| Experiment { name: name.to_string(), rollout: 1.0, cohort: Cohort::default(), arms: arms() };
         Params { list: names.iter().map(of).collect(), versions: BTreeMap::new() }
     }
 

@@ -13,6 +13,7 @@ use super::ledger::UserDelta;
 use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
 use super::surfaces::{Rules, Scored};
 use super::trails::Ring;
+use crate::model::catalogue::User as Said;
 use crate::model::changes::Compared;
 use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
@@ -133,8 +134,8 @@ impl Learned {
 
     /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves; by nothing
     /// learned for whom that is switched off.
-    fn ranks(&self, user: UserId) -> Ranks {
-        match self.experiments.place(user) {
+    fn ranks(&self, user: UserId, said: Option<&Said>) -> Ranks {
+        match self.experiments.place(user, said) {
             _ if !self.flags.ml(user) => Ranks::Fixed,
             Some(place) => self.experiments.arm(place).ranks.clone(),
             None if self.ranking.ranks_for(user) => Ranks::Model,
@@ -143,14 +144,14 @@ impl Learned {
     }
 
     /// Where there is any model: whether one orders for this user.
-    pub fn models_for(&self, user: UserId) -> Option<bool> {
+    pub fn models_for(&self, user: UserId, said: Option<&Said>) -> Option<bool> {
         let any = self.rankers.served.is_some() || !self.rankers.versions.is_empty();
-        any.then(|| self.rankers.has(&self.ranks(user)))
+        any.then(|| self.rankers.has(&self.ranks(user, said)))
     }
 
     /// Whether this user's slates are scored by the learned weights, or by a model.
-    pub fn serves(&self, user: UserId, weights: &Weights) -> bool {
-        let ranks = self.ranks(user);
+    pub fn serves(&self, user: UserId, said: Option<&Said>, weights: &Weights) -> bool {
+        let ranks = self.ranks(user, said);
         let learned = weights.model.groups >= self.params.serve_after || self.rankers.has(&ranks);
         self.params.enabled && ranks != Ranks::Fixed && learned
     }
@@ -176,6 +177,7 @@ impl Learned {
         &mut self,
         epoch: &Epoch,
         delta: &UserDelta,
+        said: Option<&Said>,
         viewer: &Viewer,
         store: &FeatureStore,
         now: &Now,
@@ -201,10 +203,10 @@ impl Learned {
             let taken: Vec<usize> = taken.iter().filter_map(place).collect();
             weights.ready.teach(&request, &self.scores, &taken, lesson);
             example = self.example(epoch, delta, &request, &taken, store, look_up);
-            self.compare_taken(delta.user, &request, &taken, store, look_up);
+            self.compare_taken(delta.user, said, &request, &taken, store, look_up);
         }
         if asked.is_some() {
-            self.rerank(delta.user, &request, store, look_up);
+            self.rerank(delta.user, said, &request, store, look_up);
         }
         Seen { ranking: asked.map(|_| self.ranking(store)), example }
     }
@@ -238,12 +240,21 @@ impl Learned {
     }
 
     /// Where the shadow and what serves had the items the user then took, among the candidates just scored.
-    fn compare_taken(&mut self, user: UserId, request: &Request, taken: &[usize], store: &FeatureStore, look_up: &mut LookUp) {
+    #[allow(clippy::too_many_arguments, reason = "what a request is made of, each once")]
+    fn compare_taken(
+        &mut self,
+        user: UserId,
+        said: Option<&Said>,
+        request: &Request,
+        taken: &[usize],
+        store: &FeatureStore,
+        look_up: &mut LookUp,
+    ) {
         if taken.is_empty() || !self.is_shadowed(user) {
             return;
         }
         self.tabulate_for_models(request, store, look_up);
-        let ranks = self.ranks(user);
+        let ranks = self.ranks(user, said);
         let blend = &self.scores.scores;
         let mut served = blend.clone();
         if let Some((ranker, _)) = self.rankers.of(&ranks) {
@@ -277,8 +288,15 @@ impl Learned {
     }
 
     /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
-    fn rerank(&mut self, user: UserId, request: &Request, store: &FeatureStore, look_up: &mut LookUp) -> Option<Arc<ModelName>> {
-        let ranks = self.ranks(user);
+    fn rerank(
+        &mut self,
+        user: UserId,
+        said: Option<&Said>,
+        request: &Request,
+        store: &FeatureStore,
+        look_up: &mut LookUp,
+    ) -> Option<Arc<ModelName>> {
+        let ranks = self.ranks(user, said);
         if !self.rankers.has(&ranks) {
             return None;
         }
@@ -337,7 +355,7 @@ impl Learned {
         if blend.is_some() {
             self.tabulate_for_models(&request, store, look_up);
         }
-        let model = self.rerank(user.id, &request, store, look_up);
+        let model = self.rerank(user.id, profile.said.as_deref(), &request, store, look_up);
         if let (Some(blend), Some(shadow)) = (blend, &mut self.shadow) {
             shadow.compare(&self.table, &blend, &self.scores.scores);
         }

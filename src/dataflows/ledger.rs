@@ -87,6 +87,8 @@ pub struct UserDelta {
     /// A new profile, or with `Some(None)` its deletion.
     pub profile: Option<Option<Arc<User>>>,
     pub forgotten: bool,
+    /// There was an order to forget them: what is kept, if anything, is of somebody who was not there before.
+    pub anew: bool,
     /// A full ranking is asked for, as of before this epoch.
     pub asked: Option<Ranker>,
 }
@@ -419,6 +421,7 @@ impl Ledger {
             delta.profile = Some(None);
         }
         delta.forgotten = kept.is_empty() && !newer;
+        delta.anew = true;
         for record in kept {
             Arc::make_mut(self.users.entry(user).or_default()).insert(record);
         }

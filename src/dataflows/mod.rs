@@ -24,6 +24,7 @@ pub mod sampler;
 pub mod shelves;
 pub mod signals;
 pub mod slates;
+pub mod stays;
 pub mod surfaces;
 pub mod tallies;
 pub mod tastes;

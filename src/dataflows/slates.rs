@@ -310,7 +310,8 @@ impl State {
                 let asked = Asked { profile: &of.profile, history: &history, liked: &[], clock: epoch.clock_ms };
                 self.home.at_hand(&asked, &self.board, items)
             };
-            let seen = self.learned.look_back(epoch, delta, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
+            let said = of.profile.said.as_deref();
+            let seen = self.learned.look_back(epoch, delta, said, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
             out.extend(seen.ranking.map(|ranking| Change::Ranking(delta.user, ranking)));
             out.extend(seen.example.map(Change::Example));
             for update in steps() {
@@ -372,7 +373,7 @@ impl State {
     fn take(&mut self, epoch: &Epoch, delta: &UserDelta, out: &mut Vec<Change>) {
         let of = Arc::make_mut(self.users.entry(delta.user).or_default());
         let seen = of.profile.take(delta);
-        if let Some(ranked) = self.learned.models_for(delta.user) {
+        if let Some(ranked) = self.learned.models_for(delta.user, of.profile.said.as_deref()) {
             let arm = if ranked { &mut self.arms.by_model } else { &mut self.arms.by_blend };
             delta.updates.iter().filter(|update| update.diff > 0).for_each(|update| count(update.kind, arm));
         }
@@ -447,7 +448,7 @@ impl State {
         let history = of.profile.history(self.params.slates.neighbours_from);
         let asked = Asked { profile: &of.profile, history: &history, liked, clock: epoch.clock_ms };
         let viewer = self.home.viewer(&asked, &self.board);
-        let (scored, model) = if self.learned.serves(user, &weights) {
+        let (scored, model) = if self.learned.serves(user, of.profile.said.as_deref(), &weights) {
             let habit = (of.taken > 0).then_some(of.habit);
             let user = learned::User { id: user, asked, ring: &of.ring, habit };
             self.learned.scored(&user, &self.board, &self.store, &mut self.home, &weights)
@@ -457,7 +458,7 @@ impl State {
         let mut chosen = self.home.choose(scored);
         let explorer = Explorer { user, clock: epoch.clock_ms, filter: &of.profile.filter(), viewer: &viewer };
         self.home.explore(&mut chosen, &self.explore, &explorer, &self.board);
-        let place = self.params.experiments.place(user);
+        let place = self.params.experiments.place(user, of.profile.said.as_deref());
         let variant = place.map(|of| self.variants[usize::from(of.experiment)][usize::from(of.arm)].clone());
         let home = Slate { model, variant, ..laid_out(user, Surface::HOME, &chosen, &history) };
         let other = |rules: &mut Rules| {

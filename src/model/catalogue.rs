@@ -16,7 +16,7 @@ pub const USUAL_QUALITY: f64 = 0.5;
 /// The id of a city, however it is written; none of what is blank.
 pub fn city(name: &str) -> Option<TokenId> {
     let name = name.trim();
-    (!name.is_empty()).then(|| TokenId::of(&format!("city:{}", name.to_lowercase())))
+    (!name.is_empty()).then(|| TokenId::city(name))
 }
 
 /// What is known of an item.

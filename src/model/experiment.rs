@@ -4,6 +4,7 @@
 //! parts of workers add up. Sums of squares and products over users are kept too: intervals are over users, not over events.
 
 use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
 
 use super::kind::Kind;
 use super::time::{HOUR, Millis};
@@ -45,6 +46,16 @@ impl Counts {
         if let (Kind::View | Kind::Dwell, Some(spent)) = (kind, value_milli) {
             self.dwell_ms += i64::from(spent).clamp(0, LONGEST) * diff;
         }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.impressions += other.impressions;
+        self.clicks += other.clicks;
+        self.taken += other.taken;
+        self.dwell_ms += other.dwell_ms;
     }
 }
 
@@ -139,6 +150,17 @@ impl Sums {
     }
 }
 
+/// For whom an experiment is, where it is not for everybody: every criterion that is given holds of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whom {
+    /// Of their profiles, as the settings spell them: one of these; none: any.
+    pub languages: Vec<String>,
+    pub cities: Vec<String>,
+    pub interests: Vec<String>,
+    /// How many are named; `None`: nobody is.
+    pub users: Option<u32>,
+}
+
 /// One arm, and what its users did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
@@ -154,6 +176,8 @@ pub struct Standing {
     pub name: String,
     /// The share of the users who take part.
     pub rollout: f64,
+    /// `None`: of all of them.
+    pub whom: Option<Whom>,
     /// The clock when it began with these arms.
     pub began: Millis,
     /// In the order of the settings; the others are held against the first.

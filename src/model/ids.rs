@@ -63,6 +63,11 @@ impl TokenId {
     pub fn typed(kind: TokenKind, name: &str) -> Self {
         Self::of(&kind.spell(name))
     }
+
+    /// The id of a city, however it is written.
+    pub fn city(name: &str) -> Self {
+        Self::of(&format!("city:{}", name.trim().to_lowercase()))
+    }
 }
 
 /// What a token says of an item.
@@ -84,6 +89,15 @@ impl TokenKind {
             Self::Language => "language",
         };
         format!("{kind}:{name}")
+    }
+
+    /// What a word of interest may describe, and its name: `#jazz` and `tag:jazz` a tag, `category:jazz` a category, `author:ann` an
+    /// author; a bare word both a category and a tag, because a sign-up form does not know which.
+    pub fn of_interest(word: &str) -> (&'static [Self], &str) {
+        let prefixes: [(&str, &[Self]); 4] =
+            [("#", &[Self::Tag]), ("tag:", &[Self::Tag]), ("category:", &[Self::Category]), ("author:", &[Self::Author])];
+        let typed = prefixes.iter().find_map(|(prefix, kinds)| word.strip_prefix(prefix).map(|name| (*kinds, name)));
+        typed.unwrap_or((&[Self::Category, Self::Tag], word))
     }
 }
 
@@ -110,5 +124,22 @@ mod tests {
     fn tokens_of_two_kinds_do_not_meet() {
         assert_ne!(TokenId::typed(TokenKind::Category, "rock"), TokenId::typed(TokenKind::Tag, "rock"));
         assert_eq!(TokenId::typed(TokenKind::Tag, "rock"), TokenId::of("tag:rock"));
+    }
+
+    #[test]
+    fn a_word_of_interest_says_what_it_describes_or_may_be_either() {
+        use TokenKind::*;
+        for (word, kinds, name) in [
+            ("jazz", &[Category, Tag][..], "jazz"),
+            ("#jazz", &[Tag], "jazz"),
+            ("tag:jazz", &[Tag], "jazz"),
+            ("category:jazz", &[Category], "jazz"),
+            ("author:ann", &[Author], "ann"),
+            ("mood:blue", &[Category, Tag], "mood:blue"),
+            ("#", &[Tag], ""),
+        ] {
+            assert_eq!(TokenKind::of_interest(word), (kinds, name), "{word}");
+        }
+        assert_eq!(TokenId::city(" München\t"), TokenId::city("münchen"));
     }
 }

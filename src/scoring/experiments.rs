@@ -1,7 +1,8 @@
 //! Who takes part in which experiment, in which arm, and by what that arm ranks. Pure.
 //!
-//! The facts that must stay true: a draw knows the user and names alone, so it is the same everywhere and at any time; a greater rollout
-//! takes users in and moves nobody from arm to arm; and nobody is in two experiments: the first of the list that draws them has them.
+//! The facts that must stay true: a draw knows the user and names alone, and who belongs to a cohort is known from what they last said,
+//! so whoever asks at one moment is told the same; a greater rollout takes users in and moves nobody from arm to arm; and nobody is in
+//! two experiments: the first of the list that is for them and draws them has them.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,7 +10,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::cohorts::{Cohort, Traits};
 use super::ranker::Model;
+use crate::model::catalogue::User;
 use crate::model::ids::lot_of;
 use crate::model::{UserId, Variant};
 
@@ -30,6 +33,9 @@ pub struct Experiment {
     pub name: String,
     /// The share of the users who take part.
     pub rollout: f64,
+    /// Whom it is for; for others it is as if it were not there.
+    #[serde(default, skip_serializing_if = "Cohort::is_everybody")]
+    pub cohort: Cohort,
     pub arms: Vec<Arm>,
 }
 
@@ -94,11 +100,27 @@ pub struct Place {
 }
 
 impl Params {
-    /// Where a user is; `None`: in no experiment.
-    pub fn place(&self, user: UserId) -> Option<Place> {
-        let drawn = |(at, experiment): (usize, &Experiment)| Some((at, experiment.draw(user)?));
-        let (experiment, arm) = self.list.iter().enumerate().find_map(drawn)?;
+    /// Where a user is who last said this of themselves; `None`: in no experiment.
+    pub fn place(&self, user: UserId, said: Option<&User>) -> Option<Place> {
+        let asked = self.list.iter().any(|experiment| experiment.cohort.asks_profiles());
+        self.place_by(user, &said.filter(|_| asked).map(Traits::of).unwrap_or_default())
+    }
+
+    /// The same, of whom that is known which cohorts ask for.
+    pub fn place_by(&self, user: UserId, said: &Traits) -> Option<Place> {
+        let has = |at: &usize| self.list[*at].cohort.has(user, said);
+        (0..self.list.len()).filter(has).find_map(|at| self.drawn_by(at, user))
+    }
+
+    /// Where a user is in this experiment of the list, if it is for them; `None`: it does not draw them.
+    pub fn drawn_by(&self, experiment: usize, user: UserId) -> Option<Place> {
+        let arm = self.list[experiment].draw(user)?;
         Some(Place { experiment: experiment as u16, arm: arm as u16 })
+    }
+
+    /// Whether there is an experiment that this user is in, or would be, had they said something else of themselves.
+    pub fn may_have(&self, user: UserId) -> bool {
+        self.list.iter().any(|experiment| experiment.cohort.may_have(user) && experiment.draw(user).is_some())
     }
 
     /// The arm in this place.
@@ -134,7 +156,7 @@ impl Params {
 }
 
 impl Experiment {
-    /// The arm that draws a user; `None`: they do not take part.
+    /// The arm that draws a user it is for; `None`: they do not take part.
     fn draw(&self, user: UserId) -> Option<usize> {
         if lot_of(user, &self.name) >= self.rollout {
             return None;
@@ -149,9 +171,10 @@ impl Experiment {
         Some(arm.unwrap_or(self.arms.len().saturating_sub(1)))
     }
 
-    /// Of its name and its arms: what was counted under another one says nothing of this.
+    /// Of its name, its cohort and its arms: what was counted under another one says nothing of this.
     pub fn digest(&self) -> u64 {
         let mut text = self.name.clone();
+        self.cohort.spell(&mut text);
         for arm in &self.arms {
             let _ = write!(text, "\n{} {:x} {}", arm.name, arm.weight.to_bits(), arm.ranks.name());
         }
@@ -161,22 +184,34 @@ impl Experiment {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cohorts;
     use super::*;
+    use crate::model::TokenId;
+    use crate::model::ids::TokenKind;
 
     const USERS: u64 = 20_000;
 
     fn experiment(name: &str, rollout: f64, weights: &[f64]) -> Experiment {
         let arm = |(at, weight): (usize, &f64)| Arm { name: format!("arm{at}"), weight: *weight, ranks: Ranks::Blend };
-        Experiment { name: name.into(), rollout, arms: weights.iter().enumerate().map(arm).collect() }
+        let arms = weights.iter().enumerate().map(arm).collect();
+        Experiment { name: name.into(), rollout, cohort: Cohort::default(), arms }
     }
 
     fn params(list: Vec<Experiment>) -> Params {
         Params { list, versions: BTreeMap::new() }
     }
 
+    fn of_language(name: &str) -> Cohort {
+        cohorts::Params { languages: Some(vec![name.into()]), ..cohorts::Params::default() }.into()
+    }
+
+    fn speaks(name: &str) -> User {
+        User { language: Some(TokenId::typed(TokenKind::Language, name)), ..User::default() }
+    }
+
     fn places(list: Vec<Experiment>) -> Vec<Option<Place>> {
         let params = params(list);
-        (0..USERS).map(|n| params.place(UserId::of(&format!("u{n}")))).collect()
+        (0..USERS).map(|n| params.place(UserId::of(&format!("u{n}")), None)).collect()
     }
 
     fn share(places: &[Option<Place>], of: impl Fn(&Place) -> bool) -> f64 {
@@ -225,6 +260,24 @@ mod tests {
         assert_ne!(one.digest(), other.digest());
     }
 
+    /// Whoever is not of its cohort goes on to the next as if it were not there; whoever is, is drawn as without one.
+    #[test]
+    fn c29_an_experiment_is_not_there_for_who_is_not_of_its_cohort() {
+        let (a, b) = (experiment("a", 0.5, &[1.0, 1.0]), experiment("b", 0.8, &[1.0, 2.0]));
+        let limited = Experiment { cohort: of_language("de"), ..a.clone() };
+        let (with, without) = (params(vec![limited, b.clone()]), params(vec![a, b.clone()]));
+        let (alone, second) = (params(vec![b]), |place: Place| Place { experiment: 1, ..place });
+        let (german, english) = (speaks("de"), speaks("en"));
+        for user in (0..USERS).map(|n| UserId::of(&format!("u{n}"))) {
+            assert_eq!(with.place(user, Some(&german)), without.place(user, None));
+            for said in [None, Some(&english)] {
+                assert_eq!(with.place(user, said), alone.place(user, None).map(second));
+            }
+            let anywhere = [None, Some(&german)].iter().any(|said| with.place(user, *said).is_some());
+            assert_eq!(with.may_have(user), anywhere);
+        }
+    }
+
     #[test]
     fn what_decides_is_in_the_digest() {
         let good = experiment("a", 0.5, &[1.0, 1.0]);
@@ -236,6 +289,7 @@ mod tests {
         assert_eq!(changed(&|_| {}), (false, false));
         assert_eq!(changed(&|e| e.rollout = 0.6), (false, true), "who was counted goes on being counted");
         assert_eq!(changed(&|e| e.name.push('b')), (true, true));
+        assert_eq!(changed(&|e| e.cohort = of_language("de")), (true, true));
         assert_eq!(changed(&|e| e.arms[1].weight = 2.0), (true, true));
         assert_eq!(changed(&|e| e.arms[0].name.push('b')), (true, true));
         assert_eq!(changed(&|e| e.arms[0].ranks = Ranks::Model), (true, true));

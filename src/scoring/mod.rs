@@ -4,6 +4,7 @@ pub mod affinity;
 pub mod at_hand;
 pub mod blend;
 pub mod bootstrap;
+pub mod cohorts;
 pub mod columns;
 pub mod diversity;
 pub mod experiments;

@@ -61,7 +61,7 @@ pub struct Left {
 }
 
 /// The name under which it is saved, and its version.
-pub const UID: &str = "dirty/5";
+pub const UID: &str = "dirty/6";
 
 impl Left {
     /// As saved.

@@ -154,7 +154,17 @@ impl Log {
         self
     }
 
+    /// Without what the user did and said.
     pub fn without_user(&self, user: UserId) -> Self {
+        let mut log = self.without_acts_of(user);
+        for (_, rows) in &mut log.epochs {
+            rows.retain(|row| !matches!(&row.input, Ok(Input::User(of, _)) if *of == user));
+        }
+        log
+    }
+
+    /// Without what the user did.
+    pub fn without_acts_of(&self, user: UserId) -> Self {
         let mut log = self.clone();
         for (_, rows) in &mut log.epochs {
             rows.retain(|row| !matches!(&row.input, Ok(Input::Event(event)) if event.user == user));
@@ -182,10 +192,14 @@ impl Log {
         self
     }
 
-    /// The users who did something.
+    /// The users who did or said something.
     pub fn actors(&self) -> Vec<UserId> {
         let inputs = self.epochs.iter().flat_map(|(_, rows)| rows).filter_map(|row| row.input.as_ref().ok());
-        let users = inputs.filter_map(|input| if let Input::Event(event) = input { Some(event.user) } else { None });
+        let users = inputs.filter_map(|input| match input {
+            Input::Event(event) => Some(event.user),
+            Input::User(user, _) => Some(*user),
+            _ => None,
+        });
         users.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 }

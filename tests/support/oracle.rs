@@ -2,11 +2,12 @@
 
 use super::dataflow::{Changes, Log};
 use overdrive::dataflows::Params;
-use overdrive::model::catalogue::Item;
+use overdrive::model::catalogue::{Item, User};
 use overdrive::model::changes::Account;
 use overdrive::model::ids::key_group;
 use overdrive::model::time::{Millis, Window};
-use overdrive::model::{Change, Event, Input, ItemId, Kind, Op, Origin, SignalKey, UserId};
+use overdrive::model::{Change, Event, Input, ItemId, Kind, Op, Origin, SignalKey, Surface, UserId};
+use overdrive::scoring::experiments::Place;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,20 +20,31 @@ struct Kept {
     facts: Option<Arc<Item>>,
 }
 
+/// Since when each user was where in the experiments.
+type Stays = BTreeMap<UserId, Vec<(Millis, Option<Place>)>>;
+
 type Counts = BTreeMap<SignalKey, BTreeMap<Kind, [u32; 5]>>;
 
-/// Compares accounts, the counts of every key, the neighbours of every item and the sums of experiments with a plain recount, epoch
-/// by epoch.
+/// Compares accounts, the counts of every key, the neighbours of every item, the sums of experiments and the arms that slates name with a
+/// plain recount, epoch by epoch.
 pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCaseError> {
     let (mut kept, mut ids, mut items) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
     let (mut told, mut neighbours, mut linked) = (Counts::new(), BTreeMap::new(), BTreeMap::new());
-    let mut standings = Vec::new();
+    let (mut standings, mut stays, mut said) = (Vec::new(), Stays::new(), BTreeMap::new());
+    let variants = params.experiments.variants();
     for (epoch, rows) in &log.epochs {
         let mut rows: Vec<_> = rows.iter().map(|r| (r.origin, r.input.as_ref().expect("usable"))).collect();
         rows.sort_by_key(|(origin, _)| *origin);
         for (_, input) in &rows {
             if let Input::Item(item, Some(facts)) = input {
                 items.insert(*item, facts.clone());
+            }
+        }
+        for (_, input) in &rows {
+            if let Input::User(user, profile) = input {
+                said.insert(*user, profile.clone());
+                let place = params.experiments.place(*user, profile.as_deref());
+                stays.entry(*user).or_default().push((epoch.clock_ms + 1, place));
             }
         }
         let mut account = Account::default();
@@ -42,24 +54,33 @@ pub fn check(log: &Log, changes: &Changes, params: &Params) -> Result<(), TestCa
             }
         }
         let of_epoch: &[Change] = changes.get(&epoch.number).map_or(&[], |c| c.as_slice());
-        let mut said = Account::default();
+        let mut told_of = Account::default();
         for change in of_epoch {
             match change {
                 Change::Signals(key, Some(s)) => drop(told.insert(*key, s.counts.iter().copied().collect())),
                 Change::Signals(key, None) => drop(told.remove(key)),
                 Change::Neighbours(item, _, list) => drop(neighbours.insert(*item, list.clone())),
                 Change::Experiments(all) => standings = all.to_vec(),
-                Change::Account(a) => said = Account { refreshed: 0, coalesced: 0, ..*a },
+                Change::Slate { user, surface: Surface::HOME, slate: Some(slate), .. } => {
+                    let words = said.get(user).and_then(|profile: &Option<Arc<User>>| profile.as_deref());
+                    let arm = params
+                        .experiments
+                        .place(*user, words)
+                        .map(|of| &variants[usize::from(of.experiment)][usize::from(of.arm)]);
+                    let named = slate.variant.as_ref();
+                    prop_assert_eq!(named, arm, "where a slate says its user is, at epoch {}", epoch.number);
+                }
+                Change::Account(a) => told_of = Account { refreshed: 0, coalesced: 0, ..*a },
                 _ => {}
             }
         }
-        prop_assert_eq!(said, account, "the account of epoch {}", epoch.number);
-        prop_assert!(said.balances());
+        prop_assert_eq!(told_of, account, "the account of epoch {}", epoch.number);
+        prop_assert!(told_of.balances());
         told.retain(|_, kinds| !kinds.is_empty());
         prop_assert_eq!(&told, &recount(&kept, epoch.clock_ms), "counts at epoch {}", epoch.number);
         if epoch.tick() {
             let arms = standings.iter().flat_map(|of| &of.arms).map(|arm| arm.sums.numbers());
-            prop_assert_eq!(arms.collect::<Vec<_>>(), arms_of(&kept, params), "experiments at epoch {}", epoch.number);
+            prop_assert_eq!(arms.collect::<Vec<_>>(), arms_of(&kept, &stays, params), "experiments at epoch {}", epoch.number);
         }
         let plain = relink(&kept, params);
         let has_turn = |item: &ItemId| (epoch.turn.from..epoch.turn.to).contains(&key_group(item.0));
@@ -140,19 +161,24 @@ fn recount(kept: &[Kept], clock: Millis) -> Counts {
     counts
 }
 
-/// The sums of every arm.
-fn arms_of(kept: &[Kept], params: &Params) -> Vec<[i128; 11]> {
+/// The sums of every arm: what counts for where its user was at the time it says.
+fn arms_of(kept: &[Kept], stays: &Stays, params: &Params) -> Vec<[i128; 11]> {
+    let place_of = |event: &Event| match stays.get(&event.user).and_then(|all| all.iter().rfind(|(from, _)| *from <= event.at)) {
+        Some((_, place)) => *place,
+        None => params.experiments.place(event.user, None),
+    };
     let users: BTreeSet<UserId> = kept.iter().map(|k| k.event.user).collect();
     let mut all = Vec::new();
     for (at, experiment) in params.experiments.list.iter().enumerate() {
         for arm in 0..experiment.arms.len() {
             let mut sums = [0; 11];
             for user in &users {
-                let place = params.experiments.place(*user);
-                if place.is_none_or(|place| (usize::from(place.experiment), usize::from(place.arm)) != (at, arm)) {
+                let here = Some(Place { experiment: at as u16, arm: arm as u16 });
+                let theirs = kept.iter().map(|k| &k.event).filter(|event| event.user == *user);
+                let of: Vec<&Event> = theirs.filter(|event| place_of(event) == here).collect();
+                if of.is_empty() {
                     continue;
                 }
-                let of: Vec<&Event> = kept.iter().map(|k| &k.event).filter(|event| event.user == *user).collect();
                 let count = |is: &dyn Fn(Kind) -> bool| of.iter().filter(|event| is(event.kind)).count() as i128;
                 let (i, c) = (count(&|kind| kind == Kind::Impression), count(&|kind| kind == Kind::Click));
                 let t = count(&|kind| kind != Kind::Click && kind.is_positive());

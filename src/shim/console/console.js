@@ -180,9 +180,18 @@ function between(estimate, show) {
   return estimate.interval ? `${show(estimate.interval[0])} to ${show(estimate.interval[1])}` : "too few users to say";
 }
 
+/** For whom it is, where it is not for everybody. */
+function whom({ languages, cities, interests, users }) {
+  const lists = [["speaking", languages], ["in", cities], ["interested in", interests]];
+  const given = lists.filter(([, names]) => names.length).map(([how, names]) => `${how} ${names.join(" or ")}`);
+  if (users !== null) given.push(`of ${users.toLocaleString("en")} named`);
+  return `for users ${given.join(", ")}`;
+}
+
 function trial(experiment) {
   const box = make("div", "trial");
   box.append(make("h3", "", `${experiment.name} · ${(experiment.rollout * 100).toFixed(0)} % of users`));
+  if (experiment.cohort) box.append(make("p", "note", whom(experiment.cohort)));
   const rows = experiment.arms.map((arm) => {
     const row = make("li");
     const head = make("p");

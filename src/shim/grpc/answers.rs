@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::proto;
+use crate::model::experiment::Whom;
 use crate::model::serving::Recipe;
 use crate::registry::Figures;
 use crate::scoring::intervals::{Difference, Estimate, Verdict};
@@ -218,8 +219,14 @@ impl From<One> for proto::Experiments {
 }
 
 impl From<View> for proto::Experiment {
-    fn from(View { name, rollout, began, arms }: View) -> Self {
-        Self { name, rollout, began, arms: all(arms) }
+    fn from(View { name, rollout, cohort, began, arms }: View) -> Self {
+        Self { name, rollout, began, arms: all(arms), cohort: cohort.map(Into::into) }
+    }
+}
+
+impl From<Whom> for proto::Cohort {
+    fn from(Whom { languages, cities, interests, users }: Whom) -> Self {
+        Self { languages, cities, interests, users }
     }
 }
 

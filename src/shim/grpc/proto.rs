@@ -468,6 +468,20 @@ pub struct Experiment {
     pub began: i64,
     #[prost(message, repeated, tag = "4")]
     pub arms: Vec<Arm>,
+    #[prost(message, optional, tag = "5")]
+    pub cohort: Option<Cohort>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Cohort {
+    #[prost(string, repeated, tag = "1")]
+    pub languages: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub cities: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub interests: Vec<String>,
+    #[prost(uint32, optional, tag = "4")]
+    pub users: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::views::unreadable;
-use crate::model::experiment::{Arm, Standing};
+use crate::model::experiment::{Arm, Standing, Whom};
 use crate::scoring::intervals::{self, Difference, Estimate, Measured, Verdict};
 use crate::shim::access::Who;
 use crate::shim::{Refusal, State as Shim};
@@ -31,6 +31,8 @@ pub struct One {
 pub struct View {
     pub name: String,
     pub rollout: f64,
+    /// `None`: it is for everybody.
+    pub cohort: Option<Whom>,
     pub began: i64,
     pub arms: Vec<ArmView>,
 }
@@ -91,10 +93,10 @@ async fn stored(shim: &Shim) -> Result<StoredExperiments, Refusal> {
 }
 
 impl From<Standing> for View {
-    fn from(Standing { name, rollout, began, arms }: Standing) -> Self {
+    fn from(Standing { name, rollout, whom, began, arms }: Standing) -> Self {
         let first = arms.first().cloned();
         let view = |(at, arm): (usize, &Arm)| ArmView::of(arm, first.as_ref().filter(|_| at > 0));
-        Self { name, rollout, began, arms: arms.iter().enumerate().map(view).collect() }
+        Self { name, rollout, cohort: whom, began, arms: arms.iter().enumerate().map(view).collect() }
     }
 }
 

@@ -58,6 +58,8 @@ pub enum LayoutError {
     Number { field: String, value: String },
     #[error("field `{field}` is `{value}`, not {expected} numbers separated by commas")]
     Numbers { field: String, value: String, expected: usize },
+    #[error("field `{field}` is `{value}`, not a cohort as JSON")]
+    Cohort { field: String, value: String },
     #[error("the layout has schema `{0}`, this reader knows {SCHEMA}: upgrade the reader")]
     Schema(String),
     #[error("field `{0}` does not name a role and a partition")]
