@@ -61,7 +61,7 @@ pub use grpc::readers;
 pub use http::served;
 #[cfg(feature = "redis")]
 pub use read::RedisReader;
-pub use read::{Answer, Fields, Many, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
+pub use read::{Answer, Fields, Many, ManyOf, MemoryReader, Own, OwnKeys, Parts, Reader, Sizes, Unavailable};
 pub use recent::Recent;
 pub use rules::Rules;
 pub use token::Token;

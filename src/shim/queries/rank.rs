@@ -20,6 +20,7 @@ use crate::model::names::Collision;
 use crate::model::place::Place;
 use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
+use crate::model::time::Window;
 use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, Surface, TokenId, UserId};
 use crate::scoring::at_hand::{Asker, Offer};
 use crate::scoring::diversity::Damping;
@@ -27,7 +28,7 @@ use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked};
 use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::Caller;
 use crate::shim::ranked_by::Request;
-use crate::shim::{Cadence, Many, OwnKeys, Refusal, State as Shim, Token, now_ms};
+use crate::shim::{Cadence, ManyOf, OwnKeys, Refusal, State as Shim, Token, now_ms};
 use crate::sinks::Applied;
 use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
 
@@ -422,19 +423,19 @@ async fn items_of(shim: &Shim, slate: Option<&proto::Slate>, brought: &[Brought]
     let cards = brought.iter().map(|brought| shim.keys.card(&brought.name));
     let values: Vec<String> = near.iter().cloned().chain(cards).collect();
     let features: Vec<String> = brought.iter().map(|brought| shim.keys.item(&brought.name)).collect();
-    let Many { values, fields } = shim.reader.many(&values, &features).await?;
+    let ManyOf { values, field } = shim.reader.many_of(&values, &features, layout::WEIGHTED).await?;
     let (near, cards) = values.split_at(near.len());
     let read_near = |value: &Option<bytes::Bytes>| -> Result<proto::Neighbours, Refusal> { neighbours(value.as_deref()) };
     let card =
         |value: &Option<bytes::Bytes>| value.as_deref().map(|v| layout::decode_card(v).map_err(views::unreadable)).transpose();
-    let trending = |fields: &Option<_>| match fields {
+    let trending = |field: &Option<String>| match field {
         None => Ok(0),
-        Some(fields) => layout::decode_features(fields).map(|of| warmth(&of)).map_err(views::unreadable),
+        Some(field) => layout::decode_weighted(field).map(warmth).map_err(views::unreadable),
     };
     Ok(Items {
         near: near.iter().map(read_near).collect::<Result<_, _>>()?,
         cards: cards.iter().map(card).collect::<Result<_, _>>()?,
-        trending_milli: fields.iter().map(trending).collect::<Result<_, _>>()?,
+        trending_milli: field.iter().map(trending).collect::<Result<_, _>>()?,
     })
 }
 
@@ -443,10 +444,8 @@ fn neighbours(value: Option<&[u8]>) -> Result<proto::Neighbours, Refusal> {
 }
 
 /// Its trending score, in thousandths.
-fn warmth(features: &layout::Features) -> i64 {
-    let mut weighted = [0; 5];
-    weighted.iter_mut().zip(&features.windows).for_each(|(milli, window)| *milli = (window.weighted * 1e3).round() as i64);
-    trending_milli(&weighted)
+fn warmth(weighted: [f64; Window::ALL.len()]) -> i64 {
+    trending_milli(&weighted.map(|sum| (sum * 1e3).round() as i64))
 }
 
 /// What its card says of a candidate; without one, what the request does.

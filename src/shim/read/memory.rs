@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::future::ready;
 
-use super::{Answer, Fields, Many, Own, OwnKeys, Parts, Reader, SEEN, Sizes, Unavailable};
+use super::{Answer, Fields, Many, ManyOf, Own, OwnKeys, Parts, Reader, SEEN, Sizes, Unavailable};
 use crate::sinks::Applied;
 use crate::sinks::memory::Memory;
 
@@ -50,6 +50,12 @@ impl Reader for MemoryReader {
     fn many<'a>(&'a self, values: &'a [String], hashes: &'a [String]) -> Answer<'a, Many> {
         let values = values.iter().map(|key| self.0.value(key)).collect();
         now(Many { values, fields: hashes.iter().map(|key| self.0.fields(key)).collect() })
+    }
+
+    fn many_of<'a>(&'a self, values: &'a [String], hashes: &'a [String], field: &'a str) -> Answer<'a, ManyOf> {
+        let values = values.iter().map(|key| self.0.value(key)).collect();
+        let of = |key: &String| self.0.fields(key).and_then(|mut fields| fields.remove(field));
+        now(ManyOf { values, field: hashes.iter().map(of).collect() })
     }
 
     fn applied(&self) -> Answer<'_, Applied> {

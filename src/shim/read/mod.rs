@@ -64,6 +64,13 @@ pub struct Many {
     pub fields: Vec<Option<Fields>>,
 }
 
+/// The same with one field of each hash.
+#[derive(Clone, Debug, Default)]
+pub struct ManyOf {
+    pub values: Vec<Option<Bytes>>,
+    pub field: Vec<Option<String>>,
+}
+
 /// Something in the store that is not as it was written is as good as none where an answer can do without it: it is counted, and told to
 /// the operator.
 pub fn readable<T>(what: &str, read: Result<T, LayoutError>) -> Option<T> {
@@ -96,6 +103,9 @@ pub trait Reader: Send + Sync {
 
     /// The binary values of some keys and the hashes of others, in one round trip.
     fn many<'a>(&'a self, values: &'a [String], hashes: &'a [String]) -> Answer<'a, Many>;
+
+    /// The binary values of some keys and one field of the hashes of others, in one round trip.
+    fn many_of<'a>(&'a self, values: &'a [String], hashes: &'a [String], field: &'a str) -> Answer<'a, ManyOf>;
 
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;

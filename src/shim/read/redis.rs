@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
-use super::{Answer, Fields, Many, Own, OwnKeys, Parts, Reader, SEEN, Unavailable};
+use super::{Answer, Fields, Many, ManyOf, Own, OwnKeys, Parts, Reader, SEEN, Unavailable};
 use crate::sinks::{Applied, RedisParams, layout};
 
 /// How often waiting readers look at the mark, all of them together.
@@ -174,6 +174,24 @@ impl Reader for RedisReader {
             let values = values.iter().map(|_| next(&mut answers).map(present)).collect::<Result<_, _>>()?;
             let fields = hashes.iter().map(|_| next(&mut answers).map(written)).collect::<Result<_, _>>()?;
             Ok(Many { values, fields })
+        })
+    }
+
+    fn many_of<'a>(&'a self, values: &'a [String], hashes: &'a [String], field: &'a str) -> Answer<'a, ManyOf> {
+        Box::pin(async move {
+            if values.is_empty() && hashes.is_empty() {
+                return Ok(ManyOf::default());
+            }
+            let mut pipeline = redis::pipe();
+            for key in values {
+                pipeline.cmd("GET").arg(key);
+            }
+            for key in hashes {
+                pipeline.cmd("HGET").arg(key).arg(field); // what stays of a deleted hash has no such field
+            }
+            let mut answers = self.ask::<Vec<Value>>(pipeline).await?.into_iter();
+            let values = values.iter().map(|_| next(&mut answers).map(present)).collect::<Result<_, _>>()?;
+            Ok(ManyOf { values, field: hashes.iter().map(|_| next(&mut answers)).collect::<Result<_, _>>()? })
         })
     }
 

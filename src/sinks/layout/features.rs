@@ -66,7 +66,7 @@ pub fn decode_features(fields: &BTreeMap<String, String>) -> Result<Features, La
         windows: Default::default(),
     };
     let weighted = fields.get(WEIGHTED).ok_or(LayoutError::Missing(WEIGHTED))?;
-    for (window, sum) in features.windows.iter_mut().zip(split::<f64, { Window::ALL.len() }>(WEIGHTED, weighted)?) {
+    for (window, sum) in features.windows.iter_mut().zip(decode_weighted(weighted)?) {
         window.weighted = sum;
     }
     for (field, value) in fields {
@@ -80,7 +80,13 @@ pub fn decode_features(fields: &BTreeMap<String, String>) -> Result<Features, La
     Ok(features)
 }
 
-const WEIGHTED: &str = "weighted";
+/// The field that has the weighted sum of every window.
+pub const WEIGHTED: &str = "weighted";
+
+/// Reads that field alone.
+pub fn decode_weighted(field: &str) -> Result<[f64; Window::ALL.len()], LayoutError> {
+    split(WEIGHTED, field)
+}
 
 #[cfg(test)]
 mod tests {

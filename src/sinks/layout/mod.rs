@@ -20,7 +20,7 @@ use super::{Applied, Fence, Sort};
 use crate::model::serving;
 pub use census::{StoredCensus, decode_census, encode_census};
 pub use experiments::{StoredExperiments, decode_experiments, encode_experiments};
-pub use features::{Features, WindowFeatures, decode_features, encode_features};
+pub use features::{Features, WEIGHTED, WindowFeatures, decode_features, decode_weighted, encode_features};
 pub use fields::{Fields, as_map, deleted_fields, is_deleted_fields};
 pub use header::{HEADER, Stamp, deleted_value, fence_member, is_deleted_value, open};
 pub use interests::{StoredInterests, decode_interests, encode_interests};
