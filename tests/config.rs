@@ -451,6 +451,9 @@ fn c29_cohorts_are_read_and_those_that_make_no_sense_refused() {
         (&format!("{{ languages = [{many}] }}"), "languages of its cohort must be 64 at most"),
     ];
     each_is_refused(&cases.map(|(cohort, says)| (of(cohort), says)));
+    // another mistake says nothing of who stands in the settings
+    let why = load(&of("{ languages = [], users = ['secret-u1', 'secret-u2'] }"), &[]).expect_err("refused").to_string();
+    assert!(why.contains("2 ids") && !why.contains("secret"), "{why}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The facts that must stay true: where a user is follows from their id and from what they last said of themselves, as the slates ask it
 //! in the same epoch; a user's part is a function of those of their records that count now and were let out since they were met, and of
-//! when they moved ([`Stays`]); so what is taken back was counted before, and of whom nothing is left nothing is kept.
+//! when they moved ([`Stays`]); so what is taken back was counted before, and of whom nothing is left nothing is kept, but when they moved,
+//! until they are forgotten.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -104,8 +105,8 @@ impl Members {
     }
 
     /// In the first epoch: where nothing was let out before, everything counts; where the settings are others than they were, what
-    /// cannot have been let out under those. Who is somewhere else under these settings is let go, and so is what was counted under
-    /// other arms or for another cohort.
+    /// cannot have been let out under those. What was counted under other arms or for another cohort is let go; who is somewhere else under
+    /// these settings is there from then on, and what they did in an experiment that goes on stays counted.
     fn settle(&mut self, clock: Millis) {
         let settings = self.book.params.digest();
         let (from, ahead) = match self.common {
@@ -119,10 +120,12 @@ impl Members {
         self.users.retain(|user, member| {
             let member = Arc::make_mut(member);
             let here = book.params.may_have(*user).then(|| book.find(*user, &member.said));
-            if member.stays.now() == here {
-                member.stays.drop(|of| book.place(*user, of).is_none());
-            } else {
-                member.stays = Stays::default();
+            let elsewhere = member.stays.now().is_some_and(|now| Some(now) != here);
+            member.stays.end(|of| book.place(*user, of).is_none());
+            if elsewhere {
+                member.stays.turn_to(clock, None);
+                member.stays.turn_to(from - 1, here.flatten());
+                member.stays.forget_if_idle();
             }
             book.tell(*user, &member.stays, 1);
             *member != Member::default()
@@ -365,9 +368,42 @@ mod tests {
         let again = from + AHEAD + 1;
         assert_eq!(
             of_each(&mut both, from, &[click(german, from, -1)]),
-            [(0, 0), (0, 0)],
-            "another cohort is another experiment"
+            [(0, 0), (1, 1)],
+            "another cohort is another experiment; what was done in the other one stays counted"
         );
         assert_eq!(of_each(&mut both, from, &[click(german, again, 1), click(english, again, 1)]), [(2, 2), (0, 0)]);
+    }
+
+    /// Other settings for where somebody went touch nothing of where they were.
+    #[test]
+    fn c29_who_left_stays_counted_when_what_they_went_to_ends_or_changes() {
+        let user = users()[0];
+        let mut members = Members::new(&limited(&["de"]));
+        of_each(&mut members, 10, &[says(user, Some("de"))]);
+        assert_eq!(of_each(&mut members, 20, &[click(user, 15, 1), click(user, 16, 1)]), [(1, 2), (0, 0)]);
+        of_each(&mut members, 30, &[says(user, Some("en"))]);
+        assert_eq!(of_each(&mut members, 40, &[click(user, 35, 1)]), [(0, 0), (1, 1)]);
+        let mut ended = limited(&["de"]);
+        ended.experiments.list.truncate(1);
+        let mut other_arms = limited(&["de"]);
+        other_arms.experiments.list[1].arms[1].name = "three".into();
+        for params in [ended, other_arms.clone()] {
+            let mut next = restarted(&members, &params);
+            assert_eq!(of_each(&mut next, 50, &[]), [(1, 2), (0, 0)], "what ended or changed counts no more, the first goes on");
+            assert_eq!(
+                of_each(&mut next, 60, &[click(user, 16, -1)]),
+                [(0, -1), (0, 0)],
+                "and is taken back where it was counted"
+            );
+            assert_eq!(of_each(&mut next, 60, &[click(user, 35, -1)]), [(0, 0), (0, 0)]);
+        }
+        let mut next = restarted(&members, &other_arms);
+        let from = 50 + AHEAD + 1;
+        of_each(&mut next, 50, &[]);
+        assert_eq!(
+            of_each(&mut next, 60, &[click(user, from - 1, 1), click(user, from, 1)]),
+            [(0, 0), (1, 1)],
+            "as whoever is met"
+        );
     }
 }

@@ -113,8 +113,15 @@ impl Stays {
         }
     }
 
+    /// Of whom nothing is counted anywhere, nothing need be known: they are met again by what they do.
+    pub fn forget_if_idle(&mut self) {
+        if self.stays.iter().all(|stay| stay.of.is_none() || stay.counts.records == 0) {
+            *self = Self::default();
+        }
+    }
+
     /// What was counted for these counts for nobody.
-    pub fn drop(&mut self, gone: impl Fn(u64) -> bool) {
+    pub fn end(&mut self, gone: impl Fn(u64) -> bool) {
         for stay in &mut self.stays {
             stay.of = stay.of.filter(|of| !gone(*of));
         }
@@ -237,7 +244,7 @@ mod tests {
         let mut stays = met(A);
         stays.count(10, click(10), 1);
         stays.turn_to(20, B);
-        stays.drop(|of| Some(of) == A);
+        stays.end(|of| Some(of) == A);
         stays.count(30, click(10), -1);
         assert_eq!(clicks(&stays), [(2, 0)]);
     }

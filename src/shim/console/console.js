@@ -190,7 +190,7 @@ function whom({ languages, cities, interests, users }) {
 
 function trial(experiment) {
   const box = make("div", "trial");
-  box.append(make("h3", "", `${experiment.name} · ${(experiment.rollout * 100).toFixed(0)} % of users`));
+  box.append(make("h3", "", `${experiment.name} · ${(experiment.rollout * 100).toFixed(0)} % of ${experiment.cohort ? "these users" : "users"}`));
   if (experiment.cohort) box.append(make("p", "note", whom(experiment.cohort)));
   const rows = experiment.arms.map((arm) => {
     const row = make("li");
