@@ -3,7 +3,7 @@
 //!
 //! The load is in this process, on a thread of its own, with connections that are kept. `SECONDS` (3) a measurement, `PAIRS` (5) of them
 //! in turns, `RATE` (10000) requests a second where they come as they are due, `ITEMS` (1000000) with places, `RANKED` (100) requests with
-//! candidates a second; `RANK_BY` a model that orders them (`overdrive train deepfm --for rank`). `ONLY=rank` does that alone.
+//! candidates a second, `THREADS` (1) of the shim; `RANK_BY` a model that orders them (`overdrive train deepfm --for rank`). `ONLY=rank` does that alone.
 
 mod common;
 #[path = "../tests/support/mod.rs"]
@@ -44,6 +44,9 @@ const CLOCK: i64 = 1_763_600_000_123;
 const USERS: u64 = 10_000;
 /// Items of a slate, and of a page.
 const STORED: usize = 200;
+/// Items of a user's history, and items near each.
+const LATEST: usize = 20;
+const NEAR: usize = 50;
 const PAGE: usize = 20;
 
 fn main() {
@@ -73,7 +76,7 @@ fn main() {
 /// The shim, on one thread.
 fn shim(config: &Config, dir: &std::path::Path) -> Handle {
     let mut params = config.service.clone();
-    (params.port, params.grpc, params.threads) = (0, false, 1);
+    (params.port, params.grpc, params.threads) = (0, false, number("THREADS", 1) as usize);
     let reader = Arc::new(RedisReader::new(&config.redis, PREFIX, params.request_timeout).expect("the url is one"));
     let log = Arc::new(LogAppender::open(dir, &config.log).expect("the log opens"));
     let access = Access::open(&config.access, dir).expect("nobody is asked who they are");
@@ -94,6 +97,8 @@ fn slates(store: &mut dyn Store) {
             slate.push(&item, 900_000 - place as i32, Source::Neighbours, &why, &[4_000, 9_000, 1_000, 6_000, 2_500]);
         }
         slate.ordered_by("blend", "");
+        (0..LATEST).for_each(|_| slate.took(&item_name(rng.below(CARDS)), "like"));
+        slate.in_all(LATEST as u32);
         slate.finish(Stamp { epoch: 1, generation: 1, model: 0 })
     };
     let keys = Keys::new(PREFIX);
@@ -309,14 +314,18 @@ fn near(store: &mut dyn Store, shim: SocketAddr) {
 const CANDIDATES: u64 = 200;
 const CARDS: u64 = 5_000;
 
-/// Cards and signals of items, profiles and interests of users.
+fn item_name(item: u64) -> String {
+    format!("item-{item:07}")
+}
+
+/// Cards, signals and neighbours of items, profiles and interests of users.
 fn catalogue(store: &mut dyn Store) {
     let (keys, mut rng) = (Keys::new(PREFIX), Rng(13));
     let stamp = Stamp { epoch: 2, generation: 1, model: 0 };
     let fence = Fence { epoch: 2, generation: 1 };
     let mut writes = Vec::new();
     for item in 0..CARDS {
-        let (item_id, category) = (format!("item-{item:07}"), format!("c{}", item % 32));
+        let (item_id, category) = (item_name(item), format!("c{}", item % 32));
         let (lat, lon) = (Some(36.0 + rng.below(2_400) as f64 / 100.0), Some(rng.below(3_000) as f64 / 100.0));
         let tags = vec![format!("t{}", item % 97)];
         let card = proto::Card {
@@ -339,6 +348,13 @@ fn catalogue(store: &mut dyn Store) {
         };
         let fields = layout::encode_features(&signals, CLOCK, fence);
         writes.push(Write::Fields { key: keys.item(&item_id), fields, ttl: TTL, fence });
+        let near = |n: usize| {
+            let item_id = item_name(rng.below(CARDS));
+            proto::Neighbour { item_id, similarity_micro: 900_000 - n as i32, users: 90 - n as u32 }
+        };
+        let list = proto::Neighbours { item_id, as_of_ms: CLOCK, neighbours: (0..NEAR).map(near).collect(), users: 100 };
+        let key = keys.neighbours(&list.item_id);
+        writes.push(Write::Value { key, value: layout::encode_neighbours(&list, stamp), ttl: TTL, fence });
     }
     for user in (0..USERS).map(name) {
         let weights: Vec<(String, f64)> = (0..16).map(|n| (format!("category:c{n}"), 1.0 / 16.0)).collect();
@@ -366,7 +382,7 @@ fn ranked(shim: SocketAddr, by: &str) {
     let mut rng = Rng(17);
     let asked = (0..1_000).map(|_| {
         let first = rng.below(CARDS - CANDIDATES);
-        let items: Vec<String> = (first..first + CANDIDATES).map(|item| format!("item-{item:07}")).collect();
+        let items: Vec<String> = (first..first + CANDIDATES).map(item_name).collect();
         let body = json!({"user_id": name(rng.below(USERS)), "items": items, "k": 30}).to_string();
         format!(
             "POST /v1/rank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

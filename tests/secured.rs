@@ -203,6 +203,11 @@ fn c37_the_shim_may_read_and_nothing_else() {
         assert!(reader.fields("od:item:3").await.expect("permitted").is_none(), "swept");
         assert_eq!(reader.ranked("od:trending:4", 3).await.expect("permitted"), [("i1".to_string(), 1.0)]);
         assert_eq!(reader.feeds(&[keys]).await.expect("permitted").applied.epoch, 4);
+        let (card, item) = (["od:card:1".to_string()], ["od:item:3".to_string()]);
+        assert_eq!(reader.many(&card, &item).await.expect("permitted").values.len(), 1);
+        assert_eq!(reader.many_of(&card, &item, "weighted").await.expect("permitted").field, [None]);
+        assert_eq!(reader.starts(&card, 30).await.expect("permitted").len(), 1);
+        assert_eq!(reader.several(&["od:gone".to_string()], 1).await.expect("permitted").len(), 1);
     };
     runtime.block_on(asked);
     assert_eq!(secured.refused(), BTreeSet::new());
@@ -214,6 +219,9 @@ fn c37_the_shim_may_read_and_nothing_else() {
         secured.tell(&["ACL", "SETUSER", "overdrive-shim", &format!("-{right}")]);
         let said = match right {
             "get" => runtime.block_on(reader.value("od:card:1")).err(),
+            "mget" => runtime.block_on(reader.many(&["od:card:1".into()], &[])).err(),
+            "getrange" => runtime.block_on(reader.starts(&["od:card:1".into()], 30)).err(),
+            "hget" => runtime.block_on(reader.many_of(&[], &["od:item:3".into()], "weighted")).err(),
             "hgetall" => runtime.block_on(reader.applied()).err(),
             _ => runtime.block_on(reader.ranked("od:gone", 1)).err(),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Limits;
 use super::text::{Loose, Moment, Text, Unit, Words, millis, required, tokens, utf8, within, word, words};
 use crate::model::ids::TokenKind;
-use crate::model::{Input, Item, Names};
+use crate::model::{Input, Item, ItemId, Names};
 
 /// Most numbers of an embedding.
 const MAX_DIMENSIONS: usize = 4096;
@@ -134,6 +134,11 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
     item.author = author.map(|a| names.token(TokenKind::Author, a)).transpose().map_err(collision)?;
     item.language = language.map(|l| names.token(TokenKind::Language, l)).transpose().map_err(collision)?;
     Ok(Input::Item(names.item(id).map_err(collision)?, Some(Arc::new(item))))
+}
+
+/// An item that is only named.
+pub(super) fn named(id: &str, names: &Names, limits: Limits) -> Result<ItemId, String> {
+    names.item(word("item_id", &id.into(), limits)?).map_err(|e| e.to_string())
 }
 
 /// The end of an item: its key, without a payload.

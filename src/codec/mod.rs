@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::model::time::Millis;
-use crate::model::{Input, Names, Role};
+use crate::model::{Input, ItemId, Names, Role};
 
 mod control;
 mod event;
@@ -58,6 +58,11 @@ impl Decoder {
     /// A decoder that remembers the spelling of every id in `names`.
     pub fn new(names: Arc<Names>, limits: Limits) -> Self {
         Self { names, limits }
+    }
+
+    /// The item that an id names. The error is a sentence, as of [`Decoder::decode`].
+    pub fn item(&self, id: &str) -> Result<ItemId, String> {
+        item::named(id, &self.names, self.limits)
     }
 
     /// The input a record stands for. `accepted_ms` is when the log took it: the event time of an event without one.

@@ -2,6 +2,7 @@
 //! coordinated; `Names` remembers the spelling and refuses a second name with the same hash.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// How many groups of keys the state is cut into. Part of the state format: caps and budgets are per group, never per worker.
@@ -61,7 +62,9 @@ mod whole {
 impl TokenId {
     /// The id of `kind:name`, for instance `category:jazz`.
     pub fn typed(kind: TokenKind, name: &str) -> Self {
-        Self::of(&kind.spell(name))
+        let mut spelt: SmallVec<[u8; 96]> = SmallVec::from_slice(kind.prefix().as_bytes());
+        spelt.extend_from_slice(name.as_bytes());
+        Self(xxh3_64(&spelt))
     }
 
     /// The id of a city, however it is written.
@@ -82,13 +85,16 @@ pub enum TokenKind {
 impl TokenKind {
     /// The full spelling under which a token is interned: `category:jazz`.
     pub fn spell(self, name: &str) -> String {
-        let kind = match self {
-            Self::Category => "category",
-            Self::Tag => "tag",
-            Self::Author => "author",
-            Self::Language => "language",
-        };
-        format!("{kind}:{name}")
+        [self.prefix(), name].concat()
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Category => "category:",
+            Self::Tag => "tag:",
+            Self::Author => "author:",
+            Self::Language => "language:",
+        }
     }
 
     /// What a word of interest may describe, and its name: `#jazz` and `tag:jazz` a tag, `category:jazz` a category, `author:ann` an

@@ -47,6 +47,15 @@ pub struct SlateShell {
     pub experiment: String,
 }
 
+/// Of a [`Slate`] what the user took lately, latest first, and how many items in all.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct SlateHistory {
+    #[prost(message, repeated, tag = "9")]
+    pub history: Vec<Taken>,
+    #[prost(uint32, tag = "10")]
+    pub taken: u32,
+}
+
 /// An item a user took.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Taken {

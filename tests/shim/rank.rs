@@ -6,7 +6,7 @@ use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Input, Kind, Names, Op, Slate};
 use overdrive::scoring::blend;
 use overdrive::sinks::encode::Encoder;
-use overdrive::sinks::layout::{self, Stamp, proto};
+use overdrive::sinks::layout::{self, SlateValue, Stamp, proto};
 use overdrive::sinks::{Applied, Known, Write};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,6 +168,45 @@ fn unknown_items_count_by_what_is_said_of_them_and_hidden_ones_are_listed() {
         assert_eq!(answer["items"][0].get("terms"), None, "only where they are asked for");
         let stranger = ranked(&w, &json!({"user_id": "nobody", "items": ["b", "a"]}));
         assert_eq!((&stranger["fallback"], ids(&stranger).len()), (&json!(true), 2));
+    });
+}
+
+/// A list that an earlier version wrote says last how many users took its item; it counts the same.
+#[test]
+fn c25_a_list_of_an_earlier_version_counts_as_one_of_this_does() {
+    let before = include_bytes!("../../testdata/layout/neighbours-before.bin");
+    let of_nine = layout::decode_neighbours(before).expect("a list of before");
+    assert_eq!((of_nine.item_id.as_str(), of_nine.users, layout::crowd(before)), ("i9", 424, None));
+    both(|mut w| {
+        fill(&mut w);
+        let stamp = Stamp { epoch: w.applied.epoch + 1, generation: 1, model: 0 };
+        let write = |w: &World, key, value: &[u8]| Write::Value {
+            key,
+            value: value.to_vec(),
+            ttl: Duration::from_secs(60),
+            fence: w.fence(),
+        };
+        let mut slate = SlateValue::new(Vec::new(), "u7", "home", CLOCK);
+        slate.took("i1", "like");
+        slate.in_all(1);
+        let near = proto::Neighbour { item_id: "i9".into(), similarity_micro: 1, users: 300 };
+        let of_one =
+            proto::Neighbours { item_id: "i1".into(), users: 350, neighbours: vec![near], ..proto::Neighbours::default() };
+        let (slate_key, one, nine) = (w.keys.slate("home", None, "u7"), w.keys.neighbours("i1"), w.keys.neighbours("i9"));
+        let writes = [write(&w, slate_key, &slate.finish(stamp)), write(&w, one, &layout::encode_neighbours(&of_one, stamp))];
+        w.write(&writes);
+        let collaborative = |w: &World| {
+            let answer = ranked(w, &json!({"user_id": "u7", "items": ["i9"], "explain": true}));
+            answer["items"][0]["terms"]["collaborative"].as_f64().expect("a term")
+        };
+        let unknown = collaborative(&w);
+        let mut counted = |value: &[u8]| {
+            let writes = [write(&w, nine.clone(), value)];
+            w.write(&writes);
+            collaborative(&w)
+        };
+        let (old, new) = (counted(before), counted(&layout::encode_neighbours(&of_nine, stamp)));
+        assert!(old == new && 0.0 < old && old < unknown, "{old} {new}, of an item nobody took {unknown}");
     });
 }
 

@@ -9,13 +9,13 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use bytes::Bytes;
 use prost::Message;
-use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
 use super::access::Who;
 use super::guard::{self, Caller, Protocol};
 use super::queries::asked::{self, Unchecked, parse_surface};
+use super::queries::candidates::Proposed;
 use super::queries::feeds::{self, Asked};
 use super::queries::rank::{self, Also, Mature, order};
 use super::queries::{about, experiments, ingest, models, stats, views};
@@ -171,7 +171,7 @@ async fn found(
 async fn rank(shim: Arc<Shim>, caller: Caller, asked: proto::RankRequest) -> Result<proto::Ranking, Refusal> {
     let proto::RankRequest { user_id, items, k, explain, seen, mature, at_least } = asked;
     let token = token(&at_least)?;
-    let items = items.iter().map(|item| Cow::from(&item[..])).collect();
+    let items = items.iter().map(|item| Proposed::Item(item[..].into())).collect();
     let (k, also) = (k.map(|k| k as usize), Also { seen, mature: Mature::asked(mature) });
     let asked = rank::Asked { k, explain, also, ..rank::Asked::of(user_id, items) };
     Ok(order(&shim, &caller, asked, token.as_ref()).await?.into())

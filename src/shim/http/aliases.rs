@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::params::{Sent, UserAndItem};
@@ -17,6 +16,7 @@ use crate::shim::access::Who;
 use crate::shim::feed::Kind;
 use crate::shim::guard::Caller;
 use crate::shim::queries::asked::Unchecked;
+use crate::shim::queries::candidates::Proposed;
 use crate::shim::queries::feeds::Feed;
 use crate::shim::queries::rank::{self, order};
 use crate::shim::queries::{hometown, pair};
@@ -137,13 +137,13 @@ async fn rank_for_you(
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
-fn as_item(mut fields: Map<String, Value>) -> Cow<'static, [u8]> {
+fn as_item(mut fields: Map<String, Value>) -> Proposed<'static> {
     for (theirs, ours) in FIELDS {
         if let Some(value) = fields.remove(theirs) {
             fields.entry(ours).or_insert(value);
         }
     }
-    Value::from(fields).to_string().into_bytes().into()
+    Proposed::Item(Value::from(fields).to_string().into_bytes().into())
 }
 
 async fn recommend(

@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::body;
 use super::params::Sent;
 use super::views::Body;
 use crate::shim::guard::Caller;
+use crate::shim::queries::candidates::Proposed;
 use crate::shim::queries::rank::{Also, Asked, Mature, order};
 use crate::shim::{Refusal, State as Shim};
 
@@ -41,15 +41,16 @@ pub async fn rank(
     let body = body::bytes(&headers, body, shim.params.body_limit).await?;
     let Candidates { user_id, items, k, explain, seen, mature } = body::read(&body)?;
     let also = Also { seen, mature: Mature::asked(mature) };
-    let asked = Asked { k, explain, also, ..Asked::of(user_id, items.into_iter().map(record).collect()) };
+    let asked = Asked { k, explain, also, ..Asked::of(user_id, items.into_iter().map(candidate).collect()) };
     Ok(Body::of(&order(&shim, &caller, asked, token.as_ref()).await?))
 }
 
-/// A candidate, an item or only its id, as an item.
-pub fn record(candidate: &RawValue) -> Cow<'_, [u8]> {
-    let text = candidate.get();
-    match text.starts_with('"') {
-        true => format!(r#"{{"item_id":{text}}}"#).into_bytes().into(),
-        false => text.as_bytes().into(),
+/// A candidate: an item, or only its id.
+fn candidate(sent: &RawValue) -> Proposed<'_> {
+    let text = sent.get();
+    match serde_json::from_str::<&str>(text) {
+        Ok(id) => Proposed::Id(id.into()),
+        // it is written with escapes, or is none
+        Err(_) => serde_json::from_str(text).map_or(Proposed::Item(text.as_bytes().into()), Proposed::Id),
     }
 }

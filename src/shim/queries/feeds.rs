@@ -17,7 +17,7 @@ use crate::shim::near::{self, Near};
 use crate::shim::read::readable;
 use crate::shim::rules::OwnSurface;
 use crate::shim::{Cadence, Own, OwnKeys, Parts, Refusal, State as Shim, Token, Unavailable};
-use crate::sinks::layout::{BLEND, Segment, SlatePages, StoredSlate, decode_slate};
+use crate::sinks::layout::{BLEND, Segment, SlatePages, StoredSlate, decode_history, decode_slate, proto};
 use crate::telemetry::STORE_ERRORS;
 
 /// A feed as it is answered.
@@ -125,6 +125,11 @@ impl Own {
     /// The slate, whole.
     pub fn slate(&self) -> Option<StoredSlate> {
         self.slate.as_deref().map(decode_slate).and_then(|slate| readable(SLATE, slate))
+    }
+
+    /// Of the slate, what the user took lately.
+    pub fn lately(&self) -> Option<proto::SlateHistory> {
+        self.slate.as_deref().map(decode_history).and_then(|lately| readable(SLATE, lately))
     }
 
     /// The slate, item by item.

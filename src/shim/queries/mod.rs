@@ -8,6 +8,7 @@ use crate::sinks::Applied;
 
 pub mod about;
 pub mod asked;
+pub mod candidates;
 pub mod experiments;
 pub mod feeds;
 pub mod hometown;

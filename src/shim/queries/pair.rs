@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::asked;
+use super::candidates::Proposed;
 use super::rank::{self, AS_BROUGHT, Also, LeftOut, Mature, Order, Placed, order};
 use super::views::{unknown, unreadable};
 use crate::model::place::Place;
@@ -62,7 +63,7 @@ pub async fn interaction(
     let user = asked::user(user, &caller.who, &shim.params)?;
     let item = asked::named("item_id", item, &shim.params)?;
     let also = Also { seen: true, mature: Mature::ToBeTold };
-    let asked = rank::Asked { explain: true, alone: true, also, ..rank::Asked::of(user, vec![rank::named(&item)]) };
+    let asked = rank::Asked { explain: true, alone: true, also, ..rank::Asked::of(user, vec![Proposed::named(&item)]) };
     let Order { user_id, as_of, epoch, model, stale, items, left_out, .. } = order(shim, caller, asked, token).await?;
 
     let (keys, card) = (&shim.keys, [shim.keys.card(&item)]);
@@ -171,7 +172,7 @@ pub async fn predict(
         items.sort_unstable();
         items.dedup();
         let also = Also { seen: true, ..Also::default() };
-        let items = items.into_iter().map(rank::named).collect();
+        let items = items.into_iter().map(Proposed::named).collect();
         let asked = rank::Asked { alone: true, away, also, ..rank::Asked::of(user.to_string(), items) };
         let Order { model, stale, fallback, items, left_out, user_id, .. } = order(shim, caller, asked, None).await?;
         away |= stale;

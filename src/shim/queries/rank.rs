@@ -7,30 +7,28 @@
 
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::asked::{self, check_k};
-use super::{ingest, views};
+use super::candidates::{Brought, Held, Proposed, brought, candidate, count_crowds, language, spelt};
+use super::views;
 use crate::model::catalogue::city;
 use crate::model::changes::Interests;
-use crate::model::ids::TokenKind;
 use crate::model::names::Collision;
 use crate::model::place::Place;
-use crate::model::signals::trending_milli;
 use crate::model::slate::TERMS;
-use crate::model::time::Window;
-use crate::model::{Input, Item, ItemId, Kind, Names, Reason, Role, Surface, TokenId, UserId};
-use crate::scoring::at_hand::{Asker, Offer};
+use crate::model::{Item, Kind, Names, Reason, Role, Surface, TokenId, UserId};
+use crate::scoring::at_hand::Asker;
 use crate::scoring::diversity::Damping;
 use crate::scoring::rank::{self, Candidate, Moment, Near, Person, Ranked};
 use crate::shim::commons::{Common, TRENDING_SCALE};
 use crate::shim::guard::Caller;
 use crate::shim::ranked_by::Request;
-use crate::shim::{Cadence, ManyOf, OwnKeys, Refusal, State as Shim, Token, now_ms};
+use crate::shim::{Cadence, OwnKeys, Refusal, State as Shim, Token};
 use crate::sinks::Applied;
-use crate::sinks::layout::{self, StoredInterests, StoredProfile, StoredSlate, Why, bare, proto};
+use crate::sinks::layout::{self, CardGlance, StoredInterests, StoredProfile, Why, bare, proto};
 
 /// What orders them.
 const MODEL: &str = layout::BLEND.1;
@@ -42,8 +40,7 @@ const AS_SENT: &str = "in the order they were sent";
 /// What is asked for.
 pub struct Asked<'a> {
     pub user: String,
-    /// Each an item as its topic takes it.
-    pub items: Vec<Cow<'a, [u8]>>,
+    pub items: Vec<Proposed<'a>>,
     pub k: Option<usize>,
     pub explain: bool,
     /// Each is scored as if it were the only one.
@@ -55,14 +52,9 @@ pub struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// All of them in order, and nothing else.
-    pub fn of(user: String, items: Vec<Cow<'a, [u8]>>) -> Self {
+    pub fn of(user: String, items: Vec<Proposed<'a>>) -> Self {
         Self { user, items, k: None, explain: false, alone: false, away: false, also: Also::default() }
     }
-}
-
-/// An item that is only named.
-pub fn named(id: &str) -> Cow<'static, [u8]> {
-    serde_json::json!({"item_id": id}).to_string().into_bytes().into()
 }
 
 /// What is wanted too that is otherwise left out.
@@ -139,37 +131,29 @@ pub struct LeftOut {
     pub known: bool,
 }
 
-/// A candidate as it was brought, under its name.
-struct Brought {
-    item: ItemId,
-    name: Arc<str>,
-    facts: Option<Arc<Item>>,
-}
-
 /// What the store holds of the user.
 struct Owner {
     applied: Applied,
-    slate: Option<proto::Slate>,
+    /// What they took lately, as their slate says it.
+    lately: Option<proto::SlateHistory>,
     seen: HashSet<String>,
     interests: Option<StoredInterests>,
     profile: StoredProfile,
 }
 
-/// What the store holds of the items.
-struct Items {
-    /// What is near each item of the history, in its order.
-    near: Vec<proto::Neighbours>,
-    /// Of each candidate, in their order.
-    cards: Vec<Option<proto::Card>>,
-    trending_milli: Vec<i64>,
-}
-
-/// Candidates that may be shown, each with whether the store has a card of it, and the others.
+/// Candidates that may be shown, each with its card if the store has one, and the others.
 #[derive(Default)]
-struct Sorted<'a> {
-    shown: Vec<(&'a Brought, bool)>,
+struct Sorted<'a, 'v> {
+    shown: Vec<(&'a Brought, Option<&'a CardGlance<'v>>)>,
     candidates: Vec<Candidate>,
     left_out: Vec<LeftOut>,
+}
+
+impl Owner {
+    /// Latest first.
+    fn history(&self) -> &[proto::Taken] {
+        self.lately.as_ref().map_or(&[], |lately| &lately.history)
+    }
 }
 
 /// A request that was read and found good.
@@ -228,8 +212,8 @@ impl Order<'_> {
 /// As they were brought, but for what nobody is to be shown.
 async fn for_everybody<'a>(shim: &Shim, checked: &Checked<'a>) -> Result<Order<'a>, Refusal> {
     let common = shim.commons.get(&*shim.reader, &shim.keys).await?;
-    let Items { cards, .. } = items_of(shim, None, &checked.brought).await?;
-    Ok(as_brought(checked, &cards, Some(&common), &HashSet::new()))
+    let held = Held::of(shim, &[], &checked.brought).await?;
+    Ok(as_brought(checked, &held.cards()?, Some(&common), &HashSet::new()))
 }
 
 /// While the store is away: as they were brought, but for what is known here not to be shown.
@@ -242,7 +226,7 @@ fn remembered<'a>(shim: &Shim, checked: &Checked<'a>, theirs: bool) -> Order<'a>
 
 fn as_brought<'a>(
     checked: &Checked<'a>,
-    cards: &[Option<proto::Card>],
+    cards: &[Option<CardGlance>],
     common: Option<&Common>,
     seen: &HashSet<&str>,
 ) -> Order<'a> {
@@ -292,10 +276,14 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
     let Checked { request_id, user_id, names, brought, explain, alone, also, .. } = checked;
     let (stale, common) = caught_up(shim, token).await?;
     let owner = owner(shim, user_id).await?;
-    let items = items_of(shim, owner.slate.as_ref(), brought).await?;
-    let Sorted { shown, mut candidates, left_out } = sort_out(brought, &items, *also, &owner, &common, names)?;
-    let person = person(&owner, &items.near, names)?;
-    count_users(shim, &person, &mut candidates, names).await?;
+    let held = Held::of(shim, owner.history(), brought).await?;
+    let (cards, trending_milli) = (held.cards()?, held.trending_milli()?);
+    let known =
+        brought.iter().zip(&cards).zip(trending_milli).map(|((brought, card), trending)| (brought, card.as_ref(), trending));
+    let Sorted { shown, mut candidates, left_out } = sort_out(known, *also, &owner, &common, names);
+    let near = held.near(&candidates)?;
+    count_crowds(shim, &near, &mut candidates, shown.iter().map(|(brought, _)| *brought)).await?;
+    let person = person(&owner, near, names)?;
     let hottest = common.shelves[0].items.first().map_or(0.0, |(_, score)| score * TRENDING_SCALE);
     let moment = Moment { clock: owner.applied.clock_ms, hottest_milli: hottest.round() as i64 };
     let request = Request { params: ranking(shim, *alone), person, candidates, moment, k };
@@ -307,14 +295,14 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
     };
     let model = by.filter(|_| by_model).map_or(MODEL.into(), |by| by.name().to_string().into());
     let placed = |ranked: Ranked| {
-        let (brought, known) = shown[ranked.at];
+        let (brought, card) = shown[ranked.at];
         let terms = || TERMS.into_iter().zip(ranked.terms).collect();
         Placed {
             item_id: brought.name.to_string(),
             score: f64::from(ranked.score_micro) / 1e6,
             source: ranked.source.name(),
-            reason: in_words(&ranked.reason, names),
-            known,
+            reason: in_words(&ranked.reason, card, names),
+            known: card.is_some(),
             terms: explain.then(terms),
         }
     };
@@ -325,7 +313,7 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
         epoch: owner.applied.epoch,
         model,
         stale,
-        fallback: owner.slate.is_none() && owner.interests.is_none(),
+        fallback: owner.lately.is_none() && owner.interests.is_none(),
         items: ranked.into_iter().map(placed).collect(),
         left_out,
     })
@@ -333,7 +321,7 @@ async fn ordered<'a>(shim: &Shim, checked: &Checked<'a>, k: usize, token: Option
 
 /// Why an item is not shown, if so; what the caller says of it counts where there is no card. `mature`: whether it is if it is for
 /// adults; `seen`: whether it is to be left out as seen.
-fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, mature: bool, seen: bool) -> Option<&'static str> {
+fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&CardGlance>, mature: bool, seen: bool) -> Option<&'static str> {
     let said = facts.filter(|_| card.is_none());
     let for_adults = card.is_some_and(|card| card.mature) || said.is_some_and(|facts| facts.mature);
     match () {
@@ -345,27 +333,26 @@ fn hidden(withdrawn: bool, facts: Option<&Item>, card: Option<&proto::Card>, mat
 }
 
 /// Whether the user turned it or its author away.
-fn turned_away(brought: &Brought, card: Option<&proto::Card>, profile: &StoredProfile, names: &Names) -> bool {
+fn turned_away(brought: &Brought, card: Option<&CardGlance>, profile: &StoredProfile, names: &Names) -> bool {
     let said = || brought.facts.as_ref().and_then(|facts| facts.author).and_then(|author| names.spelling(author));
     let by = match card {
-        Some(card) => profile.hidden_authors.contains(&card.author),
+        Some(card) => profile.hidden_authors.contains(card.author),
         None => said().is_some_and(|author| profile.hidden_authors.contains(bare(&author))),
     };
     by || profile.hidden_items.contains(&*brought.name)
 }
 
 /// What may be shown, and why the rest may not.
-fn sort_out<'a>(
-    brought: &'a [Brought],
-    items: &Items,
+fn sort_out<'a, 'v>(
+    known: impl Iterator<Item = (&'a Brought, Option<&'a CardGlance<'v>>, i64)>,
     also: Also,
     owner: &Owner,
     common: &Common,
     names: &Names,
-) -> Result<Sorted<'a>, Refusal> {
+) -> Sorted<'a, 'v> {
     let mut sorted = Sorted::default();
-    for ((brought, card), trending_milli) in brought.iter().zip(&items.cards).zip(&items.trending_milli) {
-        let (name, card) = (&*brought.name, card.as_ref());
+    for (brought, card, trending_milli) in known {
+        let name = &*brought.name;
         let withdrawn = common.gone.contains(name);
         let (mature, seen) = (also.mature.shown(owner.profile.mature), !also.seen && owner.seen.contains(name));
         let why = hidden(withdrawn, brought.facts.as_deref(), card, mature, seen);
@@ -374,31 +361,10 @@ fn sort_out<'a>(
             sorted.left_out.push(LeftOut { item_id: name.to_string(), why, known: card.is_some() });
             continue;
         }
-        sorted.shown.push((brought, card.is_some()));
-        sorted.candidates.push(candidate(brought, card, *trending_milli, names)?);
+        sorted.shown.push((brought, card));
+        sorted.candidates.push(candidate(brought, card, trending_milli));
     }
-    Ok(sorted)
-}
-
-/// The candidates of a request; refuses too many, one that cannot be read, and one that stands there twice.
-fn brought(shim: &Shim, items: &[Cow<'_, [u8]>], names: &Arc<Names>) -> Result<Vec<Brought>, Refusal> {
-    let (count, most) = (items.len(), shim.params.candidates_limit);
-    if !(1..=most).contains(&count) {
-        return Err(Refusal::bad("bad_items", format!("items has {count} candidates; send 1 to {most}")));
-    }
-    let (decoder, now) = (ingest::decoder(shim, names.clone()), now_ms());
-    let mut already = BTreeSet::new();
-    let read = |(at, record): (usize, &Cow<'_, [u8]>)| {
-        let bad = |why: String| Refusal::bad("bad_items", format!("items[{at}] cannot be read: {why}"));
-        let input = decoder.decode(Role::Items, None, Some(record), now).map_err(bad)?;
-        let Input::Item(item, facts) = input else { return Err(bad("it is not an item".to_string())) };
-        let name = names.items.get(item.0).expect("the decoder has just interned it");
-        if !already.insert(item) {
-            return Err(Refusal::bad("bad_items", format!("items[{at}] is `{name}` once more; name each candidate once")));
-        }
-        Ok(Brought { item, name, facts })
-    };
-    items.iter().enumerate().map(read).collect()
+    sorted
 }
 
 async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
@@ -409,80 +375,11 @@ async fn owner(shim: &Shim, user: &str) -> Result<Owner, Refusal> {
     let mut hash = || hashes.next().flatten();
     let (interests, profile) = (hash(), hash());
     let own = parts.own.pop().unwrap_or_default();
-    let slate = own.slate().map(|StoredSlate { slate, .. }| slate);
     let interests = interests.map(|fields| layout::decode_interests(&fields).map_err(views::unreadable)).transpose()?;
     let profile = profile.map(|fields| layout::decode_profile(&fields).map_err(views::unreadable)).transpose()?;
+    let lately = own.lately();
     let seen = own.seen.into_iter().map(|(item, _)| item).collect();
-    Ok(Owner { applied: parts.applied, slate, seen, interests, profile: profile.unwrap_or_default() })
-}
-
-/// What is near the history, and what is known of each candidate, in one round trip.
-async fn items_of(shim: &Shim, slate: Option<&proto::Slate>, brought: &[Brought]) -> Result<Items, Refusal> {
-    let history = slate.into_iter().flat_map(|slate| &slate.history);
-    let near: Vec<String> = history.map(|taken| shim.keys.neighbours(&taken.item_id)).collect();
-    let cards = brought.iter().map(|brought| shim.keys.card(&brought.name));
-    let values: Vec<String> = near.iter().cloned().chain(cards).collect();
-    let features: Vec<String> = brought.iter().map(|brought| shim.keys.item(&brought.name)).collect();
-    let ManyOf { values, field } = shim.reader.many_of(&values, &features, layout::WEIGHTED).await?;
-    let (near, cards) = values.split_at(near.len());
-    let read_near = |value: &Option<bytes::Bytes>| -> Result<proto::Neighbours, Refusal> { neighbours(value.as_deref()) };
-    let card =
-        |value: &Option<bytes::Bytes>| value.as_deref().map(|v| layout::decode_card(v).map_err(views::unreadable)).transpose();
-    let trending = |field: &Option<String>| match field {
-        None => Ok(0),
-        Some(field) => layout::decode_weighted(field).map(warmth).map_err(views::unreadable),
-    };
-    Ok(Items {
-        near: near.iter().map(read_near).collect::<Result<_, _>>()?,
-        cards: cards.iter().map(card).collect::<Result<_, _>>()?,
-        trending_milli: field.iter().map(trending).collect::<Result<_, _>>()?,
-    })
-}
-
-fn neighbours(value: Option<&[u8]>) -> Result<proto::Neighbours, Refusal> {
-    value.map_or(Ok(proto::Neighbours::default()), |value| layout::decode_neighbours(value).map_err(views::unreadable))
-}
-
-/// Its trending score, in thousandths.
-fn warmth(weighted: [f64; Window::ALL.len()]) -> i64 {
-    trending_milli(&weighted.map(|sum| (sum * 1e3).round() as i64))
-}
-
-/// What its card says of a candidate; without one, what the request does.
-fn candidate(brought: &Brought, card: Option<&proto::Card>, trending_milli: i64, names: &Names) -> Result<Candidate, Refusal> {
-    let offer = offer(brought.facts.as_deref(), card);
-    let of = Candidate { item: brought.item, trending_milli, offer, ..Candidate::default() };
-    let Some(card) = card else {
-        let Some(facts) = brought.facts.as_deref() else { return Ok(of) };
-        let (category, author) = (facts.categories.first().copied(), facts.author);
-        return Ok(Candidate { tokens: facts.tokens().collect(), category, author, created: facts.created_at, ..of });
-    };
-    let read = |kind, of: &[String]| of.iter().map(|name| names.token(kind, name).map_err(collides)).collect::<Result<_, _>>();
-    let categories: Vec<TokenId> = read(TokenKind::Category, &card.categories)?;
-    let tags: Vec<TokenId> = read(TokenKind::Tag, &card.tags)?;
-    let author = Some(card.author.as_str()).filter(|author| !author.is_empty());
-    let author = author.map(|author| names.token(TokenKind::Author, author).map_err(collides)).transpose()?;
-    let category = categories.first().copied();
-    let tokens = categories.into_iter().chain(tags).chain(author).collect();
-    Ok(Candidate { tokens, category, author, created: Some(card.created_ms), ..of })
-}
-
-/// What is offered with it.
-fn offer(said: Option<&Item>, card: Option<&proto::Card>) -> Offer {
-    match (card, said) {
-        (Some(card), _) => Offer {
-            place: card.lat.zip(card.lon).and_then(|(lat, lon)| Place::new(lat, lon)),
-            city: city(&card.city),
-            language: Some(card.language.as_str()).filter(|name| !name.is_empty()).map(language),
-            quality: card.quality,
-            avg_viewers: card.avg_viewers,
-            followers: card.followers,
-            partnered: card.partnered,
-            mature: card.mature,
-        },
-        (None, Some(said)) => Offer::of(said),
-        (None, None) => Offer::default(),
-    }
+    Ok(Owner { applied: parts.applied, lately, seen, interests, profile: profile.unwrap_or_default() })
 }
 
 fn asker(profile: &StoredProfile) -> Asker {
@@ -495,49 +392,25 @@ fn asker(profile: &StoredProfile) -> Asker {
     }
 }
 
-fn language(name: &str) -> TokenId {
-    TokenId::typed(TokenKind::Language, name)
-}
-
-fn person(owner: &Owner, near: &[proto::Neighbours], names: &Names) -> Result<Person, Refusal> {
+fn person(owner: &Owner, near: Vec<Near>, names: &Names) -> Result<Person, Refusal> {
     let ids = |of: &[(String, f64)]| of.iter().map(|(token, weight)| (TokenId::of(token), *weight)).collect();
-    if let Some(of) = &owner.interests {
-        let spelt = of.short.iter().chain(&of.long);
-        spelt.clone().try_for_each(|(token, _)| names.tokens.intern(TokenId::of(token).0, token)).map_err(collides)?;
-    }
     let interests = owner.interests.as_ref();
     let interests = interests.map(|of| Interests { short: ids(&of.short), long: ids(&of.long), drift: of.drift });
     let mut history = Vec::new();
-    for (taken, near) in owner.slate.iter().flat_map(|slate| &slate.history).zip(near) {
+    for (taken, near) in owner.history().iter().zip(near) {
         let Some(kind) = Kind::parse(&taken.interaction) else { continue }; // of a later version
-        let nearest = near.neighbours.iter().map(|of| (ItemId::of(&of.item_id), of.users)).collect();
-        history.push((kind, names.item(&taken.item_id).map_err(collides)?, Near { users: near.users, nearest }));
+        history.push((kind, names.item(&taken.item_id).map_err(collides)?, near));
     }
-    let taken = owner.slate.as_ref().map_or(0, |slate| slate.taken as usize);
+    let taken = owner.lately.as_ref().map_or(0, |lately| lately.taken as usize);
     Ok(Person { interests, history, taken, asker: asker(&owner.profile) })
 }
 
-/// How many users took each candidate that the history speaks of; of the others it does not matter.
-async fn count_users(shim: &Shim, person: &Person, candidates: &mut [Candidate], names: &Names) -> Result<(), Refusal> {
-    let near: HashSet<ItemId> = person.history.iter().flat_map(|(.., near)| near.nearest.iter().map(|(item, _)| *item)).collect();
-    let heard: Vec<ItemId> = candidates.iter().map(|candidate| candidate.item).filter(|item| near.contains(item)).collect();
-    let name = |item: &ItemId| names.items.get(item.0).expect("every candidate has a name");
-    let keys: Vec<String> = heard.iter().map(|item| shim.keys.neighbours(&name(item))).collect();
-    let values = shim.reader.many(&keys, &[]).await?.values;
-    let mut users = HashMap::new();
-    for (item, value) in heard.iter().zip(values) {
-        users.insert(*item, neighbours(value.as_deref())?.users);
-    }
-    candidates.iter_mut().for_each(|candidate| candidate.users = users.get(&candidate.item).copied().unwrap_or(0));
-    Ok(())
-}
-
 /// As slates say it.
-fn in_words(reason: &Reason, names: &Names) -> String {
+fn in_words(reason: &Reason, card: Option<&CardGlance>, names: &Names) -> String {
     let subject = match reason {
-        Reason::Because { item, .. } => names.items.get(item.0),
-        Reason::Likes { token } => names.spelling(*token),
-        Reason::Trending { token } | Reason::New { token } => token.and_then(|token| names.spelling(token)),
+        Reason::Because { item, .. } => names.items.get(item.0).map(|name| name.to_string()),
+        Reason::Likes { token } => spelt(*token, card, names),
+        Reason::Trending { token } | Reason::New { token } => token.and_then(|token| spelt(token, card, names)),
         Reason::Popular => None,
     };
     layout::reason_text(&Why::of(reason, subject.as_deref().unwrap_or("")).stored(), None)

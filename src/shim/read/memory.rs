@@ -58,6 +58,10 @@ impl Reader for MemoryReader {
         now(ManyOf { values, field: hashes.iter().map(of).collect() })
     }
 
+    fn starts<'a>(&'a self, values: &'a [String], bytes: usize) -> Answer<'a, Vec<Option<Bytes>>> {
+        now(values.iter().map(|key| self.0.value(key).map(|value| value.slice(..bytes.min(value.len())))).collect())
+    }
+
     fn applied(&self) -> Answer<'_, Applied> {
         now(self.0.applied())
     }

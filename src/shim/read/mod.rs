@@ -107,6 +107,9 @@ pub trait Reader: Send + Sync {
     /// The binary values of some keys and one field of the hashes of others, in one round trip.
     fn many_of<'a>(&'a self, values: &'a [String], hashes: &'a [String], field: &'a str) -> Answer<'a, ManyOf>;
 
+    /// The first bytes of the binary values of some keys, at most so many, in one round trip.
+    fn starts<'a>(&'a self, values: &'a [String], bytes: usize) -> Answer<'a, Vec<Option<Bytes>>>;
+
     /// How far the answers have come; the default mark when nothing was ever applied.
     fn applied(&self) -> Answer<'_, Applied>;
 

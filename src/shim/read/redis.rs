@@ -95,6 +95,18 @@ fn ask_own(pipeline: &mut Pipeline, users: &[OwnKeys]) {
     }
 }
 
+/// Asks for binary values, if there are any to ask for.
+fn ask_values(pipeline: &mut Pipeline, keys: &[String]) {
+    if !keys.is_empty() {
+        pipeline.cmd("MGET").arg(keys);
+    }
+}
+
+fn values_of(answers: &mut impl Iterator<Item = Value>, keys: &[String]) -> Result<Vec<Option<Bytes>>, Unavailable> {
+    let values: Vec<Option<Vec<u8>>> = if keys.is_empty() { Vec::new() } else { next(answers)? };
+    Ok(values.into_iter().map(present).collect())
+}
+
 fn own_of(answers: &mut impl Iterator<Item = Value>, users: usize) -> Result<Vec<Own>, Unavailable> {
     (0..users).map(|_| Ok(Own { slate: present(next(answers)?), seen: next(answers)? })).collect()
 }
@@ -163,15 +175,12 @@ impl Reader for RedisReader {
                 return Ok(Many::default());
             }
             let mut pipeline = redis::pipe();
-            for key in values {
-                pipeline.cmd("GET").arg(key);
-            }
+            ask_values(&mut pipeline, values);
             for key in hashes {
                 pipeline.cmd("HGETALL").arg(key);
             }
-            let answers: Vec<Value> = self.ask(pipeline).await?;
-            let mut answers = answers.into_iter();
-            let values = values.iter().map(|_| next(&mut answers).map(present)).collect::<Result<_, _>>()?;
+            let mut answers = self.ask::<Vec<Value>>(pipeline).await?.into_iter();
+            let values = values_of(&mut answers, values)?;
             let fields = hashes.iter().map(|_| next(&mut answers).map(written)).collect::<Result<_, _>>()?;
             Ok(Many { values, fields })
         })
@@ -183,15 +192,27 @@ impl Reader for RedisReader {
                 return Ok(ManyOf::default());
             }
             let mut pipeline = redis::pipe();
-            for key in values {
-                pipeline.cmd("GET").arg(key);
-            }
+            ask_values(&mut pipeline, values);
             for key in hashes {
                 pipeline.cmd("HGET").arg(key).arg(field); // what stays of a deleted hash has no such field
             }
             let mut answers = self.ask::<Vec<Value>>(pipeline).await?.into_iter();
-            let values = values.iter().map(|_| next(&mut answers).map(present)).collect::<Result<_, _>>()?;
+            let values = values_of(&mut answers, values)?;
             Ok(ManyOf { values, field: hashes.iter().map(|_| next(&mut answers)).collect::<Result<_, _>>()? })
+        })
+    }
+
+    fn starts<'a>(&'a self, values: &'a [String], bytes: usize) -> Answer<'a, Vec<Option<Bytes>>> {
+        Box::pin(async move {
+            if values.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut pipeline = redis::pipe();
+            for key in values {
+                pipeline.cmd("GETRANGE").arg(key).arg(0).arg(bytes.saturating_sub(1));
+            }
+            let starts: Vec<Vec<u8>> = self.ask(pipeline).await?;
+            Ok(starts.into_iter().map(|start| present(Some(start).filter(|start| !start.is_empty()))).collect())
         })
     }
 

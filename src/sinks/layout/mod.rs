@@ -6,6 +6,7 @@ mod census;
 mod experiments;
 mod features;
 mod fields;
+mod glance;
 mod header;
 mod interests;
 mod keys;
@@ -22,13 +23,14 @@ pub use census::{StoredCensus, decode_census, encode_census};
 pub use experiments::{StoredExperiments, decode_experiments, encode_experiments};
 pub use features::{Features, WEIGHTED, WindowFeatures, decode_features, decode_weighted, encode_features};
 pub use fields::{Fields, as_map, deleted_fields, is_deleted_fields};
+pub use glance::{CROWD, CardGlance, crowd, near};
 pub use header::{HEADER, Stamp, deleted_value, fence_member, is_deleted_value, open};
 pub use interests::{StoredInterests, decode_interests, encode_interests};
 pub use keys::{Keys, MAX_ID_BYTES, Segment, decode_id};
 pub use mark::{decode_applied, encode_applied, encode_epoch_half, encode_tick_half};
 pub use pages::SlatePages;
 pub use profile::{StoredProfile, decode_profile, encode_profile};
-pub use slate::{SlateValue, StoredSlate, Why, bare, decode_slate, put_place, reason_text};
+pub use slate::{SlateValue, StoredSlate, Why, bare, decode_history, decode_slate, put_place, reason_text};
 pub use values::{decode_card, decode_neighbours, encode_card, encode_neighbours};
 
 /// The version in the header of every binary value.
@@ -52,6 +54,8 @@ pub enum LayoutError {
     Crc { stored: u32, computed: u32 },
     #[error("the value's body is not the expected message: {0}")]
     Body(#[from] prost::DecodeError),
+    #[error("the value's body is cut, or what should be text in it is none: something else wrote it")]
+    Cut,
     #[error("the hash has no field `{0}`: something else lies under this key")]
     Missing(&'static str),
     #[error("field `{field}` is `{value}`, not a number")]

@@ -90,7 +90,7 @@ impl SlatePages {
 }
 
 /// What comes after a length, in that length. `None`: there is less.
-fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn delimited<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = decode_varint(rest).ok().and_then(|length| usize::try_from(length).ok())?;
     rest.split_off(..length)
 }

@@ -219,6 +219,12 @@ pub fn decode_slate(value: &[u8]) -> Result<StoredSlate, LayoutError> {
     Ok(StoredSlate { epoch: stamp.epoch, generation: stamp.generation, model: stamp.model, slate })
 }
 
+/// Of the value of a slate key, what the user took lately.
+pub fn decode_history(value: &[u8]) -> Result<proto::SlateHistory, LayoutError> {
+    let (_, body) = open(value)?;
+    Ok(proto::SlateHistory::decode(body)?)
+}
+
 /// A reason in words. `title` is the title of the item it names; without one its id has to do.
 pub fn reason_text(reason: &proto::Reason, title: Option<&str>) -> String {
     let subject = title.unwrap_or(&reason.subject);

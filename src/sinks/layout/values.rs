@@ -1,13 +1,22 @@
 //! The binary values that are one message behind the header: what is near an item, and its card.
 
 use prost::Message;
+use prost::encoding::{int64, message, string, uint32};
 
 use super::header::seal;
 use super::{HEADER, LayoutError, Stamp, open, proto};
 
-/// The value of a neighbours key.
-pub fn encode_neighbours(neighbours: &proto::Neighbours, stamp: Stamp) -> Vec<u8> {
-    encode(neighbours, stamp)
+/// The value of a neighbours key. How many users took the item comes first, so that the first bytes say it
+/// ([`crowd`](super::crowd)).
+pub fn encode_neighbours(list: &proto::Neighbours, stamp: Stamp) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEADER + list.encoded_len());
+    value.resize(HEADER, 0);
+    uint32::encode(4, &list.users, &mut value);
+    string::encode(1, &list.item_id, &mut value);
+    int64::encode(2, &list.as_of_ms, &mut value);
+    message::encode_repeated(3, &list.neighbours, &mut value);
+    seal(&mut value, stamp);
+    value
 }
 
 /// Reads the value of a neighbours key ([`open`] tells which write made it).
