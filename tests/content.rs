@@ -1,9 +1,23 @@
 //! What items are like, in the whole path: what is like something a user took is offered with a true reason, wherever it stands in the
-//! catalogue, and is gone with what made it alike; without content nothing of it is there.
+//! catalogue, and is gone with what made it alike; without content nothing of it is there. And encoders: models in the shape of real ones
+//! under the real ONNX Runtime, in a real process.
 
 #[path = "support/dataflow.rs"]
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod dataflow;
+#[cfg(feature = "onnx")]
+#[path = "support/encoders.rs"]
+mod bring;
+#[cfg(feature = "onnx")]
+#[path = "shim/client.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod client;
+#[cfg(feature = "onnx")]
+#[path = "support/onnx.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod onnx;
+#[cfg(feature = "onnx")]
+mod support;
 
 use dataflow::{Changes, Kept, Log, Run, described_with, item, resume_by, run_by, user};
 use overdrive::dataflows::Params;
@@ -145,4 +159,291 @@ fn c43_what_encoders_say_is_a_record_like_any_other() {
     (0..3).for_each(|_| late.epoch(vec![]));
     let (resumed, _) = resume_by(&late.since(until), &kept, Run { workers: 2, one_by_one: false }, &params());
     assert_eq!(asked(&resumed).into_iter().map(|(_, body)| body).collect::<Vec<_>>(), ["new"]);
+}
+
+/// With real models under the real ONNX Runtime, and a real process.
+#[cfg(feature = "onnx")]
+mod encoders {
+    use super::client::{get, get_with, post};
+    use super::support::free_port;
+    use super::bring;
+    use overdrive::encoders::open;
+    use overdrive::model::content::{Direction, Space};
+    use serde_json::{Value, json};
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::process::{Child, Command};
+    use std::time::{Duration, Instant};
+
+    fn made(space: Space, folder: &Path, bodies: &[&[u8]]) -> Vec<Option<Direction>> {
+        open(space, folder, "").and_then(|mut encoder| encoder.encode(bodies)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn cosine(one: &Direction, other: &Direction) -> f64 {
+        let product: i64 = one.0.iter().zip(&other.0).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
+        product as f64 / (f64::from(one.square()) * f64::from(other.square())).sqrt()
+    }
+
+    fn refused(space: Space, folder: &Path) -> String {
+        open(space, folder, "").map(|encoder| encoder.digest()).expect_err("it is refused")
+    }
+
+    #[test]
+    fn c43_a_text_is_the_mean_of_its_tokens_whatever_it_is_encoded_with() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text(dir.path(), 0);
+        let alone = made(Space::Text, dir.path(), &[b"red apple"]);
+        let long = "old car ".repeat(40);
+        let among = made(Space::Text, dir.path(), &[long.as_bytes(), b"red apple", b"Red, APPLE!", b""]);
+        assert_eq!(alone[0].as_ref().map(|direction| direction.0.len()), Some(bring::TEXT_WIDTH));
+        assert_eq!(alone[0], among[1], "padding does not count");
+        let [long, red, written, empty] = &among[..] else { panic!("a direction each") };
+        let of = |direction: &Option<Direction>| cosine(direction.as_ref().expect("some"), red.as_ref().expect("some"));
+        assert!(of(written) > 0.7 && of(long) < 0.7 && of(empty) < 0.9, "{} {} {}", of(written), of(long), of(empty));
+    }
+
+    #[test]
+    fn c43_pictures_are_cut_from_the_middle_and_what_is_none_has_no_direction() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::image(dir.path());
+        let (red, wide, blue) =
+            (bring::picture(300, 230, [220, 10, 10]), bring::picture(900, 100, [215, 14, 10]), bring::picture(224, 224, [10, 10, 220]));
+        let made = made(Space::Image, dir.path(), &[&red, b"no picture", &wide, &blue, &red[..60], b"\xff\xd8\xff", b""]);
+        let there: Vec<bool> = made.iter().map(Option::is_some).collect();
+        assert_eq!(there, [true, false, true, true, false, false, false]);
+        let of = |one: usize, other: usize| cosine(made[one].as_ref().expect("some"), made[other].as_ref().expect("some"));
+        assert!(of(0, 2) > 0.99 && of(0, 3) < 0.6, "{} {}", of(0, 2), of(0, 3));
+        assert_eq!(made[0].as_ref().map(|direction| direction.0.len()), Some(bring::IMAGE_WIDTH));
+    }
+
+    #[test]
+    fn c43_what_is_wrong_with_an_encoder_is_said_with_what_to_do() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = |name: &str| dir.path().join(name);
+        assert!(refused(Space::Text, &folder("none")).contains("tokenizer.json cannot be read"));
+        assert!(refused(Space::Image, &folder("none")).contains("there is no model.onnx; put the model there"));
+        bring::text(&folder("text"), 0);
+        bring::image(&folder("image"));
+        let copy = |from: &str, file: &str, to: &str| {
+            std::fs::create_dir_all(folder(to)).expect("there is room");
+            std::fs::copy(folder(from).join(file), folder(to).join(file)).expect("it is there");
+        };
+        copy("text", "tokenizer.json", "mixed");
+        copy("image", "model.onnx", "mixed");
+        assert!(refused(Space::Text, &folder("mixed")).contains("its input `pixel_values`"));
+        assert!(refused(Space::Image, &folder("text")).contains("its input `input_ids`"));
+        let write = |of: &str, file: &str, text: &str| std::fs::write(folder(of).join(file), text).expect("there is room");
+        write("image", "preprocessor_config.json", r#"{"crop_size": 200}"#);
+        let said = refused(Space::Image, &folder("image"));
+        assert!(said.contains("[images, 3, 200, 200]") && said.contains("change crop_size"), "{said}");
+        write("image", "preprocessor_config.json", r#"{"do_resize": false}"#);
+        assert!(refused(Space::Image, &folder("image")).contains("do_resize"));
+        let digest = |of: &str| open(Space::Text, &folder(of), "").map(|encoder| encoder.digest());
+        let before = digest("text").expect("it is good");
+        let golden = made(Space::Text, &folder("text"), &[b"red apple"])[0].clone().expect("some");
+        let golden: Vec<f32> = golden.0.iter().map(|x| f32::from(*x)).collect();
+        write("text", "golden.json", &json!({"texts": ["red apple"], "vectors": [golden]}).to_string());
+        assert_eq!(digest("text"), Ok(before));
+        write("text", "golden.json", &json!({"texts": ["fast car"], "vectors": [golden]}).to_string());
+        let said = refused(Space::Text, &folder("text"));
+        assert!(said.contains("golden piece 0") && said.contains("of one export"), "{said}");
+        write("mixed", "model.onnx", "no model");
+        assert!(refused(Space::Text, &folder("mixed")).contains("ONNX Runtime refuses it"));
+        write("mixed", "tokenizer.json", "{}");
+        assert!(refused(Space::Text, &folder("mixed")).contains("tokenizer.json is no tokenizer"));
+    }
+
+    /// Longer than anything here takes on any machine.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = found() {
+                return found;
+            }
+            assert!(Instant::now() < end, "it takes too long until {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `overdrive run`, killed when dropped.
+    struct Run {
+        child: Child,
+        shim: SocketAddr,
+    }
+
+    const SETTINGS: &str = "
+[content]
+enabled = true
+dimensions = 0
+text_encoder = 'text'
+image_encoder = 'image'
+[slates]
+refresh_every = '1s'
+[explore]
+slots = 0
+[blend]
+content = 10.0
+[cold]
+content = 10.0
+[recovery]
+snapshot_every = '1s'
+[logging]
+filter = 'error'
+";
+
+    impl Run {
+        fn start(dir: &Path) -> Self {
+            let port = free_port();
+            std::fs::write(dir.join("settings.toml"), SETTINGS).expect("there is room");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+            command.arg("run").arg("--config").arg(dir.join("settings.toml")).current_dir(dir);
+            command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
+            command.env("OVERDRIVE_SERVICE__GRPC_PORT", "0");
+            let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
+            until("it is ready", || {
+                let listens = std::net::TcpStream::connect(run.shim).is_ok();
+                (listens && get(run.shim, "/readyz").status == 200).then_some(())
+            });
+            run
+        }
+
+        /// `kill -9`; yields when the state is nobody's.
+        fn kill(mut self, dir: &Path) {
+            self.end();
+            let free = || std::fs::File::open(dir.join("state/state/lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+            until("the engine is gone", || free().then_some(()));
+        }
+
+        fn end(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+
+        /// Sends records; yields the token of the write.
+        fn send(&self, path: &str, records: Value) -> String {
+            let answer = post(self.shim, path, &records.to_string());
+            assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
+            answer.json()["token"].as_str().expect("something was accepted").to_string()
+        }
+
+        fn like(&self, user: &str, item: &str) -> String {
+            self.send("/v1/events", json!([{"type": "like", "user_id": user, "item_id": item}]))
+        }
+
+        /// What stands in a user's feed because it is like something: item and reason.
+        fn alike(&self, user: &str) -> Vec<(String, String)> {
+            let feed = get(self.shim, &format!("/v1/feeds/home/{user}?k=50")).json();
+            let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_string();
+            let items = feed["items"].as_array().cloned().unwrap_or_default();
+            items.iter().filter(|of| of["source"] == json!("content")).map(|of| (text(of, "item_id"), text(of, "reason"))).collect()
+        }
+
+        /// Pieces of a space with this outcome, of this process.
+        fn count(&self, space: &str, outcome: &str) -> u64 {
+            let metrics = get(self.shim, "/metrics").body;
+            let of = |line: &&str| {
+                line.starts_with("overdrive_encoded_total") && [space, outcome].iter().all(|label| line.contains(&format!("\"{label}\"")))
+            };
+            metrics.lines().find(of).and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+        }
+
+        fn ready(&self, space: &str) -> Option<bool> {
+            let metrics = get(self.shim, "/metrics").body;
+            let of = |line: &&str| line.starts_with("overdrive_encoder_ready") && line.contains(&format!("\"{space}\""));
+            metrics.lines().find(of).map(|line| line.ends_with(" 1"))
+        }
+    }
+
+    impl Drop for Run {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    fn texts() -> Value {
+        json!([
+            {"item_id": "pie", "title": "Red apple", "text": "pie"},
+            {"item_id": "tart", "title": "Red apple tart"},
+            {"item_id": "again", "title": "Red apple tart"},
+            {"item_id": "racer", "title": "Fast car"},
+        ])
+    }
+
+    fn pictures() -> Value {
+        let of = |colour| bring::in_base64(&bring::picture(320, 240, colour));
+        json!([
+            {"item_id": "rose", "image": of([220, 10, 10])},
+            {"item_id": "poppy", "image": of([210, 20, 12])},
+            {"item_id": "sea", "image": of([10, 10, 220])},
+            {"item_id": "noise", "image": bring::in_base64(b"no picture at all")},
+        ])
+    }
+
+    /// From what is sent over HTTP to what is shown; and a process that is killed and started again encodes nothing twice.
+    #[test]
+    fn c43_texts_and_images_that_are_sent_get_neighbours_by_content_and_a_restart_encodes_nothing_twice() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text(&dir.path().join("text"), 0);
+        bring::image(&dir.path().join("image"));
+        let run = Run::start(dir.path());
+        run.send("/v1/items", texts());
+        run.send("/v1/items", pictures());
+        run.like("ann", "pie");
+        let found = until("what is like the pie is shown", || Some(run.alike("ann")).filter(|found| found.len() >= 2));
+        let shown: Vec<&str> = found.iter().take(2).map(|(item, _)| item.as_str()).collect();
+        assert!(shown.contains(&"tart") && shown.contains(&"again"), "{found:?}");
+        assert!(found[0].1.contains("because you liked Red apple"), "{found:?}");
+        until("all is encoded", || (run.count("text", "encoded") == 3 && run.count("image", "encoded") == 3).then_some(()));
+        until("what is no picture is known to be none", || (run.count("image", "nothing") == 1).then_some(()));
+        assert_eq!((run.count("text", "known"), run.ready("text"), run.ready("image")), (1, Some(true), Some(true)));
+        std::thread::sleep(Duration::from_secs(3)); // a snapshot, and epochs after it
+        run.kill(dir.path());
+
+        let run = Run::start(dir.path());
+        until("the encoders are ready", || (run.ready("text") == Some(true) && run.ready("image") == Some(true)).then_some(()));
+        run.send("/v1/items", texts());
+        run.send("/v1/items", pictures());
+        run.like("bob", "rose");
+        let found = until("what is like the rose is shown", || Some(run.alike("bob")).filter(|found| !found.is_empty()));
+        assert_eq!(found[0].0, "poppy", "{found:?}");
+        assert!(found.iter().all(|(item, _)| item != "sea" || found[0].0 == "poppy"));
+        std::thread::sleep(Duration::from_secs(1));
+        let counts = ["encoded", "known", "nothing", "failed", "missing"].map(|outcome| run.count("text", outcome) + run.count("image", outcome));
+        assert_eq!(counts, [0; 5], "nothing was asked for again");
+    }
+
+    /// Feeds come as if there were none: where the files are missing or damaged, and where every text takes seconds.
+    #[test]
+    fn c43_an_encoder_that_is_missing_broken_or_slow_delays_no_slate() {
+        for (name, rounds) in [("broken", 0), ("slow", 200)] {
+            let dir = tempfile::tempdir().expect("a folder");
+            bring::text(&dir.path().join("text"), rounds);
+            if name == "broken" {
+                std::fs::write(dir.path().join("text/model.onnx"), "no model").expect("there is room");
+            }
+            let run = Run::start(dir.path());
+            let item = |n: usize| json!({"item_id": format!("i{n}"), "title": format!("new {}", bring::WORDS[n % 8].repeat(n % 7))});
+            run.send("/v1/items", (0..200).map(item).collect());
+            let mut longest = Duration::ZERO;
+            for n in 0..20 {
+                let (user, sent) = (format!("u{n}"), Instant::now());
+                let token = run.like(&user, &format!("i{n}"));
+                until("the write is in the feed", || {
+                    let feed = get_with(run.shim, &format!("/v1/feeds/home/{user}"), &token).json();
+                    let items = feed["items"].as_array().map_or(0, Vec::len);
+                    (feed["stale"] == json!(false) && feed["fallback"] == json!(false) && items > 0).then_some(())
+                });
+                longest = longest.max(sent.elapsed());
+            }
+            let encoded = run.count("text", "encoded");
+            println!("{name}: the longest of 20 took {longest:?}; {encoded} of 200 texts were encoded");
+            assert!(longest < Duration::from_secs(5) && encoded < 200, "{name}: {longest:?}, {encoded}");
+            if name == "broken" {
+                until("it is counted", || (run.count("text", "missing") > 0 && run.ready("text") == Some(false)).then_some(()));
+            }
+            assert_eq!(run.ready("image"), Some(false), "its folder is not there");
+        }
+    }
 }
