@@ -34,20 +34,20 @@ impl Like {
 /// One user's.
 pub struct Alike<'a> {
     shelf: &'a Shelf,
-    /// What they took lately whose content is known, the latest first.
-    recent: Vec<(Kind, ItemId)>,
+    /// What they took lately whose content is known, the latest first, each with its place on the shelf.
+    recent: Vec<(Recent, u32)>,
     best: Vec<ItemId>,
 }
 
 impl<'a> Alike<'a> {
     /// Of who has this history.
     pub fn new(shelf: &'a mut Shelf, history: &History, params: &ContentParams) -> Self {
-        let known = |recent: &&Recent| shelf.has(recent.item);
-        let recent: Vec<_> = history.latest.iter().take(params.from).filter(known).map(|of| (of.kind, of.item)).collect();
+        let latest = history.latest.iter().take(params.from);
+        let recent: Vec<_> = latest.filter_map(|of| Some((*of, shelf.place(of.item)?))).collect();
         let mut worth: FxHashMap<ItemId, i64> = FxHashMap::default();
         let mut fade = 1.0;
-        for (_, item) in &recent {
-            for Near { item, likeness } in shelf.nearest(*item) {
+        for (from, _) in &recent {
+            for Near { item, likeness } in shelf.nearest(from.item) {
                 let here = (f64::from(*likeness) * fade) as i64;
                 worth.entry(*item).and_modify(|worth| *worth = here.max(*worth)).or_insert(here);
             }
@@ -63,22 +63,24 @@ impl<'a> Alike<'a> {
         &self.best
     }
 
-    fn each(&self, item: ItemId) -> impl Iterator<Item = (Likeness, Kind, ItemId)> {
-        let others = self.recent.iter().filter(move |(_, taken)| *taken != item);
-        others.map(move |(kind, taken)| (self.shelf.likeness(item, *taken), *kind, *taken))
+    /// How alike an item is to each of them but itself.
+    fn each(&self, item: ItemId) -> impl Iterator<Item = (Likeness, Recent)> {
+        let place = self.shelf.place(item);
+        let others = self.recent.iter().filter(move |(recent, _)| recent.item != item);
+        others.map(move |(recent, at)| (place.map_or(0, |place| self.shelf.likeness(place, *at)), *recent))
     }
 
     /// Which of what they took an item is likest to; of equals the latest.
     pub fn to(&self, item: ItemId) -> Option<Like> {
         let likest = self.each(item).reduce(|likest, other| if other.0 > likest.0 { other } else { likest });
-        let (likeness, kind, item) = likest.filter(|(likeness, ..)| *likeness > 0)?;
+        let (likeness, Recent { kind, item, .. }) = likest.filter(|(likeness, _)| *likeness > 0)?;
         Some(Like { likeness: f64::from(likeness) / 1e6, kind, item })
     }
 
     /// The columns of an item.
     pub fn columns(&self, item: ItemId) -> columns::Alike {
         let (mut most, mut sum, mut count) = (0, 0i64, 0);
-        for (likeness, ..) in self.each(item) {
+        for (likeness, _) in self.each(item) {
             (most, sum, count) = (most.max(likeness), sum + i64::from(likeness), count + 1);
         }
         [(f64::from(most) / 1e6) as f32, (sum as f64 / 1e6 / f64::from(count.max(1))) as f32]

@@ -91,10 +91,10 @@ mod tests {
         for (item, space) in [(1, Space::Text), (2, Space::Image), (3, Space::Text), (4, Space::Text)] {
             inbox.offer(work(item, space));
         }
-        let mut take = |most| inbox.take(most, Duration::ZERO).iter().map(|work| work.item.0).collect::<Vec<_>>();
+        let take = |most| inbox.take(most, Duration::ZERO).iter().map(|work| work.item.0).collect::<Vec<_>>();
         assert_eq!([take(9), take(9), take(9)], [vec![1, 3], vec![2], vec![]]);
         (5..8).for_each(|item| inbox.offer(work(item, Space::Text)));
-        let mut take = |most| inbox.take(most, Duration::ZERO).iter().map(|work| work.item.0).collect::<Vec<_>>();
+        let take = |most| inbox.take(most, Duration::ZERO).iter().map(|work| work.item.0).collect::<Vec<_>>();
         assert_eq!([take(2), take(2)], [vec![5, 6], vec![7]]);
         inbox.stop();
         assert!(inbox.take(1, Duration::from_secs(600)).is_empty() && inbox.stops());

@@ -62,7 +62,11 @@ impl Model {
         let wanted = if self.tokens { vec![batch.rows, batch.mask.len() / batch.rows] } else { vec![batch.rows] };
         let (width, first) = shape.split_last().map_or((0, &[][..]), |(width, first)| (*width as usize, first));
         if first.iter().map(|length| *length as usize).ne(wanted.iter().copied()) || !(1..=MOST).contains(&width) {
-            return Err(format!("{FILE}: its output `{}` has the shape {:?} for {wanted:?} pieces and tokens", self.output, &shape[..]));
+            return Err(format!(
+                "{FILE}: its output `{}` has the shape {:?} for {wanted:?} pieces and tokens",
+                self.output,
+                &shape[..]
+            ));
         }
         let vectors = numbers.chunks(numbers.len() / batch.rows);
         if !self.tokens {

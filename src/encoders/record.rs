@@ -14,8 +14,7 @@ pub fn encoder(space: Space, encoder: u64) -> String {
 /// What it made of an item's content.
 pub fn encoded(item: &str, of: &Encoded) -> String {
     let (content, digest) = (format!("{:016x}", of.content), format!("{:016x}", of.encoder));
-    let mut record =
-        json!({"op": "encoded", "item_id": item, "space": of.space.name(), "content": content, "digest": digest});
+    let mut record = json!({"op": "encoded", "item_id": item, "space": of.space.name(), "content": content, "digest": digest});
     if let Some(direction) = &of.direction {
         let bytes: Vec<u8> = direction.0.iter().map(|x| *x as u8).collect();
         record["direction"] = STANDARD.encode(bytes).into();

@@ -35,7 +35,8 @@ pub struct Text {
 impl Text {
     /// Reads, checks and tries what lies in a folder.
     pub fn open(folder: &Path, library: &str) -> Result<Self, String> {
-        let bytes = std::fs::read(folder.join(FILE)).map_err(|e| format!("{FILE} cannot be read: {e}; put it beside model.onnx"))?;
+        let bytes =
+            std::fs::read(folder.join(FILE)).map_err(|e| format!("{FILE} cannot be read: {e}; put it beside model.onnx"))?;
         let (tokenizer, padding) = tokenizer(&bytes)?;
         let model = Model::open(folder, library)?;
         let takes = takes(&model)?;
@@ -55,11 +56,8 @@ impl Text {
             };
             encodings.iter().flat_map(row).collect()
         };
-        let all = [
-            padded(Encoding::get_ids, self.padding),
-            padded(Encoding::get_attention_mask, 0),
-            padded(Encoding::get_type_ids, 0),
-        ];
+        let all =
+            [padded(Encoding::get_ids, self.padding), padded(Encoding::get_attention_mask, 0), padded(Encoding::get_type_ids, 0)];
         let mut inputs: Vec<(String, SessionInputValue)> = Vec::new();
         for of in &self.takes {
             let tensor = Tensor::from_array(([rows, length], all[*of].clone())).map_err(|e| e.to_string())?;

@@ -208,3 +208,140 @@ fn encoded(encoder: &mut dyn Encode, space: Space, works: &[&Arc<Work>]) -> Vec<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{Receiver, Sender, unbounded};
+    use serde_json::Value;
+
+    /// Fails on what holds a body that begins with `!`, makes nothing of an empty one; waits for leave before each call, if it must.
+    struct Fake {
+        calls: Sender<Vec<String>>,
+        leave: Option<Receiver<()>>,
+    }
+
+    impl Encode for Fake {
+        fn digest(&self) -> u64 {
+            7
+        }
+
+        fn encode(&mut self, bodies: &[&[u8]]) -> Result<Vec<Option<Direction>>, String> {
+            self.leave.iter().for_each(|leave| _ = leave.recv());
+            let said = bodies.iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
+            self.calls.send(said).expect("the test listens");
+            if bodies.iter().any(|body| body.starts_with(b"!")) {
+                return Err("it cannot".to_string());
+            }
+            Ok(bodies.iter().map(|body| Direction::of(&[body.len() as f32])).collect())
+        }
+    }
+
+    struct Scene {
+        encoders: Encoders,
+        inbox: Inbox,
+        names: Arc<Names>,
+        calls: Receiver<Vec<String>>,
+        records: Receiver<Value>,
+        /// How often writing fails.
+        fails: Sender<()>,
+    }
+
+    fn scene(leave: Option<Receiver<()>>, open: impl Fn() -> Result<(), String> + Send + 'static, failures: usize) -> Scene {
+        let (calls_in, calls) = unbounded();
+        let (records_in, records) = unbounded();
+        let (fails, failing) = unbounded::<()>();
+        (0..failures).for_each(|_| fails.send(()).expect("it is there"));
+        let (inbox, names) = (Inbox::new(1_000), Arc::new(Names::default()));
+        let fake = move |_| {
+            open()?;
+            Ok(Box::new(Fake { calls: calls_in.clone(), leave: leave.clone() }) as Box<dyn Encode>)
+        };
+        let write = move |records: Vec<String>| {
+            if failing.try_recv().is_ok() {
+                return Err("the log is away".to_string());
+            }
+            let read = |record: &String| serde_json::from_str(record).expect("a record is JSON");
+            records.iter().for_each(|record| _ = records_in.send(read(record)));
+            Ok(())
+        };
+        let (open, write): (Open, Write) = (Box::new(fake), Box::new(write));
+        let place = Place { spaces: vec![Space::Text], inbox: inbox.clone(), names: names.clone(), open, write };
+        Scene { encoders: Encoders::start(place).expect("a thread"), inbox, names, calls, records, fails }
+    }
+
+    impl Scene {
+        fn offer(&self, item: &str, body: &str) {
+            let item = self.names.item(item).expect("no collision");
+            let content = crate::model::content::hash(body.as_bytes());
+            self.inbox.offer(Arc::new(Work { item, space: Space::Text, content, body: body.as_bytes().into() }));
+        }
+
+        fn record(&self) -> Value {
+            self.records.recv_timeout(Duration::from_secs(60)).expect("a record")
+        }
+
+        fn items(&self, count: usize) -> Vec<(String, bool)> {
+            let item = |record: Value| {
+                assert_eq!((&record["op"], &record["digest"]), (&"encoded".into(), &format!("{:016x}", 7).into()));
+                (record["item_id"].as_str().expect("an id").to_string(), record.get("direction").is_some())
+            };
+            (0..count).map(|_| item(self.record())).collect()
+        }
+    }
+
+    #[test]
+    fn c43_an_encoder_is_named_first_and_the_same_content_is_encoded_once() {
+        let (give, leave) = unbounded();
+        let scene = scene(Some(leave), || Ok(()), 2);
+        for (item, body) in [("a", "one"), ("b", "one"), ("c", "")] {
+            scene.offer(item, body);
+        }
+        let named = scene.record(); // at the third try
+        assert_eq!((named["op"].as_str(), named["space"].as_str()), (Some("encoder"), Some("text")));
+        // what was offered before it was named may be asked for again
+        ["a", "b"].iter().for_each(|item| scene.offer(item, "one"));
+        scene.offer("c", "");
+        (0..9).for_each(|_| give.send(()).expect("it listens"));
+        let mut answered = scene.items(3);
+        answered.sort();
+        answered.dedup();
+        assert!(answered.contains(&("a".to_string(), true)) && answered.contains(&("c".to_string(), false)), "{answered:?}");
+        drop(scene.encoders);
+        let calls: Vec<String> = scene.calls.try_iter().flatten().collect();
+        assert_eq!(calls.iter().filter(|body| *body == "one").count(), 1, "{calls:?}");
+        drop(scene.fails);
+    }
+
+    #[test]
+    fn c43_one_piece_that_cannot_be_encoded_does_not_spoil_the_others() {
+        let (give, leave) = unbounded();
+        let scene = scene(Some(leave), || Ok(()), 0);
+        scene.record();
+        for (item, body) in [("first", "first"), ("a", "one"), ("bad", "!"), ("b", "two")] {
+            scene.offer(item, body);
+        }
+        (0..99).for_each(|_| give.send(()).expect("it listens"));
+        let all: Vec<(String, bool)> = ["first", "a", "b"].map(|item| (item.to_string(), true)).into();
+        assert_eq!(scene.items(3), all);
+    }
+
+    /// Whatever the encoder does, who leaves something for it is not held up.
+    #[test]
+    fn c43_leaving_work_for_an_encoder_that_hangs_or_is_not_there_takes_no_time() {
+        let (give, leave) = unbounded();
+        let stuck = scene(Some(leave), || Ok(()), 0);
+        stuck.record();
+        let missing = scene(None, || Err("no file".to_string()), 0);
+        let begun = Instant::now();
+        for n in 0..5_000 {
+            stuck.offer(&format!("i{n}"), &format!("text {n}"));
+            missing.offer(&format!("i{n}"), &format!("text {n}"));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        drop(give); // it goes on
+        assert!(stuck.items(1)[0].1);
+        drop((stuck.encoders, missing.encoders));
+        assert!(missing.records.try_recv().is_err() && missing.calls.try_recv().is_err());
+    }
+}

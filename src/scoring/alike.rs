@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::first::first;
 use crate::model::ItemId;
-use crate::model::content::{Direction, Directions};
+use crate::model::content::{Direction, Directions, SPACES};
 
 /// How alike two items are, in millionths: 0 not at all, 1,000,000 the same.
 pub type Likeness = i32;
@@ -36,8 +36,13 @@ const MANY: usize = 64;
 /// Items whose nearest are remembered at most.
 const REMEMBERED: usize = 1 << 16;
 
-/// One item's directions, with the sums of their squares.
-type Place = [Option<(Arc<Direction>, i32)>; 3];
+/// One item's directions, each with what makes its length 1.
+type Place = [Option<(Arc<Direction>, f64)>; SPACES];
+
+fn place(directions: &Directions) -> Place {
+    let unit = |square: i32| if square > 0 { 1.0 / f64::from(square).sqrt() } else { 0.0 };
+    directions.clone().map(|of| of.map(|of| (of.clone(), unit(of.square()))))
+}
 
 /// All items with a direction.
 pub struct Shelf {
@@ -62,7 +67,7 @@ impl Shelf {
     /// Where an item's content points from now on; nowhere takes it off the shelf.
     pub fn put(&mut self, item: ItemId, directions: &Directions) {
         let some = directions.iter().any(Option::is_some);
-        let directions = directions.clone().map(|of| of.map(|of| (of.clone(), of.square())));
+        let directions = place(directions);
         match (self.places.get(&item).copied(), some) {
             (Some(place), true) => self.directions[place as usize] = directions,
             (Some(place), false) => self.take_off(item, place as usize),
@@ -93,15 +98,14 @@ impl Shelf {
         self.ids.iter().zip(&self.directions).map(move |(item, of)| (*item, directions(of)))
     }
 
-    /// Whether an item is there.
-    pub fn has(&self, item: ItemId) -> bool {
-        self.places.contains_key(&item)
+    /// The place of an item, until another one is put or taken away.
+    pub fn place(&self, item: ItemId) -> Option<u32> {
+        self.places.get(&item).copied()
     }
 
-    /// How alike two items are.
-    pub fn likeness(&self, one: ItemId, other: ItemId) -> Likeness {
-        let of = |item| self.places.get(&item).map(|place| &self.directions[*place as usize]);
-        of(one).zip(of(other)).map_or(0, |(one, other)| likeness(one, other))
+    /// How alike the items at two places are.
+    pub fn likeness(&self, one: u32, other: u32) -> Likeness {
+        widest_likeness(&self.directions[one as usize], &self.directions[other as usize])
     }
 
     /// The items likest to one, the likest first, as far as they are like it at all.
@@ -130,7 +134,7 @@ impl Shelf {
             let at = |item: &ItemId| places.get(item).map(|place| &directions[*place as usize]);
             let now = at(&item);
             self.near.retain(|of, near| {
-                let likeness = now.zip(at(of)).map_or(0, |(one, other)| likeness(one, other));
+                let likeness = now.zip(at(of)).map_or(0, |(one, other)| widest_likeness(one, other));
                 corrected(near, Near { item, likeness }, kept)
             });
         }
@@ -159,10 +163,10 @@ fn corrected(near: &mut Vec<Near>, now: Near, kept: usize) -> bool {
 fn likeness(one: &Place, other: &Place) -> Likeness {
     let (mut sum, mut spaces) = (0.0, 0);
     for pair in one.iter().zip(other) {
-        if let (Some((a, a_square)), Some((b, b_square))) = pair
+        if let (Some((a, a_unit)), Some((b, b_unit))) = pair
             && a.0.len() == b.0.len()
         {
-            sum += f64::from(product(&a.0, &b.0)) / (f64::from(*a_square) * f64::from(*b_square)).sqrt();
+            sum += f64::from(product(&a.0, &b.0)) * (a_unit * b_unit);
             spaces += 1;
         }
     }
@@ -186,21 +190,28 @@ fn scan(ids: &[ItemId], directions: &[Place], of: usize, found: &mut Vec<Near>) 
     }
 }
 
-/// The same by the widest registers this machine has: whole numbers add up to the same in any order.
-fn widest_scan(ids: &[ItemId], directions: &[Place], of: usize, found: &mut Vec<Near>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn wide(ids: &[ItemId], directions: &[Place], of: usize, found: &mut Vec<Near>) {
-            scan(ids, directions, of, found);
+/// Compiles a function for wider registers too, and calls the one for this machine: whole numbers add up to the same in any order.
+macro_rules! widest {
+    (fn $name:ident = $plain:ident($($value:ident: $type:ty),*) -> $made:ty) => {
+        fn $name($($value: $type),*) -> $made {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($value: $type),*) -> $made {
+                    $plain($($value),*)
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the machine has what the function was compiled for
+                    return unsafe { wide($($value),*) };
+                }
+            }
+            $plain($($value),*)
         }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the machine has what the function was compiled for
-            return unsafe { wide(ids, directions, of, found) };
-        }
-    }
-    scan(ids, directions, of, found);
+    };
 }
+
+widest! { fn widest_scan = scan(ids: &[ItemId], directions: &[Place], of: usize, found: &mut Vec<Near>) -> () }
+widest! { fn widest_likeness = likeness(one: &Place, other: &Place) -> Likeness }
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +230,6 @@ mod tests {
 
     /// All pairs, one after another.
     fn plainly(all: &FxHashMap<ItemId, Directions>, item: ItemId, kept: usize) -> Vec<Near> {
-        let place = |of: &Directions| of.clone().map(|of| of.map(|of| (of.clone(), of.square())));
         let Some(one) = all.get(&item) else { return Vec::new() };
         let near = |(other, of): (&ItemId, &Directions)| Near { item: *other, likeness: likeness(&place(one), &place(of)) };
         let mut near: Vec<Near> = all.iter().filter(|(other, _)| **other != item).map(near).collect();
@@ -227,6 +237,15 @@ mod tests {
         near.sort_by_key(Near::order);
         near.truncate(kept);
         near
+    }
+
+    /// Whatever registers the machine has, and however many numbers there are.
+    #[test]
+    fn every_path_makes_the_same_products() {
+        for width in [1, 15, 16, 17, 384, 511] {
+            let of = |seed| place(&[drawn(seed, width), None, None]);
+            (0..50).for_each(|n| assert_eq!(likeness(&of(n), &of(n + 1)), widest_likeness(&of(n), &of(n + 1)), "{width}"));
+        }
     }
 
     #[test]
@@ -253,8 +272,9 @@ mod tests {
         );
         assert_eq!(near(2), [(1, 1_000_000), (3, 500_000)]);
         assert_eq!(near(6), []);
-        assert_eq!(shelf.likeness(ItemId(3), ItemId(2)), 500_000);
-        assert_eq!(shelf.likeness(ItemId(3), ItemId(99)), 0);
+        let place = |item| shelf.place(ItemId(item));
+        assert_eq!(place(3).zip(place(2)).map(|(one, other)| shelf.likeness(one, other)), Some(500_000));
+        assert_eq!(place(99), None);
     }
 
     proptest! {

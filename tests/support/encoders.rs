@@ -65,10 +65,10 @@ pub fn text(folder: &Path, rounds: usize) {
         nodes.push(node("Mul", &[&last, "nothing"], "heat"));
         last = "heat".to_string();
     }
-    nodes.push(node(if rounds > 0 { "Add" } else { "Identity" }, if rounds > 0 { &["sum", "heat"] } else { &["sum"] }, "last_hidden_state"));
+    let (op, input) = if rounds > 0 { ("Add", &["sum", last.as_str()][..]) } else { ("Identity", &["sum"][..]) };
+    nodes.push(node(op, input, "last_hidden_state"));
     let input = ["input_ids", "attention_mask", "token_type_ids"].map(|name| open(name, I64, 2, &[]));
     save(folder, nodes, initializer, input.into(), open("last_hidden_state", F32, 2, &[width]));
-    let _ = last;
     std::fs::write(folder.join("tokenizer.json"), tokenizer()).expect("there is room");
 }
 
