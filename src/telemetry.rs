@@ -149,7 +149,7 @@ pub const METRICS: [Metric; 31] = [
         Counter,
         Count,
         "pieces of content by space and outcome: encoded, known (the same was encoded before), nothing (it can make nothing of it), failed, \
-         missing (no encoder is there), full (too many waited); the last three are asked for again",
+         missing (no encoder is there), full (too many waited), all three asked for again, or dropped (no room to keep the image)",
     ),
     (CONNECTIONS, Gauge, Count, "connections open at the shim"),
 ];

@@ -45,11 +45,11 @@ fn like(what: u8, id: u64, at: i64) -> Input {
 }
 
 fn slate(changes: &Changes, of: UserId) -> Option<Arc<Slate>> {
-    let slates = changes.values().flatten().filter_map(|change| match change {
+    let mut slates = changes.values().flatten().filter_map(|change| match change {
         Change::Slate { user, slate, .. } if *user == of => Some(slate.clone()),
         _ => None,
     });
-    slates.last().flatten()
+    slates.next_back().flatten()
 }
 
 /// What stands in the last slate because it is like something: the item, and what it is like.

@@ -510,6 +510,7 @@ fn content(check: &mut Check, config: &Config) {
     check.within("content.from", content.from, 1..=100);
     check.within("content.kept", content.kept, 1..=1_000);
     check.within("content.text_bytes", content.text_bytes, 16..=65_536);
+    check.at_least("content.waiting_bytes", content.waiting_bytes, 1);
     check.within("content.queue", content.queue, 1..=100_000);
     let named = !content.text_encoder.is_empty() || !content.image_encoder.is_empty();
     let runs = !content.enabled || !named || cfg!(feature = "onnx");

@@ -20,7 +20,7 @@ use timely::dataflow::operators::vec::Map;
 
 use super::ContentParams;
 use crate::model::content::{Direction, Directions, Encoded, Space, Work, hash};
-use crate::model::ids::key_group;
+use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Control, Epoch, Input, Item, ItemId, Origin};
 use crate::operators::{Arrivals, Clock, Durable, Route, Saver, To, Vault};
@@ -37,7 +37,7 @@ pub fn content<'scope>(
 ) -> (Arrivals<'scope, Points>, StreamVec<'scope, u64, Change>) {
     let own = params.clone();
     let rows = usable.flat_map(move |(origin, input)| row(origin, input, &own));
-    let out = rows.deliver(Row::to).keep(clock, Pieces::default(), vault, Pieces::step);
+    let out = rows.deliver(Row::to).keep(clock, Pieces::new(params.waiting_bytes), vault, Pieces::step);
     let (points, asked): (StreamVec<u64, Points>, StreamVec<u64, Change>) = out.ok_err(|output| match output {
         Output::Points(points) => Ok(points),
         Output::Asked(work) => Err(Change::Encode(work)),
@@ -158,16 +158,25 @@ enum Output {
 }
 
 /// The items of one worker. Shared with a snapshot that is being written; then copied before they change.
-#[derive(Default)]
 pub(super) struct Pieces {
     items: BTreeMap<ItemId, Arc<OfItem>>,
     /// The encoders that were last named, as [`Space::ENCODED`].
     encoders: [Option<u64>; 2],
     /// What is to be encoded, by key group.
     waiting: BTreeSet<(u16, ItemId, usize)>,
+    /// Bytes of the images that wait, by key group; a group that has as many as this keeps no further one.
+    images: BTreeMap<u16, usize>,
+    room: usize,
 }
 
 impl Pieces {
+    /// Nothing yet; images that wait may have so many bytes in all, as far as they are spread evenly.
+    fn new(waiting_bytes: usize) -> Self {
+        let room = waiting_bytes.div_ceil(KEY_GROUPS as usize);
+        let (items, waiting, images) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { items, encoders: [None; 2], waiting, images, room }
+    }
+
     fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Read>, out: &mut Vec<Output>) {
         rows.sort_by_key(Row::place);
         let mut before: BTreeMap<ItemId, Directions> = BTreeMap::new();
@@ -203,6 +212,7 @@ impl Pieces {
     fn describe(&mut self, item: ItemId, brought: Option<Brought>) -> Vec<(u16, ItemId, usize)> {
         let group = key_group(item.0);
         let mut known = self.items.remove(&item).map(Arc::unwrap_or_clone).unwrap_or_default();
+        self.hold(group, &known, false);
         (0..Space::ENCODED.len()).for_each(|n| _ = self.waiting.remove(&(group, item, n)));
         let Some(Brought { embedding, text, image }) = brought else { return Vec::new() };
         let bodies = [text, image];
@@ -211,8 +221,14 @@ impl Pieces {
         for (n, body) in bodies.into_iter().enumerate() {
             let new = body.map(|body| Piece { content: hash(&body), body: Some(body), made: None, asked: 0 });
             let same = new.as_ref().map(|piece| piece.content) == known.pieces[n].as_ref().map(|piece| piece.content);
-            if !same {
+            // of an image for which there was no room, or that another encoder has read, the body comes again
+            let unread = |piece: &Piece| piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n]);
+            let again = known.pieces[n].as_ref().is_some_and(|piece| piece.body.is_none() && unread(piece));
+            if !same || again {
                 known.pieces[n] = new;
+                if Space::ENCODED[n] == Space::Image && self.images.get(&group).is_some_and(|held| *held >= self.room) {
+                    known.pieces[n].iter_mut().for_each(|piece| piece.body = None);
+                }
                 come.extend(known.pieces[n].is_some().then_some((group, item, n)));
             }
         }
@@ -220,9 +236,20 @@ impl Pieces {
             let waits = |n: &usize| self.is_due(&known, *n);
             let waiting: Vec<_> = (0..Space::ENCODED.len()).filter(waits).map(|n| (group, item, n)).collect();
             self.waiting.extend(waiting);
+            self.hold(group, &known, true);
             self.items.insert(item, Arc::new(known));
         }
         come
+    }
+
+    /// Counts the bytes of an item's image that waits, or counts them no more.
+    fn hold(&mut self, group: u16, of: &OfItem, more: bool) {
+        let images = of.pieces.iter().zip(Space::ENCODED).filter(|(_, space)| *space == Space::Image);
+        let bytes: usize = images.filter_map(|(piece, _)| piece.as_ref()?.body.as_ref()).map(|body| body.len()).sum();
+        if bytes > 0 {
+            let held = self.images.entry(group).or_default();
+            *held = if more { *held + bytes } else { *held - bytes };
+        }
     }
 
     /// Whether a piece can be encoded and is not, by the encoder that was last named.
@@ -248,27 +275,32 @@ impl Pieces {
     /// Takes what an encoder made, if it is of what the catalogue last said and of the encoder last named.
     fn take(&mut self, item: ItemId, encoded: &Encoded) {
         let Some(n) = nth(encoded.space).filter(|n| self.encoders[*n] == Some(encoded.encoder)) else { return };
-        let Some(of) = self.items.get_mut(&item) else { return };
-        if of.pieces[n].as_ref().is_none_or(|piece| piece.content != encoded.content) {
-            return;
-        }
-        let piece = Arc::make_mut(of).pieces[n].as_mut().expect("it was just seen");
+        let is = |of: &Arc<OfItem>| of.pieces[n].as_ref().is_some_and(|piece| piece.content == encoded.content);
+        let Some(mut known) = self.items.get(&item).filter(|of| is(of)).cloned() else { return };
+        let group = key_group(item.0);
+        self.hold(group, &known, false);
+        let piece = Arc::make_mut(&mut known).pieces[n].as_mut().expect("it was just seen");
         piece.made = Some((encoded.encoder, encoded.direction.clone()));
         piece.body.take_if(|_| encoded.space == Space::Image);
-        self.waiting.remove(&(key_group(item.0), item, n));
+        self.waiting.remove(&(group, item, n));
+        self.hold(group, &known, true);
+        self.items.insert(item, known);
     }
 
     fn asked(&self, (_, item, n): &(u16, ItemId, usize)) -> Option<Millis> {
         Some(self.items.get(item)?.pieces[*n].as_ref()?.asked)
     }
 
-    /// Asks for a piece that still waits.
+    /// Asks for a piece, if it was not encoded in this epoch already; of one that is not kept it is only told that it was there.
     fn ask(&mut self, waits: (u16, ItemId, usize), clock: Millis) -> Option<Output> {
         let (_, item, n) = waits;
-        let of = self.items.get_mut(&item).filter(|_| self.waiting.contains(&waits))?;
-        let piece = Arc::make_mut(of).pieces[n].as_mut()?;
+        let piece = Arc::make_mut(self.items.get_mut(&item)?).pieces[n].as_mut()?;
         piece.asked = clock;
-        let body = piece.body.clone()?;
+        let body = match &piece.body {
+            Some(body) => self.waiting.contains(&waits).then(|| body.clone())?,
+            None if piece.made.is_none() => Arc::from([]),
+            None => return None,
+        };
         Some(Output::Asked(Arc::new(Work { item, space: Space::ENCODED[n], content: piece.content, body })))
     }
 }
@@ -301,6 +333,8 @@ impl Durable for Pieces {
             due.into_iter().map(move |n| (group, item, n))
         };
         self.waiting = self.items.iter().flat_map(of).collect();
+        let items: Vec<_> = self.items.iter().map(|(item, of)| (key_group(item.0), of.clone())).collect();
+        items.iter().for_each(|(group, of)| self.hold(*group, of, true));
     }
 }
 
@@ -342,12 +376,27 @@ mod tests {
         Row::Encoded(ItemId(id), Arc::new(Encoded { space, content: hash(body.as_bytes()), encoder, direction }))
     }
 
+    #[test]
+    fn c43_images_that_wait_have_room_and_those_for_which_there_is_none_come_again() {
+        let mut pieces = Pieces::new(KEY_GROUPS as usize * 5);
+        let other = (2..).find(|id| key_group(*id) == key_group(1)).expect("of the same key group");
+        let images = |id: u64, said: &str| vec![(id, Space::Image, said.to_string())];
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(1, "", "abcdefg")]).1, images(1, "abcdefg"), "one always has");
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(other, "", "hi")]).1, images(other, ""), "it is told, and not kept");
+        assert_eq!(step(&mut pieces, 10 * AGAIN_AFTER, Turn::ALL, vec![]).1, images(1, "abcdefg"));
+        let made = vec![Row::Encoder(Space::Image, 9), made(1, Space::Image, "abcdefg", 9, pointing(3))];
+        assert_eq!(step(&mut pieces, 0, NOBODY, made).0, [(1, [None, None, Some(3)])]);
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(other, "", "hi")]).1, images(other, "hi"), "sent again it has room");
+        step(&mut pieces, 0, NOBODY, vec![Row::Item(ItemId(other), None)]);
+        assert_eq!(pieces.images.values().sum::<usize>(), 0);
+    }
+
     const NOBODY: Turn = Turn { from: 0, to: 0 };
 
     #[test]
     fn c43_what_is_said_last_and_by_the_encoder_named_last_counts_and_nothing_else() {
         use Space::{Image, Text};
-        let mut pieces = Pieces::default();
+        let mut pieces = Pieces::new(usize::MAX);
         let ask = |id, space, body: &str| (id, space, body.to_string());
         let first = step(&mut pieces, 0, NOBODY, vec![item(1, "a", "p"), Row::Encoder(Text, 7)]);
         assert_eq!(first, (vec![], vec![ask(1, Text, "a"), ask(1, Image, "p")]));
@@ -371,6 +420,7 @@ mod tests {
         let both = vec![Row::Encoder(Text, 8), Row::Encoder(Image, 10)];
         assert_eq!(step(&mut pieces, 0, NOBODY, both), (vec![(1, [None; 3])], vec![]), "what others made counts no more");
         assert_eq!(all(&mut pieces, 10 * AGAIN_AFTER), (vec![], vec![ask(1, Text, "b")]), "the image is not there any more");
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(1, "b", "p")]).1, [ask(1, Image, "p")], "until it comes again");
         let gone = step(&mut pieces, 0, NOBODY, vec![made(1, Text, "b", 8, pointing(5)), Row::Item(ItemId(1), None)]);
         assert_eq!(gone, (vec![], vec![]), "the item goes first");
         assert!(pieces.items.is_empty() && pieces.waiting.is_empty());
@@ -378,7 +428,7 @@ mod tests {
 
     #[test]
     fn c43_what_is_not_encoded_is_asked_for_again_in_time() {
-        let mut pieces = Pieces::default();
+        let mut pieces = Pieces::new(usize::MAX);
         let ask = || vec![(1, Space::Text, "a".to_string())];
         assert_eq!(step(&mut pieces, 1_000, Turn::ALL, vec![item(1, "a", "")]).1, ask());
         assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER - 1, Turn::ALL, vec![]).1, []);

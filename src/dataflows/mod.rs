@@ -250,6 +250,7 @@ pub struct ContentParams {
     pub text_encoder: String,
     pub image_encoder: String,
     pub text_bytes: usize,
+    pub waiting_bytes: usize,
     pub queue: usize,
 }
 

@@ -83,7 +83,7 @@ pub struct Work {
     pub space: Space,
     /// [`hash`] of the body.
     pub content: u64,
-    /// Text as UTF-8, or the bytes of a PNG or JPEG.
+    /// Text as UTF-8, or the bytes of a PNG or JPEG; empty where there was no room for it.
     pub body: Arc<[u8]>,
 }
 
