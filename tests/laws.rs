@@ -68,6 +68,25 @@ fn the_users_of_these_tests_are_in_both_arms_and_in_none() {
     assert!((0..6).any(|n| experiments.place(dataflow::user(n), Some(&german)).is_some_and(|place| place.experiment == 1)));
 }
 
+/// What encoders say is in slates under these settings, so the laws are about it too.
+#[test]
+fn c43_content_is_in_what_these_laws_are_about() {
+    let mut log = Log::with_catalogue();
+    log.epoch(vec![said(4, Content::Text(Some(0))), said(9, Content::Text(Some(2))), said(9, Content::Encoder(1))]);
+    let made = |text, direction| Content::Encoded { encoder: 1, text, direction: Some(direction) };
+    log.epoch(vec![said(4, made(0, 1)), said(9, made(2, 1))]);
+    let clock = log.advance(SECOND);
+    let like = Act { content: None, says: None, user: 1, item: 4, kind: 1, undo: false, ago: 0, id: 50 };
+    log.epoch(vec![input(&like, clock, 1)]);
+    let changes = run(&log, Run::plain());
+    let slates = changes.values().flatten().filter_map(|change| match change {
+        Change::Slate { slate: Some(slate), .. } => Some(slate),
+        _ => None,
+    });
+    let sources: BTreeSet<Source> = slates.flat_map(|slate| &slate.items).map(|item| item.source).collect();
+    assert!(sources.contains(&Source::Content), "{sources:?}");
+}
+
 fn speaks(language: &str) -> User {
     User { language: Some(TokenId::typed(TokenKind::Language, language)), ..User::default() }
 }

@@ -53,6 +53,7 @@ def load(folder, where="slates"):
                       "the candidates; log for longer with this one")
     common = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
     table = pa.concat_tables([table.select(common) for table in tables])
+    table = table.drop_columns([name for name in ALIKE if name in common and not table[name].to_numpy().any()])  # content is not looked at
     table = table.append_column("place", pa.array(np.arange(len(table))))
     order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
     table = table.sort_by(order).drop_columns(["place"])

@@ -355,7 +355,7 @@ mod tests {
             match output {
                 Output::Points((item, of)) => points.push((item.0, of.map(|of| of.map(|of| of.0[0])))),
                 Output::Asked(work) => {
-                    assert_eq!(work.content, hash(&work.body));
+                    assert!(work.body.is_empty() || work.content == hash(&work.body));
                     asked.push((work.item.0, work.space, String::from_utf8_lossy(&work.body).into_owned()));
                 }
             }
