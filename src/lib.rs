@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod credentials;
 pub mod dataflows;
+pub mod encoders;
 pub mod feed;
 pub mod model;
 pub mod operators;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Logging;
+use crate::model::content::Space;
 
 /// From the log's acceptance of an event to its effect being readable, in seconds.
 pub const FRESHNESS: &str = "overdrive_freshness_seconds";
@@ -65,6 +66,10 @@ pub const SNAPSHOT_ERRORS: &str = "overdrive_snapshot_errors_total";
 pub const REQUESTS: &str = "overdrive_requests_total";
 /// From the head of a request to the head of its answer, in seconds.
 pub const REQUEST_TIME: &str = "overdrive_request_seconds";
+/// Whether an encoder is there.
+pub const ENCODER: &str = "overdrive_encoder_ready";
+/// What became of pieces of content that were to be encoded.
+pub const ENCODED: &str = "overdrive_encoded_total";
 /// Connections the shim holds.
 pub const CONNECTIONS: &str = "overdrive_connections";
 
@@ -83,7 +88,7 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 29] = [
+pub const METRICS: [Metric; 31] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
@@ -138,8 +143,28 @@ pub const METRICS: [Metric; 29] = [
     (SNAPSHOT_ERRORS, Counter, Count, "snapshots that could not be written"),
     (REQUESTS, Counter, Count, "requests answered, by route and status"),
     (REQUEST_TIME, Histogram, Seconds, "from the head of a request to the head of its answer, by route and status"),
+    (ENCODER, Gauge, Count, "1 where what encodes a space (text, image) is there, 0 where it cannot be opened"),
+    (
+        ENCODED,
+        Counter,
+        Count,
+        "pieces of content by space and outcome: encoded, known (the same was encoded before), nothing (it can make nothing of it), failed, \
+         missing (no encoder is there), full (too many waited), all three asked for again, or dropped (no room to keep the image)",
+    ),
     (CONNECTIONS, Gauge, Count, "connections open at the shim"),
 ];
+
+/// Counts pieces of content that were to be encoded.
+pub fn encoded(space: Space, outcome: &'static str, count: usize) {
+    if count > 0 {
+        metrics::counter!(ENCODED, "space" => space.name(), "outcome" => outcome).increment(count as u64);
+    }
+}
+
+/// Tells whether what encodes a space is there.
+pub fn encodes(space: Space, ready: bool) {
+    metrics::gauge!(ENCODER, "space" => space.name()).set(f64::from(u8::from(ready)));
+}
 
 /// Bounds of freshness, seconds: dense around the 10 ms that are promised.
 const FRESHNESS_BOUNDS: [f64; 18] =

@@ -23,8 +23,10 @@ use crate::cluster::ClusterError;
 use crate::codec::{Decoder, Limits};
 use crate::config::Config;
 use crate::dataflows;
+use crate::encoders;
 use crate::feed::{Credit, Cut, Cutter, Feed, Models, Topics, Wishes};
 use crate::model::changes::Account;
+use crate::model::content::Space;
 use crate::model::forget::{Eraser, Order};
 use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
@@ -63,6 +65,14 @@ pub struct Engine {
     writer: Writer,
     keeper: Option<Arc<Keeper>>,
     training: Option<Inbox>,
+    encoding: Option<Encoding>,
+}
+
+/// Where pieces of content go that are to be encoded, and what items are called.
+#[derive(Clone)]
+pub struct Encoding {
+    pub inbox: encoders::Inbox,
+    pub names: Arc<Names>,
 }
 
 /// What the collector hears.
@@ -175,6 +185,9 @@ impl Engine {
         training.iter().zip(served).for_each(|(inbox, (serving, clock))| inbox.serves(serving, clock));
         let models = Models { shelf, inbox: training.clone() };
         models.must_rank(given.bound.iter().chain(&last))?;
+        let content = &config.recommend.content;
+        let encodes = Space::ENCODED.into_iter().any(|space| content.encoder(space).is_some());
+        let encoding = encodes.then(|| Encoding { inbox: encoders::Inbox::new(content.queue), names: names.clone() });
         let files = Files::open(config, names.clone())?;
         let keeper = recovery.as_ref().map(|found| keeper(config, found, names.clone(), &files, said.clone()));
         let keeper = keeper.transpose()?.flatten().map(Arc::new);
@@ -212,6 +225,8 @@ impl Engine {
             durable: if keeper.is_some() { bound_until } else { Some(u64::MAX) },
             keeper: keeper.clone(),
             examples: files.examples,
+            encoding: encoding.clone().map(|encoding| encoding.inbox),
+            known_until: bound_until,
         };
         Ok(Self {
             feed: spawn("feed", {
@@ -232,12 +247,18 @@ impl Engine {
             writer,
             keeper,
             training,
+            encoding,
         })
     }
 
     /// Where training is asked for; `None`: nobody trains here.
     pub fn inbox(&self) -> Option<Inbox> {
         self.training.clone()
+    }
+
+    /// Where what is to be encoded waits; `None`: nothing is.
+    pub fn encoding(&self) -> Option<Encoding> {
+        self.encoding.clone()
     }
 
     /// Whether the source failed for good: nothing more is read.
@@ -332,7 +353,9 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
             [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into())
         }
     };
-    let (decoder, bound) = (Decoder::new(names, Limits::PUBLISHED), VecDeque::new());
+    let content = &config.recommend.content;
+    let limits = Limits { dimensions: if content.enabled { content.dimensions } else { 0 }, ..Limits::PUBLISHED };
+    let (decoder, bound) = (Decoder::new(names, limits), VecDeque::new());
     Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes, models: Models::default() }
 }
 
@@ -423,6 +446,9 @@ struct Collector<F> {
     durable: Option<u64>,
     keeper: Option<Arc<Keeper>>,
     examples: Option<Examples>,
+    encoding: Option<encoders::Inbox>,
+    /// Epochs up to here were completed by a run before: what they have to be encoded may have been.
+    known_until: Option<u64>,
 }
 
 #[derive(Default)]
@@ -475,6 +501,12 @@ impl<F: FnMut(&Completed)> Collector<F> {
         for change in changes.extract_if(.., |change| matches!(change, Change::Example(_))) {
             if let (Change::Example(example), Some(examples)) = (change, &self.examples) {
                 examples.offer(binding.epoch.number, example);
+            }
+        }
+        for change in changes.extract_if(.., |change| matches!(change, Change::Encode(_))) {
+            let new = self.known_until.is_none_or(|last| binding.epoch.number > last);
+            if let (Change::Encode(work), Some(inbox), true) = (change, &self.encoding, new) {
+                inbox.offer(work);
             }
         }
         let save = self.keeper.as_ref().and_then(|keeper| save(keeper, &binding, kept));

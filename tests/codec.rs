@@ -4,6 +4,7 @@
 
 use overdrive::codec::protobuf as pb;
 use overdrive::codec::{ALIASES, Decoder, Limits, json};
+use overdrive::model::content::{Direction, Encoded, Space};
 use overdrive::model::ids::{TokenId, TokenKind};
 use overdrive::model::interaction::{Control, Event, Input, ModelOrder, Op, Role};
 use overdrive::model::serving::{Recipe, Version};
@@ -158,7 +159,7 @@ fn an_item_of_ours() {
         json!({"item_id": 9, "author_id": "ann", "categories": ["jazz", "live", "jazz"], "tags": ["bebop"], "language": "en",
             "created_at": "2025-11-20T00:53:20Z", "lat": 48.1, "lon": 11.6, "city": "Munich", "quality": 0.7, "mature": true,
             "partnered": true, "followers": 12, "avg_viewers": 8.5, "text": "long", "title": "short", "media_types": ["image"],
-            "embedding": [0.5, -1], "unknown": {}}),
+            "embedding": [0.5, -1], "image": "AQID", "unknown": {}}),
     );
     let expected = Item {
         author: Some(TokenId::typed(TokenKind::Author, "ann")),
@@ -179,6 +180,7 @@ fn an_item_of_ours() {
         text: Some("long".into()),
         media_types: vec!["image".into()],
         embedding: vec![0.5, -1.0],
+        image: Some(Arc::from([1, 2, 3])),
     };
     assert_eq!((id, found), (ItemId::of("9"), expected));
 }
@@ -267,6 +269,22 @@ fn users_of_ours_and_of_others() {
     assert_eq!((id, metarank.interests.as_slice()), (UserId::of("user1"), [tag("jeans")].as_slice()));
 }
 
+fn merged(mut all: Value, more: Value) -> Value {
+    all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    all
+}
+
+#[test]
+fn c11_an_embedding_of_another_width_is_refused_with_what_to_do() {
+    let decoder = Decoder::new(Arc::default(), Limits { dimensions: 3, ..Limits::PUBLISHED });
+    let decode = |item: Value| decoder.decode(Role::Items, None, Some(item.to_string().as_bytes()), ACCEPTED);
+    let says = "`embedding` has 2 numbers and [content] dimensions is 3; send 3, or change the setting";
+    assert_eq!(decode(json!({"item_id": "i", "embedding": [1, 2]})), Err(says.into()));
+    assert!(decode(json!({"item_id": "i", "embedding": [1, 2, 3]})).is_ok() && decode(json!({"item_id": "i"})).is_ok());
+    let says = decode(json!({"item_id": "i", "image": "not base64"})).expect_err("no image");
+    assert!(says.contains("`image` is not in base64") && says.contains("PNG or JPEG"), "{says}");
+}
+
 #[test]
 fn orders() {
     let order = |payload: Value| decode(Role::Control, payload.to_string().as_bytes());
@@ -291,7 +309,28 @@ fn orders() {
     assert_eq!(order(json!({"op": "rollback"})), model(ModelOrder::Rollback));
     assert_eq!(order(json!({"op": "train"})), model(ModelOrder::Train(None)));
     assert_eq!(order(json!({"op": "train", "model": "lr"})), model(ModelOrder::Train(Some(Recipe::Lr))));
+    let digest = "00000000000000fe";
+    let encoder = Control::Encoder { space: Space::Image, encoder: 0xfe };
+    assert_eq!(order(json!({"op": "encoder", "space": "image", "digest": digest})), Ok(Input::Control(encoder)));
+    let encoded = |direction: Option<&[i8]>| {
+        let direction = direction.map(|numbers| Arc::new(Direction(numbers.into())));
+        let of = Encoded { space: Space::Text, content: 1, encoder: 0xfe, direction };
+        Ok(Input::Control(Control::Encoded(ItemId::of("i1"), Arc::new(of))))
+    };
+    let sent = json!({"op": "encoded", "item_id": "i1", "space": "text", "content": "0000000000000001", "digest": digest});
+    assert_eq!(order(sent.clone()), encoded(None));
+    let with = |direction: &str| [sent.clone(), json!({ "direction": direction })].into_iter().fold(json!({}), merged);
+    assert_eq!(order(with("f4EA")), encoded(Some(&[127, -127, 0])));
+    let (item_id, space, content) = ("i1".into(), "text".into(), "0000000000000001".into());
+    let (op, direction) = (pb::Order::Encoded as i32, vec![127, 129, 0].into());
+    let sent_so = pb::Control { op, item_id, space, content, digest: digest.into(), direction, ..Default::default() };
+    assert_eq!(decode(Role::Control, &sent_so.encode_to_vec()), encoded(Some(&[127, -127, 0])));
     for (sent, says) in [
+        (with("f4E"), "not in base64"),
+        (with(""), "0 numbers; it must have 1 to 4096"),
+        (with("AAAA"), "one of them not 0"),
+        (json!({"op": "encoder", "space": "embedding", "digest": digest}), "encoders are of text or image"),
+        (json!({"op": "encoded", "space": "text", "content": digest, "digest": digest}), "`item_id`"),
         (json!({"op": "model"}), "`version`"),
         (json!({"op": "model", "version": "lr-1"}), "`digest`"),
         (json!({"op": "model", "version": "lr-1", "digest": "fe"}), "16 hexadecimal digits"),
@@ -386,6 +425,7 @@ fn full_item() -> pb::Item {
         text: "x".into(),
         media_types: vec!["image".into()],
         embedding: vec![0.5, 1.5],
+        image: vec![1, 2, 3].into(),
     }
 }
 
@@ -456,6 +496,7 @@ fn the_schema_and_our_messages_are_one() {
             ("text", s("x")),
             ("media_types", strings(&["image"])),
             ("embedding", Dynamic::List(vec![Dynamic::F32(0.5), Dynamic::F32(1.5)])),
+            ("image", Dynamic::Bytes(vec![1, 2, 3].into())),
         ],
     );
     agrees(
@@ -487,6 +528,10 @@ fn the_schema_and_our_messages_are_one() {
         digest: "fe".into(),
         model: "lr".into(),
         instead_of: "lr-0".into(),
+        item_id: "i".into(),
+        space: "text".into(),
+        content: "fd".into(),
+        direction: vec![1, 255].into(),
     };
     agrees(
         &pool,
@@ -501,6 +546,10 @@ fn the_schema_and_our_messages_are_one() {
             ("digest", s("fe")),
             ("model", s("lr")),
             ("instead_of", s("lr-0")),
+            ("item_id", s("i")),
+            ("space", s("text")),
+            ("content", s("fd")),
+            ("direction", Dynamic::Bytes(vec![1, 255].into())),
         ],
     );
 }
@@ -529,7 +578,7 @@ fn items_and_users_mean_the_same_in_both_forms() {
     let as_json = json!({"item_id": "i", "author_id": "a", "categories": ["jazz"], "tags": ["bebop"], "language": "en",
         "created_at": 1_763_600_000_000_i64, "lat": 1.0, "lon": 2.0, "city": "Munich", "quality": 0.5,
         "mature": true, "available": false, "partnered": true, "followers": 7, "avg_viewers": 8.0, "title": "t", "text": "x",
-        "media_types": ["image"], "embedding": [0.5, 1.5]});
+        "media_types": ["image"], "embedding": [0.5, 1.5], "image": "AQID"});
     let expected = decode(Role::Items, as_json.to_string().as_bytes()).expect("an item");
     assert_eq!(decode(Role::Items, &full_item().encode_to_vec()), Ok(expected));
     let as_json = json!({"user_id": "u", "interests": ["jazz"], "language": "en", "lat": 1.0, "lon": 2.0, "city": "Munich",

@@ -13,7 +13,8 @@ mod oracle;
 use dataflow::{Changes, Kept, Log, Run, accumulated, differences, resume_by, run_by};
 use overdrive::dataflows::Params;
 use overdrive::dataflows::surfaces::{OnlyParams, SurfaceParams};
-use overdrive::model::catalogue::User;
+use overdrive::model::catalogue::{Item, User};
+use overdrive::model::content::{Direction, Encoded, Space, hash};
 use overdrive::model::ids::{TokenId, TokenKind};
 use overdrive::model::slate::Slate;
 use overdrive::model::time::{DAY, HOUR, MINUTE, SECOND};
@@ -37,6 +38,7 @@ fn params() -> Params {
         Experiment { name: "first".into(), rollout: 0.5, cohort: Cohort::default(), arms },
     ];
     params.surfaces.list = vec![second()];
+    (params.content.enabled, params.content.text_encoder, params.content.kept) = (true, "there".into(), 3);
     (params.explore.every, params.explore.shown, params.explore.young) = (2, 4, 100 * DAY);
     params
 }
@@ -66,13 +68,79 @@ fn the_users_of_these_tests_are_in_both_arms_and_in_none() {
     assert!((0..6).any(|n| experiments.place(dataflow::user(n), Some(&german)).is_some_and(|place| place.experiment == 1)));
 }
 
+/// What encoders say is in slates under these settings, so the laws are about it too.
+#[test]
+fn c43_content_is_in_what_these_laws_are_about() {
+    let mut log = Log::with_catalogue();
+    log.epoch(vec![said(4, Content::Text(Some(0))), said(9, Content::Text(Some(2))), said(9, Content::Encoder(1))]);
+    let made = |text, direction| Content::Encoded { encoder: 1, text, direction: Some(direction) };
+    log.epoch(vec![said(4, made(0, 1)), said(9, made(2, 1))]);
+    let clock = log.advance(SECOND);
+    let like = Act { content: None, says: None, user: 1, item: 4, kind: 1, undo: false, ago: 0, id: 50 };
+    log.epoch(vec![input(&like, clock, 1)]);
+    let changes = run(&log, Run::plain());
+    let slates = changes.values().flatten().filter_map(|change| match change {
+        Change::Slate { slate: Some(slate), .. } => Some(slate),
+        _ => None,
+    });
+    let sources: BTreeSet<Source> = slates.flat_map(|slate| &slate.items).map(|item| item.source).collect();
+    assert!(sources.contains(&Source::Content), "{sources:?}");
+}
+
 fn speaks(language: &str) -> User {
     User { language: Some(TokenId::typed(TokenKind::Language, language)), ..User::default() }
 }
 
-/// What a user does; or says of themselves, in place of it.
+/// What is said of an item's content.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    /// Its text, one of a few, and with some an embedding; `None`: none any more.
+    Text(Option<u8>),
+    Encoder(u8),
+    /// What an encoder made of one of the texts, one of a few directions or none.
+    Encoded {
+        encoder: u8,
+        text: u8,
+        direction: Option<u8>,
+    },
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    prop_oneof![
+        3 => prop::option::weighted(0.9, 0u8..3).prop_map(Content::Text),
+        1 => (0u8..2).prop_map(Content::Encoder),
+        6 => (0u8..2, 0u8..3, prop::option::weighted(0.9, 0u8..5))
+            .prop_map(|(encoder, text, direction)| Content::Encoded { encoder, text, direction }),
+    ]
+}
+
+fn pointing(n: u8) -> Option<Arc<Direction>> {
+    let angle = f32::from(n) * 0.4;
+    Direction::of(&[angle.cos(), angle.sin(), 0.3]).map(Arc::new)
+}
+
+/// The records that say so, of an item that is in the catalogue.
+fn said(item: u8, content: Content) -> Input {
+    let text = |n: u8| format!("text {n}");
+    match content {
+        Content::Text(Some(n)) => {
+            let embedding = if n > 0 { vec![f32::from(n), f32::from(item) - 3.0] } else { Vec::new() };
+            dataflow::described_with(item, Item { text: Some(text(n)), embedding, ..Item::default() })
+        }
+        Content::Text(None) => dataflow::described_with(item, Item::default()),
+        Content::Encoder(encoder) => Input::Control(Control::Encoder { space: Space::Text, encoder: u64::from(encoder) }),
+        Content::Encoded { encoder, text: n, direction } => {
+            let (content, direction) = (hash(text(n).as_bytes()), direction.and_then(pointing));
+            let encoded = Encoded { space: Space::Text, content, encoder: u64::from(encoder), direction };
+            Input::Control(Control::Encoded(dataflow::item(item), Arc::new(encoded)))
+        }
+    }
+}
+
+/// What a user does; or says of themselves, or what is said of the item, in place of it.
 #[derive(Clone, Debug)]
 struct Act {
+    content: Option<Content>,
     /// A profile: of who speaks German or not, or none any more.
     says: Option<Option<bool>>,
     user: u8,
@@ -87,11 +155,15 @@ struct Act {
 fn act() -> impl Strategy<Value = Act> {
     let ago = prop_oneof![6 => 0..30 * SECOND, 2 => 0..26 * HOUR, 1 => -10 * MINUTE..0i64];
     let says = prop::option::weighted(0.15, prop::option::weighted(0.8, any::<bool>()));
-    (0u8..6, 0u8..10, 0..Kind::ALL.len(), prop::bool::weighted(0.15), ago, any::<u8>(), says)
-        .prop_map(|(user, item, kind, undo, ago, id, says)| Act { says, user, item, kind, undo, ago, id })
+    let content = prop::option::weighted(0.3, content());
+    (0u8..6, 0u8..10, 0..Kind::ALL.len(), prop::bool::weighted(0.15), ago, any::<u8>(), says, content)
+        .prop_map(|(user, item, kind, undo, ago, id, says, content)| Act { content, says, user, item, kind, undo, ago, id })
 }
 
 fn input(act: &Act, clock: i64, salt: u64) -> Input {
+    if let Some(content) = act.content {
+        return said(act.item, content);
+    }
     match act.says {
         Some(profile) => {
             let said = profile.map(|german| Arc::new(speaks(if german { "de" } else { "en" })));

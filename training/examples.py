@@ -19,6 +19,7 @@ AFTER = ["user_pause"]
 TRAIN, STOP = 0.7, 0.8
 LEAST = 200  # examples
 KEYS = 5  # epoch, ts_ms, user_id, item_id, taken
+ALIKE = ("alike_most", "alike_mean")  # the engine alone knows them; examples of an earlier version lack them
 MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 
 
@@ -37,19 +38,22 @@ def load(folder, where="slates"):
         schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
         if schema != SCHEMA:
             raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
-        known = table.column_names[KEYS:]
+        known = [name for name in table.column_names[KEYS:] if name not in ALIKE]
         wanted = known[:known.index("blend") + 1] if where == "slates" else known[known.index("blend") + 1:]
         if not wanted:
             earlier += 1
             continue
-        if tables and wanted != tables[0].column_names[KEYS:]:
+        if tables and wanted != [name for name in tables[0].column_names[KEYS:] if name not in ALIKE]:
             raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
-        tables.append(table.select(table.column_names[:KEYS] + wanted))
+        alike = [name for name in ALIKE if where == "slates" and name in table.column_names]
+        tables.append(table.select(table.column_names[:KEYS] + wanted + alike))
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
     if not tables:
         raise Refused(f"the {earlier} files in {folder} were logged by an earlier version, without the columns that are at hand where callers bring "
                       "the candidates; log for longer with this one")
-    table = pa.concat_tables(tables)
+    common = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
+    table = pa.concat_tables([table.select(common) for table in tables])
+    table = table.drop_columns([name for name in ALIKE if name in common and not table[name].to_numpy().any()])  # content is not looked at
     table = table.append_column("place", pa.array(np.arange(len(table))))
     order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
     table = table.sort_by(order).drop_columns(["place"])

@@ -1,10 +1,16 @@
-//! Orders: forget a user, revoke what users did in a span of time, rank by another model, train one. An order that names nobody is
-//! refused.
+//! Orders: forget a user, revoke what users did in a span of time, rank by another model, train one; and what encoders say, which come
+//! from beside the engine. An order that names nobody is refused.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::Limits;
+use super::item::MAX_DIMENSIONS;
 use super::text::{Loose, Moment, Text, Unit, Words, millis, required, shown, word, words};
+use crate::model::content::{Direction, Encoded, Space};
 use crate::model::interaction::{Control, ModelOrder};
 use crate::model::serving::{BLEND, Recipe, Version};
 use crate::model::time::Millis;
@@ -34,6 +40,18 @@ pub(super) struct Raw<'a> {
     pub(super) model: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) instead_of: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) item_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) space: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) content: Option<Text<'a>>,
+    /// In base64.
+    #[serde(borrow)]
+    pub(super) direction: Option<Cow<'a, str>>,
+    /// The same where bytes can be sent as they are.
+    #[serde(skip)]
+    pub(super) direction_bytes: &'a [u8],
 }
 
 /// The order a record gives.
@@ -44,10 +62,13 @@ pub(super) fn input(raw: Raw, names: &Names, limits: Limits) -> Result<Input, St
         Some("model") => model(&raw, limits).map(Control::Model),
         Some("rollback") => Ok(Control::Model(ModelOrder::Rollback)),
         Some("train") => train(&raw, limits).map(Control::Model),
-        Some(op) => {
-            Err(format!("unknown op `{}`; known on the control topic: forget, revoke, model, rollback, train", shown(op)))
-        }
-        None => Err("`op` is missing; send forget, revoke, model, rollback or train".into()),
+        Some("encoder") => Ok(Control::Encoder { space: space(&raw, limits)?, encoder: digest("digest", &raw.digest, limits)? }),
+        Some("encoded") => encoded(&raw, names, limits),
+        Some(op) => Err(format!(
+            "unknown op `{}`; known on the control topic: forget, revoke, model, rollback, train, encoder, encoded",
+            shown(op)
+        )),
+        None => Err("`op` is missing; send forget, revoke, model, rollback, train, encoder or encoded".into()),
     }
     .map(Input::Control)
 }
@@ -73,11 +94,44 @@ fn version(raw: &Raw, limits: Limits) -> Result<Option<Version>, String> {
     if name == BLEND {
         return Ok(None);
     }
-    let text = required("digest", raw.digest.as_ref(), limits)?;
+    Ok(Some(Version { name: name.to_string(), digest: digest("digest", &raw.digest, limits)? }))
+}
+
+/// Sixteen hexadecimal digits.
+fn digest(field: &str, said: &Option<Text>, limits: Limits) -> Result<u64, String> {
+    let text = required(field, said.as_ref(), limits)?;
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let digest = u64::from_str_radix(text, 16).ok().filter(|_| digits);
-    let digest = digest.ok_or_else(|| format!("`digest` is `{}`; it must have 16 hexadecimal digits", shown(text)))?;
-    Ok(Some(Version { name: name.to_string(), digest }))
+    digest.ok_or_else(|| format!("`{field}` is `{}`; it must have 16 hexadecimal digits", shown(text)))
+}
+
+fn space(raw: &Raw, limits: Limits) -> Result<Space, String> {
+    let name = required("space", raw.space.as_ref(), limits)?;
+    Space::encoded(name).ok_or_else(|| format!("`space` is `{}`; encoders are of text or image", shown(name)))
+}
+
+/// What an encoder made of an item; without a direction it could make nothing of it.
+fn encoded(raw: &Raw, names: &Names, limits: Limits) -> Result<Control, String> {
+    let item = required("item_id", raw.item_id.as_ref(), limits)?;
+    let (content, encoder) = (digest("content", &raw.content, limits)?, digest("digest", &raw.digest, limits)?);
+    let direction = direction(raw)?.map(Arc::new);
+    let encoded = Encoded { space: space(raw, limits)?, content, encoder, direction };
+    Ok(Control::Encoded(names.item(item).map_err(|e| e.to_string())?, Arc::new(encoded)))
+}
+
+/// Signed bytes.
+fn direction(raw: &Raw) -> Result<Option<Direction>, String> {
+    let said = |e| format!("`direction` is not in base64: {e}; send signed bytes in standard base64");
+    let bytes = match raw.direction.as_deref() {
+        Some(text) => STANDARD.decode(text).map_err(said)?,
+        None if raw.direction_bytes.is_empty() => return Ok(None),
+        None => raw.direction_bytes.to_vec(),
+    };
+    let numbers: Box<[i8]> = bytes.into_iter().map(|byte| byte as i8).collect();
+    match numbers.len() {
+        1..=MAX_DIMENSIONS if numbers.iter().any(|x| *x != 0) => Ok(Some(Direction(numbers))),
+        count => Err(format!("`direction` has {count} numbers; it must have 1 to {MAX_DIMENSIONS}, one of them not 0")),
+    }
 }
 
 /// By the recipe of this name, or by that of the settings.

@@ -1,5 +1,7 @@
 //! One item, whatever form it came in. What it does not say stays unknown, except `available`, which is true.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -11,7 +13,7 @@ use crate::model::ids::TokenKind;
 use crate::model::{Input, Item, ItemId, Names};
 
 /// Most numbers of an embedding.
-const MAX_DIMENSIONS: usize = 4096;
+pub(super) const MAX_DIMENSIONS: usize = 4096;
 /// What S4 divides its quality score by.
 const S4_QUALITY: f64 = 10.0;
 
@@ -54,6 +56,12 @@ pub(super) struct Raw<'a> {
     #[serde(borrow)]
     pub(super) media_types: Words<'a>,
     pub(super) embedding: Option<Vec<f32>>,
+    /// In base64.
+    #[serde(borrow)]
+    pub(super) image: Option<Cow<'a, str>>,
+    /// The same where bytes can be sent as they are.
+    #[serde(skip)]
+    pub(super) image_bytes: &'a [u8],
 
     /// S4: 0 to 10.
     pub(super) stream_quality_score: Option<f64>,
@@ -85,10 +93,25 @@ impl Raw<'_> {
         Ok(own.or(gorse))
     }
 
-    fn embedding(&self) -> Result<&[f32], String> {
+    fn image(&self) -> Result<Option<Arc<[u8]>>, String> {
+        let said = |e| format!("`image` is not in base64: {e}; send the bytes of a PNG or JPEG in standard base64");
+        let image = match self.image.as_deref() {
+            Some(text) => STANDARD.decode(text).map_err(said)?,
+            None => self.image_bytes.to_vec(),
+        };
+        Ok((!image.is_empty()).then(|| image.into()))
+    }
+
+    fn embedding(&self, limits: Limits) -> Result<&[f32], String> {
         let embedding = self.embedding.as_deref().unwrap_or_default();
         if embedding.len() > MAX_DIMENSIONS {
             return Err(format!("`embedding` has {} numbers; at most {MAX_DIMENSIONS} are allowed", embedding.len()));
+        }
+        if ![0, embedding.len()].contains(&limits.dimensions) && !embedding.is_empty() {
+            let (numbers, dimensions) = (embedding.len(), limits.dimensions);
+            return Err(format!(
+                "`embedding` has {numbers} numbers and [content] dimensions is {dimensions}; send {dimensions}, or change the setting"
+            ));
         }
         match embedding.iter().position(|x| !x.is_finite()) {
             Some(at) => Err(format!("`embedding` has no finite number at place {at}; send 32-bit floats")),
@@ -121,7 +144,8 @@ pub(super) fn input(raw: Raw, key: Option<&[u8]>, names: &Names, limits: Limits)
         title: raw.title.as_deref().map(str::to_string),
         text: raw.text.as_deref().map(str::to_string),
         media_types: words("media_types", &raw.media_types, limits)?.into_iter().map(str::to_string).collect(),
-        embedding: raw.embedding()?.to_vec(),
+        embedding: raw.embedding(limits)?.to_vec(),
+        image: raw.image()?,
         ..Default::default()
     };
     let collision = |e: crate::model::names::Collision| e.to_string();

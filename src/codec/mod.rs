@@ -35,11 +35,13 @@ pub struct Limits {
     pub id_bytes: usize,
     /// Longest payload, in bytes.
     pub payload_bytes: usize,
+    /// How many numbers an embedding has; 0: any number.
+    pub dimensions: usize,
 }
 
 impl Limits {
     /// What `schemas/` promises: ids of 1 to 256 bytes, payloads of at most 1 MiB.
-    pub const PUBLISHED: Limits = Limits { id_bytes: 256, payload_bytes: 1 << 20 };
+    pub const PUBLISHED: Limits = Limits { id_bytes: 256, payload_bytes: 1 << 20, dimensions: 0 };
 }
 
 /// Turns payloads into inputs. Cheap to clone; threads may share one.

@@ -97,6 +97,8 @@ pub struct Item {
     pub media_types: Vec<String>,
     #[prost(float, repeated, tag = "22")]
     pub embedding: Vec<f32>,
+    #[prost(bytes = "bytes", tag = "23")]
+    pub image: bytes::Bytes,
 }
 
 /// `overdrive.v1.User`
@@ -151,6 +153,14 @@ pub struct Control {
     pub model: String,
     #[prost(string, tag = "11")]
     pub instead_of: String,
+    #[prost(string, tag = "12")]
+    pub item_id: String,
+    #[prost(string, tag = "13")]
+    pub space: String,
+    #[prost(string, tag = "14")]
+    pub content: String,
+    #[prost(bytes = "bytes", tag = "16")]
+    pub direction: bytes::Bytes,
 }
 
 /// `overdrive.v1.Order`
@@ -163,6 +173,8 @@ pub enum Order {
     Model = 3,
     Rollback = 4,
     Train = 5,
+    Encoder = 6,
+    Encoded = 7,
 }
 
 /// Reads one message.
@@ -231,6 +243,7 @@ impl<'a> From<&'a Item> for item::Raw<'a> {
             text: cow(&sent.text),
             media_types: (&sent.media_types).into(),
             embedding: Some(sent.embedding.clone()),
+            image_bytes: &sent.image,
             ..Default::default()
         }
     }
@@ -266,6 +279,8 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             Ok(Order::Model) => Some("model".into()),
             Ok(Order::Rollback) => Some("rollback".into()),
             Ok(Order::Train) => Some("train".into()),
+            Ok(Order::Encoder) => Some("encoder".into()),
+            Ok(Order::Encoded) => Some("encoded".into()),
             Err(_) => Some(Text(Cow::Owned(sent.op.to_string()))),
         };
         Self {
@@ -278,6 +293,10 @@ impl<'a> From<&'a Control> for control::Raw<'a> {
             digest: text(&sent.digest),
             model: text(&sent.model),
             instead_of: text(&sent.instead_of),
+            item_id: text(&sent.item_id),
+            space: text(&sent.space),
+            content: text(&sent.content),
+            direction_bytes: &sent.direction,
             ..Default::default()
         }
     }

@@ -1,11 +1,14 @@
 //! What `run`, `serve` and `demo` are put together from: names, log, store, engine, shim.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{models, signals};
 use crate::config::Config;
+use crate::encoders::{self, Encoders};
+use crate::model::content::Space;
 use crate::model::{Change, Names};
 use crate::recovery::Recovery;
 use crate::shim::{self, MemoryReader, Reader, Recent};
@@ -13,13 +16,14 @@ use crate::sinks::memory::Memory;
 use crate::sinks::writer::Stats;
 use crate::sinks::{Completed, Kind, Store, examples};
 use crate::training::{self, Inbox, Trainer};
-use crate::worker::{Engine, Follower, StartError};
+use crate::worker::{Encoding, Engine, Follower, StartError};
 use crate::{sources, telemetry};
 
 /// What runs in this process.
 pub struct Stack {
     /// Ended first: it orders what the engine follows.
     trainer: Option<Trainer>,
+    encoders: Option<Encoders>,
     engine: Option<Runs>,
     shim: Option<shim::Handle>,
 }
@@ -49,7 +53,8 @@ impl Stack {
         let engine = parts.engine.then(|| runs(config, store, recent.clone())).transpose()?;
         let shim = parts.shim.then(|| serve(config, reader, recent)).transpose()?;
         let trainer = engine.as_ref().and_then(Runs::inbox).map(|inbox| trainer(config, inbox)).transpose()?;
-        Ok(Self { trainer, engine, shim })
+        let encoders = engine.as_ref().and_then(Runs::encoding).map(|encoding| encoders(config, encoding)).transpose()?;
+        Ok(Self { trainer, encoders, engine, shim })
     }
 
     /// Where the shim answers.
@@ -71,6 +76,7 @@ impl Stack {
     pub fn stop(self) -> Result<Option<Stats>, StartError> {
         tracing::info!("stopping");
         drop(self.trainer);
+        drop(self.encoders);
         let stopped = self.engine.map(Runs::stop);
         if let Some(shim) = self.shim {
             shim.stop();
@@ -87,6 +93,14 @@ impl Runs {
     fn inbox(&self) -> Option<Inbox> {
         match self {
             Runs::Engine(engine) => engine.inbox(),
+            Runs::Follower(_) => None,
+        }
+    }
+
+    /// Where what is to be encoded waits; `None`: not here.
+    fn encoding(&self) -> Option<Encoding> {
+        match self {
+            Runs::Engine(engine) => engine.encoding(),
             Runs::Follower(_) => None,
         }
     }
@@ -159,6 +173,25 @@ fn trainer(config: &Config, inbox: Inbox) -> Result<Trainer, String> {
     let settings = config.clone();
     let order = move |order| models::order::append(order, &settings).map(drop);
     Trainer::start(config.training.clone(), place, inbox, order)
+}
+
+/// What encodes beside the engine.
+fn encoders(config: &Config, Encoding { inbox, names }: Encoding) -> Result<Encoders, String> {
+    let (content, library, settings) = (config.recommend.content.clone(), config.onnx.library.clone(), config.clone());
+    let spaces = Space::ENCODED.into_iter().filter(|space| content.encoder(*space).is_some()).collect();
+    let open = move |space| {
+        let folder = content.encoder(space).expect("only what has one is encoded");
+        encoders::open(space, Path::new(folder), &library)
+    };
+    let mut pen = None;
+    let write = move |orders| {
+        let pen = match &mut pen {
+            Some(pen) => pen,
+            none => none.insert(models::order::Pen::open(&settings)?),
+        };
+        pen.write(orders).map(drop)
+    };
+    Encoders::start(encoders::Place { spaces, inbox, names, open: Box::new(open), write: Box::new(write) })
 }
 
 /// Keeps the console's list of users who were here lately.

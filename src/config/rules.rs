@@ -39,6 +39,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     experiments(&mut check, config);
     flags(&mut check, config);
     factors(&mut check, config);
+    content(&mut check, config);
     service(&mut check, config);
     check.0
 }
@@ -501,6 +502,23 @@ fn factors(check: &mut Check, config: &Config) {
     check.within("factors.sweeps", factors.sweeps as usize, 1..=100);
     check.within("factors.rounds", factors.rounds as usize, 1..=1_024);
     check.within("factors.kept", factors.kept, 1..=1_000);
+}
+
+fn content(check: &mut Check, config: &Config) {
+    let content = &config.recommend.content;
+    check.within("content.dimensions", content.dimensions, 0..=4_096);
+    check.within("content.from", content.from, 1..=100);
+    check.within("content.kept", content.kept, 1..=1_000);
+    check.within("content.text_bytes", content.text_bytes, 16..=65_536);
+    check.at_least("content.waiting_bytes", content.waiting_bytes, 1);
+    check.within("content.queue", content.queue, 1..=100_000);
+    let named = !content.text_encoder.is_empty() || !content.image_encoder.is_empty();
+    let runs = !content.enabled || !named || cfg!(feature = "onnx");
+    let keys = ["content.text_encoder", "content.image_encoder"];
+    check.rule(&keys, runs, "this build runs no models; build with the feature `onnx`");
+    let used = !content.enabled || named || content.dimensions > 0;
+    let keys = ["content.enabled", "content.dimensions", "content.text_encoder", "content.image_encoder"];
+    check.rule(&keys, used, "content is known by embeddings of so many dimensions, or by an encoder: set one of these");
 }
 
 fn service(check: &mut Check, config: &Config) {

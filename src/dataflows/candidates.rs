@@ -1,7 +1,7 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
-//! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; items of the categories the
-//! user likes; what is near where they live; trending; fresh; popular, as far as room is left.
+//! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; what is like the latest items,
+//! where content is looked at; items of the categories the user likes; what is near where they live; trending; fresh; popular, as far as room is left.
 //!
 //! To add a source: a function here, and its line in [`gather`].
 
@@ -9,6 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 use super::SlatesParams;
+use super::alike::{Alike, Like};
 use super::board::{Board, Card};
 use super::profiles::{Filter, History, Profile, Recent};
 use super::surfaces::Only;
@@ -37,7 +38,14 @@ impl Candidate<'_> {
     /// What its terms are made of.
     pub fn known(&self) -> Known<'_> {
         let Self { card, affinity, because, .. } = *self;
-        Known { tokens: &card.tokens, category: card.category, created: card.created(), heat: card.heat, affinity, because }
+        let (tokens, category, created, heat) = (&card.tokens[..], card.category, card.created(), card.heat);
+        Known { tokens, category, created, heat, affinity, because, alike: None }
+    }
+
+    /// The same with what its content is like.
+    pub fn known_with(&self, alike: Option<&Alike>) -> Known<'_> {
+        let like = |Like { likeness, kind, item }| (likeness, (kind, item));
+        Known { alike: alike.and_then(|alike| alike.to(self.item)).map(like), ..self.known() }
     }
 }
 
@@ -48,6 +56,8 @@ pub struct Asked<'a> {
     pub history: &'a History,
     /// What the factors say they like.
     pub liked: &'a [ItemId],
+    /// What the content of items says to them, where it is looked at.
+    pub alike: Option<&'a Alike<'a>>,
     pub clock: Millis,
 }
 
@@ -57,6 +67,8 @@ pub struct Candidates {
     only: Arc<Only>,
     weights: Weights,
     damping: f64,
+    /// What is alike: how many at most.
+    alike: usize,
     voices: FxHashMap<ItemId, Voices>,
     heard: Vec<Heard>,
     known: FxHashSet<ItemId>,
@@ -93,10 +105,10 @@ impl<'a> Gates<'a> {
 }
 
 impl Candidates {
-    /// `damping` as in `[neighbours]`.
-    pub fn new(params: SlatesParams, only: Only, weights: Weights, damping: f64) -> Self {
+    /// `damping` as in `[neighbours]`, `alike` as `kept` in `[content]`.
+    pub fn new(params: SlatesParams, only: Only, weights: Weights, damping: f64, alike: usize) -> Self {
         let (voices, heard, known) = (FxHashMap::default(), Vec::new(), FxHashSet::default());
-        Self { params, only: Arc::new(only), weights, damping, voices, heard, known }
+        Self { params, only: Arc::new(only), weights, damping, alike, voices, heard, known }
     }
 
     /// All candidates of a user, in a fixed order; the less is known of them (`coldness`, 0 to 1), the more of where they live and what
@@ -109,6 +121,7 @@ impl Candidates {
         self.known.clear();
         self.neighbours(&asked.history.latest, board, &gates, found);
         asked.liked.iter().for_each(|item| _ = self.push(*item, board, &gates, found));
+        self.alike(asked, board, &gates, found);
         self.near(board, &gates, found);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
@@ -156,6 +169,18 @@ impl Candidates {
             Candidate { item: *item, card: board.item(*item), affinity, because }
         };
         items.iter().map(candidate).collect()
+    }
+
+    /// What is likest to what the user took lately.
+    fn alike<'a>(&mut self, asked: &Asked, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
+        let Some(alike) = asked.alike else { return };
+        let mut left = self.alike;
+        for item in alike.best() {
+            if left == 0 {
+                break;
+            }
+            left -= usize::from(self.push(*item, board, gates, found));
+        }
     }
 
     /// What is in the region where the user lives, then in the regions around it.
@@ -321,7 +346,7 @@ mod tests {
         for blocked in [0, 2, SPARE as u64 + 9, 98, 100] {
             let params = SlatesParams { neighbours: 3, ..defaults() };
             let (weights, only) = (Weights([1_000; Kind::ALL.len()]), Only::new(&OnlyParams::default()));
-            let mut candidates = Candidates::new(params, only.clone(), weights, 5.0);
+            let mut candidates = Candidates::new(params, only.clone(), weights, 5.0, 0);
             let mut profile = Profile::default();
             profile.said = Some(Arc::new(User { blocked_items: (1..=blocked).map(ItemId).collect(), ..User::default() }));
             let mut found = Vec::new();
@@ -350,12 +375,13 @@ mod tests {
             board.post(Post::List((List { order: Order::Trending, scope }, Arc::new(best))));
         }
         let most = params.trending / 2;
-        let mut candidates = Candidates::new(params, Only::new(&OnlyParams::default()), Weights([1_000; Kind::ALL.len()]), 5.0);
+        let mut candidates =
+            Candidates::new(params, Only::new(&OnlyParams::default()), Weights([1_000; Kind::ALL.len()]), 5.0, 0);
         let said = User { language: Some(german), lat: Some(48.137), lon: Some(11.575), ..User::default() };
         let mut found = |said: Option<User>, coldness: f64| -> (usize, usize) {
             let mut profile = Profile::default();
             profile.said = said.map(Arc::new);
-            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], clock: 0 };
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, clock: 0 };
             let found = candidates.gather(&asked, coldness, &board);
             (found.iter().filter(|of| of.item.0 < 200).count(), found.iter().filter(|of| of.item.0 >= 200).count())
         };
@@ -383,9 +409,9 @@ mod tests {
         board.post(list(Scope::Global, 31));
         board.post(list(Scope::Language(german), 1));
         let params = SlatesParams { trending: 20, ..defaults() };
-        let mut candidates = Candidates::new(params, Only::new(&only), Weights([1_000; Kind::ALL.len()]), 5.0);
+        let mut candidates = Candidates::new(params, Only::new(&only), Weights([1_000; Kind::ALL.len()]), 5.0, 0);
         let (profile, history) = (Profile::default(), History::default());
-        let asked = Asked { profile: &profile, history: &history, liked: &[], clock: 0 };
+        let asked = Asked { profile: &profile, history: &history, liked: &[], alike: None, clock: 0 };
         for coldness in [0.0, 1.0] {
             let found: Vec<u64> = candidates.gather(&asked, coldness, &board).iter().map(|of| of.item.0).collect();
             assert_eq!(found, (1..=20).collect::<Vec<_>>());
@@ -412,10 +438,10 @@ mod tests {
         let found = |near: usize, within_km: Option<f64>, said: Option<User>| -> Vec<u64> {
             let params = SlatesParams { near, fresh: 4, candidates: 30, ..defaults() };
             let only = Only::new(&OnlyParams { within_km, ..OnlyParams::default() });
-            let mut candidates = Candidates::new(params, only, Weights([1_000; Kind::ALL.len()]), 5.0);
+            let mut candidates = Candidates::new(params, only, Weights([1_000; Kind::ALL.len()]), 5.0, 0);
             let mut profile = Profile::default();
             profile.said = said.map(Arc::new);
-            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], clock: 0 };
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, clock: 0 };
             candidates.gather(&asked, 0.0, &board).iter().map(|of| of.item.0).collect()
         };
         let (own, around, far) = (1..=20, 101..=105, 201..=205);

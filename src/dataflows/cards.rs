@@ -64,7 +64,7 @@ impl Cards {
         let place = (key_group(item.0), item);
         let before = self.cards.remove(&place);
         let named = before.as_ref().map_or(clock, |(_, named)| *named);
-        let card = facts.map(|facts| (light(facts), named));
+        let card = facts.map(|facts| (facts, named));
         if card != before {
             self.dirty.insert(place);
         }
@@ -74,14 +74,6 @@ impl Cards {
     fn again(&mut self, from: u16, to: u16) {
         self.dirty.extend(self.cards.range((from, ItemId(0))..(to, ItemId(0))).map(|(place, _)| *place));
     }
-}
-
-/// Without what no card says, and what is large.
-fn light(facts: Arc<Item>) -> Arc<Item> {
-    if facts.text.is_none() && facts.embedding.is_empty() {
-        return facts;
-    }
-    Arc::new(Item { text: None, embedding: Vec::new(), ..Item::clone(&facts) })
 }
 
 impl Durable for Cards {

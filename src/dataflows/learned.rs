@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::alike::Alike;
 use super::board::{Board, Card};
 use super::candidates::Asked;
 use super::feature_store::{FeatureStore, Now};
@@ -19,7 +20,6 @@ use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
 use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
-use crate::scoring::at_hand;
 use crate::scoring::columns;
 use crate::scoring::experiments::{self, Ranks};
 use crate::scoring::falling::{OF_MODELS, falling, micro};
@@ -40,8 +40,8 @@ pub struct Learned {
     flags: flags::Params,
     /// What only compares itself with what serves.
     shadow: Option<Shadow>,
-    /// Whether any model here takes columns that are at hand in the shim, too.
-    takes_at_hand: bool,
+    /// Whether any model here takes columns that are looked up for it.
+    takes_looked_up: bool,
     table: Vec<columns::Row>,
     tally: Tally,
 }
@@ -82,8 +82,8 @@ impl Rankers {
     }
 }
 
-/// Looks up what is at hand of items.
-pub type LookUp<'a> = dyn FnMut(&[ItemId]) -> Vec<at_hand::Row> + 'a;
+/// Looks up what is at hand of items, and how alike they are to what the user took.
+pub type LookUp<'a> = dyn FnMut(&[ItemId]) -> Vec<columns::LookedUp> + 'a;
 
 /// What was asked for and learned of a user's steps.
 #[derive(Default)]
@@ -113,7 +113,7 @@ impl Learned {
             experiments: experiments.clone(),
             flags: flags.clone(),
             shadow: None,
-            takes_at_hand: false,
+            takes_looked_up: false,
             table,
             tally: Tally::default(),
         };
@@ -129,7 +129,7 @@ impl Learned {
         self.rankers.served = ranking.loaded.as_ref().map(Rankers::open);
         self.ranking = ranking.clone();
         let models = ranking.loaded.iter().chain(&ranking.shadowing).chain(self.experiments.versions.values());
-        self.takes_at_hand = models.into_iter().any(ranker::Model::takes_at_hand);
+        self.takes_looked_up = models.into_iter().any(ranker::Model::takes_looked_up);
     }
 
     /// By what this user's candidates are ordered: an experiment decides, or else the share of the model that serves; by nothing
@@ -225,7 +225,7 @@ impl Learned {
             return None;
         }
         self.tabulate(request);
-        self.put_at_hand(store, look_up);
+        self.put_looked_up(store, look_up);
         let touched = |item| delta.updates.iter().any(|update| update.item == item && update.kind.is_positive());
         let (mut candidates, mut columns) = (Vec::with_capacity(self.table.len()), Vec::new());
         for (place, (drawn, row)) in self.sampler.drawn.iter().zip(&self.table).enumerate() {
@@ -277,14 +277,14 @@ impl Learned {
     /// The same with what models take.
     fn tabulate_for_models(&mut self, request: &Request, store: &FeatureStore, look_up: &mut LookUp) {
         self.tabulate(request);
-        if self.takes_at_hand {
-            self.put_at_hand(store, look_up);
+        if self.takes_looked_up {
+            self.put_looked_up(store, look_up);
         }
     }
 
-    fn put_at_hand(&mut self, store: &FeatureStore, look_up: &mut LookUp) {
+    fn put_looked_up(&mut self, store: &FeatureStore, look_up: &mut LookUp) {
         let items: Vec<ItemId> = self.sampler.drawn.iter().map(|drawn| store.item(drawn.slot).id).collect();
-        self.table.iter_mut().zip(look_up(&items)).for_each(|(row, at_hand)| columns::put_at_hand(row, &at_hand));
+        self.table.iter_mut().zip(look_up(&items)).for_each(|(row, found)| columns::put_looked_up(row, &found));
     }
 
     /// Puts the model's scores in place of the blend's, if it ranks for this user; yields its name where it gave any.
@@ -343,15 +343,16 @@ impl Learned {
         rules: &mut Rules,
         weights: &Weights,
     ) -> (Vec<Scored<'b>>, Option<Arc<ModelName>>) {
-        let Asked { profile, liked, clock, .. } = user.asked;
+        let Asked { profile, liked, alike, clock, .. } = user.asked;
         let filter = profile.filter();
-        let viewer = Viewer { ring: user.ring, habit: user.habit, city: profile.city(), filter: &filter, liked };
+        let near = alike.map_or(&[][..], Alike::best);
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: profile.city(), filter: &filter, liked, near };
         let others = rules.others(&user.asked, board, self.params.per_source);
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
         weights.ready.score(&request, &mut self.scores);
         let blend = self.is_shadowed(user.id).then(|| self.scores.scores.clone());
-        let look_up: &mut LookUp = &mut |items| rules.at_hand(&user.asked, board, items);
+        let look_up: &mut LookUp = &mut |items| rules.look_up(&user.asked, board, items);
         if blend.is_some() {
             self.tabulate_for_models(&request, store, look_up);
         }
@@ -413,8 +414,10 @@ impl Learned {
         let in_words = |voice: &Voice| match voice {
             Voice::Content => {
                 let named = |token| card.tokens.contains(&token);
-                let token = self.sampler.favourite(drawn.slot, store, named)?;
-                Some((Source::Interests, Reason::Likes { token }))
+                match self.sampler.favourite(drawn.slot, store, named) {
+                    Some(token) => Some((Source::Interests, Reason::Likes { token })),
+                    None => user.asked.alike?.to(store.item(drawn.slot).id).map(|like| like.because()),
+                }
             }
             Voice::Collaborative => {
                 let item = drawn.because?;

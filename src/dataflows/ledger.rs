@@ -35,6 +35,8 @@ impl Entry {
     fn to(&self) -> To {
         match self {
             Self::User(_, user, _) | Self::Control(_, Control::Forget { user } | Control::Rank { user, .. }) => To::Owner(user.0),
+            Self::Control(_, Control::Encoded(item, _)) => To::Owner(item.0),
+            Self::Control(_, Control::Encoder { .. }) => To::Owner(0),
             Self::Event(_, event) => To::Owner(event.user.0),
             Self::Item(..) | Self::Control(_, Control::Revoke { .. } | Control::Model(_)) => To::All,
         }
@@ -296,6 +298,7 @@ impl Ledger {
                 }
                 Entry::Control(_, Control::Rank { user, by }) => delta(&mut deltas, user).asked = Some(by),
                 Entry::Control(_, Control::Model(_)) => {} // the epoch says what ranks
+                Entry::Control(_, Control::Encoder { .. } | Control::Encoded(..)) => {} // of items, not of users
                 Entry::Control(origin, Control::Revoke { users, from, to }) => {
                     self.revoke(&users, Revoked { from, to, accepted: origin.accepted }, &mut deltas);
                 }

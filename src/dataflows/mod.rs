@@ -1,10 +1,12 @@
 //! The stages of the path, each a noun, and the page that puts them together (`recommend`).
 
+pub mod alike;
 pub mod board;
 pub mod candidates;
 pub mod cards;
 pub mod catalogue;
 pub mod census;
+pub mod content;
 pub mod experiments;
 pub mod explore;
 pub mod factors;
@@ -35,6 +37,7 @@ pub use recommend::recommend;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::content::Space;
 use crate::model::kind::{Kind, Weights};
 use crate::model::signals::Priors;
 use crate::model::time::{Millis, millis};
@@ -63,6 +66,7 @@ pub struct Params {
     pub experiments: crate::scoring::experiments::Params,
     pub flags: crate::scoring::flags::Params,
     pub factors: FactorsParams,
+    pub content: ContentParams,
 }
 
 impl Params {
@@ -235,6 +239,33 @@ pub struct FactorsParams {
     pub kept: usize,
 }
 
+/// `[content]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContentParams {
+    pub enabled: bool,
+    pub dimensions: usize,
+    pub from: usize,
+    pub kept: usize,
+    pub text_encoder: String,
+    pub image_encoder: String,
+    pub text_bytes: usize,
+    pub waiting_bytes: usize,
+    pub queue: usize,
+}
+
+impl ContentParams {
+    /// The folder of what encodes a space, where the settings name one.
+    pub fn encoder(&self, space: Space) -> Option<&str> {
+        let folder = match space {
+            Space::Embedding => "",
+            Space::Text => &self.text_encoder,
+            Space::Image => &self.image_encoder,
+        };
+        (self.enabled && !folder.is_empty()).then_some(folder)
+    }
+}
+
 /// The stages that are watched, by name, with the uid of the operator that tells how far each is.
 pub fn watched() -> [(&'static str, &'static str); 6] {
     use crate::operators::Durable;
@@ -272,5 +303,7 @@ pub fn uids(params: &Params) -> Vec<&'static str> {
     let factors = [tastes::Tastes::UID, shelves::Makers::UID, shelves::Keeper::UID];
     let near = [places::Standings::UID, places::Cells::UID].into_iter().filter(|_| params.near.enabled);
     let learning = learning.into_iter().filter(|_| params.learn.enabled);
-    always.into_iter().chain(near).chain(learning).chain(factors.into_iter().filter(|_| params.factors.enabled)).collect()
+    let factors = factors.into_iter().filter(|_| params.factors.enabled);
+    let content = params.content.enabled.then_some(content::Pieces::UID);
+    always.into_iter().chain(near).chain(learning).chain(factors).chain(content).collect()
 }

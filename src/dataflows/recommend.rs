@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! rows ─┬▶ dead
+//!       ├▶ content ─▶ directions ────────────────────────────────────────────────────┤
 //!       ├▶ catalogue ─▶ places, cards ─┬───────────────────────────────────────────┐
 //!       └▶ ledger ─▶ updates (±1) ─────┼▶ signals ─▶ trending ─▶ lists ─▶ board ───┼▶ slates ─▶ changes
 //!          (profiles, orders)          ├▶ neighbours ───────────────────▶ board ───┤
@@ -20,6 +21,7 @@ use super::board::Post;
 use super::cards::cards;
 use super::catalogue::{Said, catalogue};
 use super::census::census;
+use super::content::content;
 use super::experiments::experiments;
 use super::factors::factors;
 use super::feature_store::Fact;
@@ -36,7 +38,7 @@ use super::trails::trails;
 use super::trending::{self, Order, trending};
 use super::{Params, slates as refresh};
 use crate::model::changes::{Account, Scope};
-use crate::model::{Change, Dead, Input, Origin, Row};
+use crate::model::{Change, Dead, Input, Item, Origin, Row};
 use crate::operators::{Arrivals, Arrive, Clock, Route, Vault};
 
 /// A stream whose time is the epoch.
@@ -47,6 +49,7 @@ type Stream<'scope, T> = StreamVec<'scope, u64, T>;
 pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Params, vault: &Vault) -> Arrivals<'scope, Change> {
     let kept = params.trending.kept;
     let (usable, dead): (Stream<(Origin, Input)>, Stream<Dead>) = rows.ok_err(|row| row.input.map(|input| (row.origin, input)));
+    let (points, asked) = params.content.enabled.then(|| content(usable.clone(), clock, &params.content, vault)).unzip();
     let (said, entries): (Stream<Said>, Stream<Entry>) = usable.ok_err(item_or_entry);
 
     let items = catalogue(said, clock, vault);
@@ -70,8 +73,9 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Para
         .concat(lists.clone().to_all().map(Post::List));
     let of_users = deltas.arrive().map(refresh::Row::Delta).concat(interests.clone().arrive().map(refresh::Row::Interests));
     let liked = liked.map(|liked| liked.arrive().map(refresh::Row::Liked));
+    let points = points.map(|points| points.map(refresh::Row::Points));
     let looked_up =
-        [remembered, liked].into_iter().flatten().fold(board.map(refresh::Row::Post).concat(of_users), Arrivals::concat);
+        [remembered, liked, points].into_iter().flatten().fold(board.map(refresh::Row::Post).concat(of_users), Arrivals::concat);
     let slates = slates(looked_up, clock, params, vault);
 
     let unusable = dead.clone().arrive().map(|_| Account { consumed: 1, dead: 1, ..Account::default() });
@@ -87,7 +91,7 @@ pub fn recommend<'scope>(rows: Stream<'scope, Row>, clock: &Clock, params: &Para
         .concat(counts.arrive())
         .concat(dead.arrive().map(Change::Dead))
         .concat(judged.arrive().concat(unusable).map(Change::Account));
-    near.into_iter().chain(ranked).map(Arrive::arrive).fold(changes, Arrivals::concat)
+    near.into_iter().chain(ranked).chain(asked).map(Arrive::arrive).fold(changes, Arrivals::concat)
 }
 
 /// What the learned blend looks at: the rings of users, and what is counted of items, on every worker.
@@ -106,7 +110,7 @@ fn remembered<'scope>(
 /// What describes items, and what goes through the ledger.
 fn item_or_entry((origin, input): (Origin, Input)) -> Result<Said, Entry> {
     match input {
-        Input::Item(item, facts) => Ok(Said { origin, item, facts }),
+        Input::Item(item, facts) => Ok(Said { origin, item, facts: facts.map(Item::light) }),
         Input::User(user, profile) => Err(Entry::User(origin, user, profile)),
         Input::Event(event) => Err(Entry::Event(origin, event)),
         Input::Control(control) => Err(Entry::Control(origin, control)),

@@ -29,7 +29,7 @@ mod rung {
 }
 
 /// The candidate sources, in their order: each yields its best.
-pub const SOURCES: [&str; 15] = [
+pub const SOURCES: [&str; 16] = [
     "pop_10m",
     "pop_40m",
     "pop_3h",
@@ -45,6 +45,7 @@ pub const SOURCES: [&str; 15] = [
     "near_3",
     "with_50",
     "factors",
+    "content",
 ];
 
 /// The bit of the factors among the sources of a candidate: they rank by themselves too.
@@ -73,6 +74,8 @@ pub struct Viewer<'a> {
     pub filter: &'a Filter<'a>,
     /// What the factors say the user likes, best first.
     pub liked: &'a [ItemId],
+    /// What is likest to what they took lately, the likest first.
+    pub near: &'a [ItemId],
 }
 
 /// A candidate: where it came from, and which item of the ring speaks loudest for it.
@@ -348,7 +351,8 @@ impl Sampler {
             11 => self.loudest(source, viewer, store, best, |_, v| v.next),
             12 => self.loudest(source, viewer, store, best, |slot, v| v.near_3 * store.rarity(slot)),
             13 => self.loudest(source, viewer, store, best, |slot, v| v.with_50 * store.rarity(slot)),
-            _ => self.liked(source, viewer, store, best),
+            14 => self.listed(source, viewer.liked, viewer, store, best),
+            _ => self.listed(source, viewer.near, viewer, store, best),
         }
     }
 
@@ -366,10 +370,10 @@ impl Sampler {
         }
     }
 
-    /// What the factors say.
-    fn liked(&mut self, source: usize, viewer: &Viewer, store: &FeatureStore, best: usize) {
+    /// What was found elsewhere: by the factors, or by what items are like.
+    fn listed(&mut self, source: usize, list: &[ItemId], viewer: &Viewer, store: &FeatureStore, best: usize) {
         let mut left = best;
-        for slot in viewer.liked.iter().filter_map(|item| store.find(*item)) {
+        for slot in list.iter().filter_map(|item| store.find(*item)) {
             if left > 0 && self.allows(slot, viewer, store) {
                 self.draw(slot, 1 << source);
                 left -= 1;
@@ -736,7 +740,7 @@ mod tests {
         let (profile, ring) =
             (Profile::default(), Ring { items: (0..45).map(|n| ItemId(n * 13)).collect(), steps: 60, last: Some(5) });
         let filter = profile.filter();
-        let viewer = Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter, liked: &[] };
+        let viewer = Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter, liked: &[], near: &[] };
         let seen = |store: &FeatureStore| {
             let mut sampler = Sampler::default();
             let request = sampler.request(&viewer, store, &Now::at(1_700_000_000_000), &[0.1; READINGS], 40, &[ItemId(3)]);

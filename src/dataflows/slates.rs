@@ -15,8 +15,10 @@ use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{ConnectLoop, Feedback, OkErr};
 
 use super::Params;
+use super::alike::Alike;
 use super::board::{Board, Post};
 use super::candidates::Asked;
+use super::content::Points;
 use super::explore::{Explore, Explorer};
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
@@ -35,6 +37,7 @@ use crate::model::slate::{Slate, SlateItem, Surface};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Epoch, ItemId, Kind, Ranker, UserId, Variant};
 use crate::operators::{Arrivals, Arrive, Clock, Durable, Route, Saver, Vault};
+use crate::scoring::alike::Shelf;
 use crate::scoring::blend;
 use crate::scoring::learned::{Lesson, READINGS};
 use crate::scoring::ranker::Tally;
@@ -47,6 +50,7 @@ pub enum Row {
     Interests(interests::Change),
     Ring(UserId, Arc<Ring>),
     Liked(Liked),
+    Points(Points),
     Delta(Arc<UserDelta>),
 }
 
@@ -54,7 +58,7 @@ impl Row {
     fn place(&self) -> (u8, UserId) {
         match self {
             Row::Post(_) => (0, UserId::default()),
-            Row::Fact(_) => (1, UserId::default()),
+            Row::Fact(_) | Row::Points(_) => (1, UserId::default()),
             Row::Interests((user, _)) => (2, *user),
             Row::Ring(user, _) => (3, *user),
             Row::Liked((user, ..)) => (4, *user),
@@ -193,6 +197,8 @@ pub struct State {
     users: FxHashMap<UserId, Arc<OfUser>>,
     /// What the factors say users like.
     liked: FxHashMap<UserId, Best>,
+    /// What items are like, where that is looked at.
+    alike: Option<Shelf>,
     queues: Vec<Queue>,
     /// What those did whom the model ranks for, and the others, in this epoch.
     arms: Arms,
@@ -224,6 +230,7 @@ impl State {
             serving: None,
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
+            alike: params.content.enabled.then(|| Shelf::new(params.content.kept)),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
             arms: Arms::default(),
             params: params.clone(),
@@ -276,6 +283,7 @@ impl State {
                 Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
                 Row::Ring(user, ring) => self.user(user).ring = ring,
                 Row::Liked((user, best, _)) => self.like(user, best),
+                Row::Points((item, directions)) => self.alike.iter_mut().for_each(|alike| alike.put(item, &directions)),
                 Row::Delta(delta) => self.take(epoch, &delta, out),
             }
         }
@@ -295,7 +303,8 @@ impl State {
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             if delta.asked == Some(Ranker::Fixed) {
                 let history = of.profile.history(self.params.slates.neighbours_from);
-                let asked = Asked { profile: &of.profile, history: &history, liked: &[], clock: epoch.clock_ms };
+                let (liked, alike) = (&[][..], None);
+                let asked = Asked { profile: &of.profile, history: &history, liked, alike, clock: epoch.clock_ms };
                 let viewer = self.home.viewer(&asked, &self.board);
                 let scored = self.home.scored(&asked, &viewer, &self.board);
                 let ranking = self.home.choose(scored).iter().map(|scored| (scored.item, 0)).collect();
@@ -304,11 +313,16 @@ impl State {
             let filter = of.profile.filter();
             let habit = (of.taken > 0).then_some(of.habit);
             let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
-            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked };
+            let history = self.alike.is_some().then(|| of.profile.history(self.params.slates.neighbours_from));
+            let alike = self.alike.as_mut().zip(history.as_ref());
+            let alike = alike.map(|(shelf, history)| Alike::new(shelf, history, &self.params.content));
+            let near = alike.as_ref().map_or(&[][..], Alike::best);
+            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked, near };
             let look_up: &mut LookUp = &mut |items| {
                 let history = of.profile.history(self.params.slates.neighbours_from);
-                let asked = Asked { profile: &of.profile, history: &history, liked: &[], clock: epoch.clock_ms };
-                self.home.at_hand(&asked, &self.board, items)
+                let (liked, alike) = (&[][..], alike.as_ref());
+                let asked = Asked { profile: &of.profile, history: &history, liked, alike, clock: epoch.clock_ms };
+                self.home.look_up(&asked, &self.board, items)
             };
             let said = of.profile.said.as_deref();
             let seen = self.learned.look_back(epoch, delta, said, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
@@ -446,7 +460,8 @@ impl State {
         let weights = self.shared.borrow();
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
         let history = of.profile.history(self.params.slates.neighbours_from);
-        let asked = Asked { profile: &of.profile, history: &history, liked, clock: epoch.clock_ms };
+        let alike = self.alike.as_mut().map(|shelf| Alike::new(shelf, &history, &self.params.content));
+        let asked = Asked { profile: &of.profile, history: &history, liked, alike: alike.as_ref(), clock: epoch.clock_ms };
         let viewer = self.home.viewer(&asked, &self.board);
         let (scored, model) = if self.learned.serves(user, of.profile.said.as_deref(), &weights) {
             let habit = (of.taken > 0).then_some(of.habit);
@@ -501,6 +516,9 @@ impl Durable for State {
         for (user, best) in self.liked.clone() {
             into.own(5, user.0, move || (user, best));
         }
+        for (item, directions) in self.alike.iter().flat_map(Shelf::iter) {
+            into.shared(6, item.0, move || (item, directions));
+        }
     }
 
     fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
@@ -511,6 +529,10 @@ impl Durable for State {
             5 => {
                 let (user, best) = postcard::from_bytes(body)?;
                 self.liked.insert(user, best);
+            }
+            6 => {
+                let (item, directions): Points = postcard::from_bytes(body)?;
+                self.alike.iter_mut().for_each(|alike| alike.put(item, &directions));
             }
             2 => {
                 let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;

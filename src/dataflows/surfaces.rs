@@ -17,6 +17,7 @@ use crate::model::time::{Millis, maybe_millis};
 use crate::model::{ItemId, TokenId};
 use crate::scoring::at_hand;
 use crate::scoring::blend::{self, Handover, Terms};
+use crate::scoring::columns;
 use crate::scoring::diversity::{Entry, Race};
 use crate::scoring::terms::Viewer;
 
@@ -208,7 +209,8 @@ impl Rules {
 
     fn new(surface: Surface, slates: SlatesParams, blend: Handover, only: Only, params: &Params) -> Self {
         let race = Race::new(slates.author_damping(), slates.category_damping());
-        let candidates = Candidates::new(slates.clone(), only, params.weights.table(), params.neighbours.damping);
+        let candidates =
+            Candidates::new(slates.clone(), only, params.weights.table(), params.neighbours.damping, params.content.kept);
         Self { surface, candidates, params: slates, blend, race }
     }
 
@@ -224,14 +226,15 @@ impl Rules {
         Viewer::new(asked.profile.interests.as_deref(), hottest, asked.clock, self.params.fresh_half_life)
     }
 
-    /// What is at hand of each of these items.
-    pub fn at_hand(&mut self, asked: &Asked, board: &Board, items: &[ItemId]) -> Vec<at_hand::Row> {
+    /// What is looked up of each of these items. What is at hand says nothing of what their content is like: the shim does not know it.
+    pub fn look_up(&mut self, asked: &Asked, board: &Board, items: &[ItemId]) -> Vec<columns::LookedUp> {
         let (viewer, blend) = (self.viewer(asked, board), self.blend.after(asked.history.taken));
         let asker = asked.profile.asker();
         let row = |candidate: Candidate| {
             let (terms, ..) = viewer.terms(&candidate.known(), &blend);
             let (offer, fond) = (candidate.card.offer(), viewer.is_fond_of(candidate.card.category));
-            at_hand::row(&terms, blend.score(&terms), &asker, &offer, fond)
+            let alike = asked.alike.map_or(columns::Alike::default(), |alike| alike.columns(candidate.item));
+            (at_hand::row(&terms, blend.score(&terms), &asker, &offer, fond), alike)
         };
         self.candidates.look_up(items, &asked.history.latest, board).into_iter().map(row).collect()
     }
@@ -241,7 +244,7 @@ impl Rules {
         let blend = self.blend.after(asked.history.taken);
         let candidates = self.candidates.gather(asked, self.blend.coldness(asked.history.taken), board);
         let scored = |candidate: &Candidate<'b>| {
-            let (terms, source, reason) = viewer.terms(&candidate.known(), &blend);
+            let (terms, source, reason) = viewer.terms(&candidate.known_with(asked.alike), &blend);
             Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
         };
         candidates.iter().map(scored).collect()

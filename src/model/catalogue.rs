@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 use super::ids::{ItemId, TokenId};
 use super::place::Place;
@@ -42,6 +43,10 @@ pub struct Item {
     pub text: Option<String>,
     pub media_types: Vec<String>,
     pub embedding: Vec<f32>,
+    /// The bytes of a PNG or JPEG. Only the stage that reads them, on the worker the record comes to, gets to see them: they are not
+    /// sent on.
+    #[serde(skip)]
+    pub image: Option<Arc<[u8]>>,
 }
 
 impl Item {
@@ -53,6 +58,14 @@ impl Item {
     /// Where it is.
     pub fn place(&self) -> Option<Place> {
         Place::new(self.lat?, self.lon?)
+    }
+
+    /// Without what is large, which `dataflows/content.rs` alone reads.
+    pub fn light(self: Arc<Self>) -> Arc<Self> {
+        if self.text.is_none() && self.embedding.is_empty() && self.image.is_none() {
+            return self;
+        }
+        Arc::new(Self { text: None, embedding: Vec::new(), image: None, ..Self::clone(&self) })
     }
 }
 

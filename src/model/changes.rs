@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::catalogue::Item;
+use super::content::Work;
 use super::example::Example;
 use super::experiment::Standing;
 use super::ids::{ItemId, TokenId, UserId};
@@ -265,4 +266,6 @@ pub enum Change {
     Profile(UserId, Option<Arc<Profile>>),
     /// How much there is.
     Census(Arc<Counts>),
+    /// A piece of content for which there is no direction yet.
+    Encode(Arc<Work>),
 }

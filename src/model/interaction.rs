@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::catalogue::{Item, User};
+use super::content::{Encoded, Space};
 use super::ids::{ItemId, UserId};
 use super::kind::Kind;
 use super::serving::{BLEND, Recipe, Version};
@@ -94,6 +95,10 @@ pub enum Control {
     Rank { user: UserId, by: Ranker },
     /// Another model ranks, or one is trained. Obeyed where the input is cut: no worker ever sees it.
     Model(ModelOrder),
+    /// What is encoded in this space is encoded by this encoder from now on; what another one made counts no more.
+    Encoder { space: Space, encoder: u64 },
+    /// What an encoder made of a piece of an item's content.
+    Encoded(ItemId, Arc<Encoded>),
 }
 
 /// Which model is to rank, or to be trained.

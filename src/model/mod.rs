@@ -3,6 +3,7 @@
 
 pub mod catalogue;
 pub mod changes;
+pub mod content;
 pub mod decayed;
 pub mod epoch;
 pub mod example;

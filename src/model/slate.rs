@@ -52,11 +52,12 @@ pub enum Source {
     Popular = 5,
     History = 6,
     Explored = 7,
+    Content = 8,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 7] = [
+    pub const ALL: [Source; 8] = [
         Source::Neighbours,
         Source::Interests,
         Source::Trending,
@@ -64,6 +65,7 @@ impl Source {
         Source::Popular,
         Source::History,
         Source::Explored,
+        Source::Content,
     ];
 
     /// The name readers see.
@@ -76,6 +78,7 @@ impl Source {
             Source::Popular => "popular",
             Source::History => "history",
             Source::Explored => "explored",
+            Source::Content => "content",
         }
     }
 }

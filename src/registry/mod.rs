@@ -16,6 +16,8 @@ use crate::scoring::ranker::Kind;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+#[cfg(feature = "onnx")]
+pub mod runtime;
 mod shelf;
 mod versions;
 

@@ -1,12 +1,11 @@
 //! A model in the hands of ONNX Runtime: one session for each worker, on the worker's own thread.
 
-use ort::environment::Environment;
 use ort::session::Session;
-use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
+use super::runtime::{environment, session};
 use super::{Card, Golden};
 use crate::scoring::columns::Row;
 use crate::scoring::ranker::{Model, Open, ScoreError, Scorer};
@@ -78,31 +77,6 @@ impl Onnx {
         into.extend(scores);
         Ok(())
     }
-}
-
-/// The library, loaded once in a process.
-fn environment(library: &str) -> Result<&'static Environment, String> {
-    static LOADED: OnceLock<Result<Environment, String>> = OnceLock::new();
-    let path = match library {
-        "" => std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from),
-        path => Some(PathBuf::from(path)),
-    };
-    let advice = "scripts/fetch-onnxruntime.sh gets the library; name it in onnx.library or ORT_DYLIB_PATH";
-    let path = path.ok_or(format!("no library of ONNX Runtime is named; {advice}"))?;
-    let load = || {
-        let builder = ort::init_from(&path).map_err(|e| format!("{} cannot be loaded: {e}; {advice}", path.display()))?;
-        builder.with_telemetry(false).build().map_err(|e| format!("ONNX Runtime does not start: {e}"))
-    };
-    LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
-}
-
-fn session(environment: &Environment, bytes: &[u8]) -> Result<Session, String> {
-    let build = || {
-        let builder = Session::builder(environment)?.with_intra_threads(1)?.with_inter_threads(1)?;
-        let builder = builder.with_optimization_level(GraphOptimizationLevel::All)?;
-        builder.with_intra_op_spinning(false)?.with_inter_op_spinning(false)?.commit_from_memory(bytes)
-    };
-    build().map_err(|e: ort::Error| format!("ONNX Runtime refuses it: {e}"))
 }
 
 /// What the model says, held against what it takes and gives.

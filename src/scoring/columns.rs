@@ -11,11 +11,13 @@ use super::learned::{CONTEXT, FEATURES, NAMES};
 /// Changes when a column of the same name means something else.
 pub const SCHEMA: &str = "1";
 /// How many columns there are.
-pub const COLUMNS: usize = AT_HAND + at_hand::COLUMNS;
+pub const COLUMNS: usize = ALIKE + OF_CONTENT.len();
 /// The place of the score that the learned blend gives.
 pub const BLEND: usize = FEATURES + CONTEXT;
 /// From here on they are those that are at hand in the shim, too.
 pub const AT_HAND: usize = BLEND + 1;
+/// From here on only the engine knows them again: how alike a candidate is to what the user took lately.
+pub const ALIKE: usize = AT_HAND + at_hand::COLUMNS;
 /// The place of the score that the fixed weights give.
 pub const FIXED: usize = AT_HAND + 5;
 
@@ -23,12 +25,21 @@ pub const FIXED: usize = AT_HAND + 5;
 const OF_REQUEST: [&str; CONTEXT] =
     ["user_new", "user_few", "user_some", "user_many", "user_events", "user_pause", "day_sin", "day_cos", "items_known"];
 
+/// How alike a candidate is to what the user took lately, at most and on average, by the directions of their content.
+const OF_CONTENT: [&str; 2] = ["alike_most", "alike_mean"];
+
+/// The same of one candidate.
+pub type Alike = [f32; OF_CONTENT.len()];
+
+/// What is looked up of a candidate where a model or an example takes it.
+pub type LookedUp = (at_hand::Row, Alike);
+
 /// One row: every column of one candidate.
 pub type Row = [f32; COLUMNS];
 
 /// The names, in the order of a [`Row`].
 pub fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"]).chain(at_hand::NAMES)
+    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"]).chain(at_hand::NAMES).chain(OF_CONTENT)
 }
 
 /// The place of a column.
@@ -36,8 +47,8 @@ pub fn find(name: &str) -> Option<usize> {
     names().position(|known| known == name)
 }
 
-/// The row of a candidate with these features, in a request with this context, to which the blend gave this score. What is at hand is
-/// left open: [`put_at_hand`].
+/// The row of a candidate with these features, in a request with this context, to which the blend gave this score. What is
+/// looked up is left open: [`put_looked_up`].
 pub fn row(features: &[f32; FEATURES], context: &[f32; CONTEXT], blend: f32) -> Row {
     let mut row = [0.0; COLUMNS];
     row[..FEATURES].copy_from_slice(features);
@@ -54,8 +65,14 @@ pub fn row_at_hand(at_hand: &at_hand::Row) -> Row {
 }
 
 /// Puts what is at hand in its place.
-pub fn put_at_hand(row: &mut Row, at_hand: &at_hand::Row) {
-    row[AT_HAND..].copy_from_slice(at_hand);
+fn put_at_hand(row: &mut Row, at_hand: &at_hand::Row) {
+    row[AT_HAND..ALIKE].copy_from_slice(at_hand);
+}
+
+/// The same with what only the engine looks up.
+pub fn put_looked_up(row: &mut Row, (at_hand, alike): &LookedUp) {
+    put_at_hand(row, at_hand);
+    row[ALIKE..].copy_from_slice(alike);
 }
 
 #[cfg(test)]
@@ -75,11 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_features_then_context_then_the_blend_then_what_is_at_hand() {
+    fn a_row_holds_features_then_context_then_the_blend_then_what_is_looked_up() {
         let mut row = row(&[1.0; FEATURES], &[2.0; CONTEXT], 3.0);
         assert_eq!((row[0], row[FEATURES], row[BLEND], row[AT_HAND]), (1.0, 2.0, 3.0, 0.0));
-        put_at_hand(&mut row, &[4.0; at_hand::COLUMNS]);
-        assert_eq!((row[BLEND], row[AT_HAND], row[COLUMNS - 1]), (3.0, 4.0, 4.0));
+        put_looked_up(&mut row, &([4.0; at_hand::COLUMNS], [5.0; 2]));
+        assert_eq!((row[BLEND], row[AT_HAND], row[ALIKE - 1], row[ALIKE], row[COLUMNS - 1]), (3.0, 4.0, 4.0, 5.0, 5.0));
         assert_eq!((find("blend"), find("content"), find("fixed")), (Some(BLEND), Some(AT_HAND), Some(FIXED)));
         assert_eq!(row_at_hand(&[4.0; at_hand::COLUMNS])[..AT_HAND], [0.0; AT_HAND]);
     }

@@ -1,6 +1,7 @@
 //! How candidates get their scores and their order. Pure functions.
 
 pub mod affinity;
+pub mod alike;
 pub mod at_hand;
 pub mod blend;
 pub mod bootstrap;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-use super::columns::{self, AT_HAND, BLEND, FIXED, Row};
+use super::columns::{self, ALIKE, AT_HAND, BLEND, FIXED, Row};
 use crate::model::UserId;
 use crate::model::ids::lot;
 
@@ -109,8 +109,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Whether it takes any of the columns that are at hand in the shim, too.
-    pub fn takes_at_hand(&self) -> bool {
+    /// Whether it takes any of the columns that are looked up for it: those at hand in the shim, too, and those behind them.
+    pub fn takes_looked_up(&self) -> bool {
         self.columns.iter().any(|column| *column >= AT_HAND)
     }
 
@@ -122,7 +122,7 @@ impl Model {
 
     /// The name of a column it takes that is not at hand in the shim, if there is one.
     pub fn takes_beyond(&self) -> Option<&'static str> {
-        self.columns.iter().find(|column| **column < AT_HAND).and_then(|column| columns::names().nth(*column))
+        self.columns.iter().find(|column| !(AT_HAND..ALIKE).contains(*column)).and_then(|column| columns::names().nth(*column))
     }
 
     /// Its digest as a number.

@@ -22,6 +22,8 @@ pub struct Known<'a> {
     /// How much the history speaks for it, and what of it speaks loudest.
     pub affinity: f64,
     pub because: Option<(Kind, ItemId)>,
+    /// How alike its content is to that of something the user took, 0 to 1, and to what of it most.
+    pub alike: Option<(f64, (Kind, ItemId))>,
 }
 
 /// A trending score (in thousandths) on the scale by which candidates are compared: twice as hot is one step more, not twice as good.
@@ -105,28 +107,32 @@ impl Viewer {
 
     /// The terms of a candidate, and its reason.
     pub fn terms(&self, known: &Known, blend: &Blend) -> (Terms, Source, Reason) {
-        let [(content, token), (now, token_now)] = self.taste.likes(known.tokens);
+        let [(named, token), (now, token_now)] = self.taste.likes(known.tokens);
+        // what it is called or what it is like, whichever fits better
+        let alike = known.alike.filter(|(likeness, _)| *likeness > named);
         let terms = [
-            content,
+            alike.map_or(named, |(likeness, _)| likeness),
             known.affinity / (known.affinity + HALF_AFFINITY),
             if self.hottest > 0.0 { (known.heat / self.hottest).min(1.0) } else { 0.0 }, // the list may be older than the item's signals
             now,
             known.created.map_or(0.0, |created| libm::exp2(-((self.clock - created).max(0) as f64) / self.fresh_half_life)),
         ];
-        let (source, reason) = reason(known, token.or(token_now), &blend.contributions(&terms));
+        let (source, reason) = reason(known, alike.map(|(_, like)| like), token.or(token_now), &blend.contributions(&terms));
         (terms, source, reason)
     }
 }
 
 /// The source whose terms add most to the score.
-fn reason(known: &Known, token: Option<TokenId>, adds: &Terms) -> (Source, Reason) {
+fn reason(known: &Known, alike: Option<(Kind, ItemId)>, token: Option<TokenId>, adds: &Terms) -> (Source, Reason) {
     let of = |term: Term| adds[term as usize];
     let (collaborative, taste) = (of(Term::Collaborative), of(Term::Content) + of(Term::Interests));
     let (heat, freshness) = (of(Term::RealTime), of(Term::Freshness));
     let most = collaborative.max(taste).max(heat).max(freshness);
+    let like = alike.filter(|_| taste == most && of(Term::Content) >= of(Term::Interests));
     match (known.because, token) {
         _ if most <= 0.0 => (Source::Popular, Reason::Popular),
         (Some((kind, item)), _) if collaborative == most => (Source::Neighbours, Reason::Because { kind, item }),
+        _ if let Some((kind, item)) = like => (Source::Content, Reason::Because { kind, item }),
         (_, Some(token)) if taste == most => (Source::Interests, Reason::Likes { token }),
         _ if heat == most => (Source::Trending, Reason::Trending { token: known.category }),
         _ => (Source::Fresh, Reason::New { token: known.category }),

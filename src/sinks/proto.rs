@@ -105,6 +105,7 @@ pub enum Source {
     Popular = 5,
     History = 6,
     Explored = 7,
+    Content = 8,
 }
 
 /// Why an item is there.

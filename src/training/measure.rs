@@ -45,7 +45,7 @@ pub fn measure(
     mut asked: impl FnMut() -> Result<(), String>,
 ) -> Result<Measured, String> {
     let mut orders = Orders::of(Ranker::new(model), without, against.map(Ranker::new), auc);
-    let at_hand = without >= AT_HAND || [Some(model), against].into_iter().flatten().any(Model::takes_at_hand);
+    let at_hand = without >= AT_HAND || [Some(model), against].into_iter().flatten().any(Model::takes_looked_up);
     read(log, at_hand, |example| {
         asked()?;
         if from.is_none_or(|from| example.at >= from) {

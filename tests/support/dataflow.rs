@@ -53,6 +53,7 @@ pub fn params() -> Params {
         "experiments",
         "flags",
         "factors",
+        "content",
     ];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");
@@ -205,6 +206,11 @@ impl Log {
 }
 
 fn described(n: u8) -> Input {
+    described_with(n, Item::default())
+}
+
+/// An item of the catalogue, with such content.
+pub fn described_with(n: u8, content: Item) -> Input {
     let facts = Item {
         author: Some(TokenId::typed(TokenKind::Author, &format!("a{}", n % 4))),
         categories: [category(n % 3)].into_iter().collect(),
@@ -215,7 +221,7 @@ fn described(n: u8) -> Input {
         lon: n.is_multiple_of(2).then_some(11.5),
         language: n.is_multiple_of(3).then(|| TokenId::typed(TokenKind::Language, "en")),
         quality: n.is_multiple_of(4).then_some(0.8),
-        ..Item::default()
+        ..content
     };
     Input::Item(item(n), Some(Arc::new(facts)))
 }
@@ -343,7 +349,7 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 continue;
             }
             Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
-            Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) => continue,
+            Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) | Change::Encode(_) => continue,
         };
         set(&mut all, key, value);
     }

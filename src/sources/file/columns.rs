@@ -70,6 +70,7 @@ const ITEMS: &[Spec] = &[
     ("text", &["text"], Text),
     ("media_types", &["media_types"], Texts),
     ("embedding", &["embedding"], Numbers),
+    ("image", &["image"], Text),
 ];
 
 const USERS: &[Spec] = &[

@@ -101,7 +101,7 @@ impl Partition<'_> {
                 }
                 !gone.is_empty()
             }
-            Ok(Input::Item(..) | Input::Control(Control::Model(_))) => false,
+            Ok(Input::Item(..) | Input::Control(Control::Model(_) | Control::Encoder { .. } | Control::Encoded(..))) => false,
             Err(_) => {
                 let text = String::from_utf8_lossy(payload.unwrap_or_default());
                 self.leavers.named_in(&text, |until| accepted <= until.accepted)

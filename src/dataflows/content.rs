@@ -1,0 +1,450 @@
+//! What the content of items is like: the directions of the embeddings their producer sent, and of what encoders made of their text and
+//! images. Encoders run beside the engine; what is to be encoded is told, and what they make of it comes back as records of the input.
+//!
+//! ```text
+//! items ─▶ pieces (item) ─▶ to be encoded ─▶ … a thread beside the engine … ─▶ control input ─▶ pieces
+//!              └▶ directions ─▶ every worker
+//! ```
+//!
+//! The facts that must stay true: an item's directions are of the content the catalogue last said and of the encoder last named, or there are
+//! none; so they follow from the input alone, and a result that comes too late changes nothing. What is not encoded is asked for again
+//! in time, and nothing waits for it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::OkErr;
+use timely::dataflow::operators::vec::Map;
+
+use super::ContentParams;
+use crate::model::content::{Direction, Directions, Encoded, Space, Work, hash};
+use crate::model::ids::{KEY_GROUPS, key_group};
+use crate::model::time::{Millis, SECOND};
+use crate::model::{Change, Control, Epoch, Input, Item, ItemId, Origin};
+use crate::operators::{Arrivals, Clock, Durable, Route, Saver, To, Vault};
+
+/// Where the content of an item points from now on.
+pub type Points = (ItemId, Directions);
+
+/// The stage: usable records in; directions that changed out, on every worker, and what is to be encoded.
+pub fn content<'scope>(
+    usable: StreamVec<'scope, u64, (Origin, Input)>,
+    clock: &Clock,
+    params: &ContentParams,
+    vault: &Vault,
+) -> (Arrivals<'scope, Points>, StreamVec<'scope, u64, Change>) {
+    let own = params.clone();
+    let rows = usable.flat_map(move |(origin, input)| row(origin, input, &own));
+    let out = rows.deliver(Row::to).keep(clock, Pieces::new(params.waiting_bytes), vault, Pieces::step);
+    let (points, asked): (StreamVec<u64, Points>, StreamVec<u64, Change>) = out.ok_err(|output| match output {
+        Output::Points(points) => Ok(points),
+        Output::Asked(work) => Err(Change::Encode(work)),
+    });
+    (points.to_all(), asked)
+}
+
+/// What a record says of an item's content.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Brought {
+    embedding: Option<Arc<Direction>>,
+    text: Option<Arc<[u8]>>,
+    image: Option<Arc<[u8]>>,
+}
+
+/// What reaches the stage. The order of the variants is the order of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Row {
+    Item(ItemId, Option<Brought>),
+    Encoder(Space, u64),
+    Encoded(ItemId, Arc<Encoded>),
+}
+
+/// A row and where it was read.
+type Read = (Origin, Row);
+
+impl Row {
+    /// What is said of an item goes to its owner, the rest to everyone.
+    fn to((_, row): &Read) -> To {
+        match row {
+            Self::Item(item, _) | Self::Encoded(item, _) => To::Owner(item.0),
+            Self::Encoder(..) => To::All,
+        }
+    }
+
+    fn place((origin, row): &Read) -> (u8, Origin) {
+        let sort = match row {
+            Self::Item(..) => 0,
+            Self::Encoder(..) => 1,
+            Self::Encoded(..) => 2,
+        };
+        (sort, *origin)
+    }
+}
+
+fn row(origin: Origin, input: Input, params: &ContentParams) -> Option<Read> {
+    let row = match input {
+        Input::Item(item, facts) => Row::Item(item, facts.map(|facts| brought(&facts, params))),
+        Input::Control(Control::Encoder { space, encoder }) => Row::Encoder(space, encoder),
+        Input::Control(Control::Encoded(item, encoded)) => Row::Encoded(item, encoded),
+        _ => return None,
+    };
+    Some((origin, row))
+}
+
+fn brought(facts: &Item, params: &ContentParams) -> Brought {
+    let read = |space| params.encoder(space).is_some();
+    Brought {
+        embedding: Direction::of(&facts.embedding).map(Arc::new).filter(|_| params.dimensions > 0),
+        text: text(facts, params.text_bytes).filter(|_| read(Space::Text)),
+        image: facts.image.clone().filter(|_| read(Space::Image)),
+    }
+}
+
+/// Title and text, as far as they are read.
+fn text(facts: &Item, most: usize) -> Option<Arc<[u8]>> {
+    let said: Vec<&str> = facts.title.iter().chain(&facts.text).map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
+    let text = said.join("\n");
+    let cut = &text[..text.floor_char_boundary(most)];
+    (!cut.is_empty()).then(|| cut.as_bytes().into())
+}
+
+/// What an encoder made of a piece, and which one it was.
+type Made = (u64, Option<Arc<Direction>>);
+
+/// A piece of content that encoders read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Piece {
+    content: u64,
+    /// What is to be encoded. Text stays, for another encoder; of an image that was encoded nothing is kept.
+    body: Option<Arc<[u8]>>,
+    made: Option<Made>,
+    /// When it was last asked for.
+    asked: Millis,
+}
+
+/// What is known of an item.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct OfItem {
+    embedding: Option<Arc<Direction>>,
+    /// As [`Space::ENCODED`].
+    pieces: [Option<Piece>; 2],
+}
+
+impl OfItem {
+    /// Where its content points, by these encoders.
+    fn points(&self, encoders: &[Option<u64>; 2]) -> Directions {
+        let of = |n: usize| {
+            let (encoder, direction) = self.pieces[n].as_ref()?.made.as_ref()?;
+            direction.clone().filter(|_| encoders[n] == Some(*encoder))
+        };
+        [self.embedding.clone(), of(0), of(1)]
+    }
+}
+
+/// The place of a space in [`Space::ENCODED`].
+fn nth(space: Space) -> Option<usize> {
+    Space::ENCODED.into_iter().position(|encoded| encoded == space)
+}
+
+/// When what was asked for in vain is asked for again.
+const AGAIN_AFTER: Millis = 30 * SECOND;
+
+#[derive(Clone, Debug)]
+enum Output {
+    Points(Points),
+    Asked(Arc<Work>),
+}
+
+/// The items of one worker. Shared with a snapshot that is being written; then copied before they change.
+pub(super) struct Pieces {
+    items: BTreeMap<ItemId, Arc<OfItem>>,
+    /// The encoders that were last named, as [`Space::ENCODED`].
+    encoders: [Option<u64>; 2],
+    /// What is to be encoded, by key group.
+    waiting: BTreeSet<(u16, ItemId, usize)>,
+    /// Bytes of the images that wait, by key group; a group that has as many as this keeps no further one.
+    images: BTreeMap<u16, usize>,
+    room: usize,
+}
+
+impl Pieces {
+    /// Nothing yet; images that wait may have so many bytes in all, as far as they are spread evenly.
+    fn new(waiting_bytes: usize) -> Self {
+        let room = waiting_bytes.div_ceil(KEY_GROUPS as usize);
+        let (items, waiting, images) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { items, encoders: [None; 2], waiting, images, room }
+    }
+
+    fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Read>, out: &mut Vec<Output>) {
+        rows.sort_by_key(Row::place);
+        let mut before: BTreeMap<ItemId, Directions> = BTreeMap::new();
+        let mut come: BTreeSet<(u16, ItemId, usize)> = BTreeSet::new();
+        for (_, row) in rows.drain(..) {
+            match row {
+                Row::Item(item, brought) => {
+                    before.entry(item).or_insert_with(|| self.points(item));
+                    come.extend(self.describe(item, brought));
+                }
+                Row::Encoder(space, encoder) => self.name(space, encoder, &mut before),
+                Row::Encoded(item, encoded) => {
+                    before.entry(item).or_insert_with(|| self.points(item));
+                    self.take(item, &encoded);
+                }
+            }
+        }
+        for (item, before) in before {
+            let now = self.points(item);
+            out.extend((now != before).then_some(Output::Points((item, now))));
+        }
+        let turn = self.waiting.range((epoch.turn.from, ItemId(0), 0)..(epoch.turn.to, ItemId(0), 0));
+        let again = turn.filter(|waits| self.asked(waits).is_some_and(|asked| epoch.clock_ms - asked >= AGAIN_AFTER));
+        come.extend(again.copied().collect::<Vec<_>>());
+        come.into_iter().for_each(|waits| out.extend(self.ask(waits, epoch.clock_ms)));
+    }
+
+    fn points(&self, item: ItemId) -> Directions {
+        self.items.get(&item).map(|of| of.points(&self.encoders)).unwrap_or_default()
+    }
+
+    /// Takes what the catalogue says; yields what of it is new and to be encoded.
+    fn describe(&mut self, item: ItemId, brought: Option<Brought>) -> Vec<(u16, ItemId, usize)> {
+        let group = key_group(item.0);
+        let mut known = self.items.remove(&item).map(Arc::unwrap_or_clone).unwrap_or_default();
+        self.hold(group, &known, false);
+        (0..Space::ENCODED.len()).for_each(|n| _ = self.waiting.remove(&(group, item, n)));
+        let Some(Brought { embedding, text, image }) = brought else { return Vec::new() };
+        let bodies = [text, image];
+        known.embedding = embedding;
+        let mut come = Vec::new();
+        for (n, body) in bodies.into_iter().enumerate() {
+            let new = body.map(|body| Piece { content: hash(&body), body: Some(body), made: None, asked: 0 });
+            let same = new.as_ref().map(|piece| piece.content) == known.pieces[n].as_ref().map(|piece| piece.content);
+            // of an image for which there was no room, or that another encoder has read, the body comes again
+            let unread = |piece: &Piece| piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n]);
+            let again = known.pieces[n].as_ref().is_some_and(|piece| piece.body.is_none() && unread(piece));
+            if !same || again {
+                known.pieces[n] = new;
+                if Space::ENCODED[n] == Space::Image && self.images.get(&group).is_some_and(|held| *held >= self.room) {
+                    known.pieces[n].iter_mut().for_each(|piece| piece.body = None);
+                }
+                come.extend(known.pieces[n].is_some().then_some((group, item, n)));
+            }
+        }
+        if known.embedding.is_some() || known.pieces.iter().any(Option::is_some) {
+            let waits = |n: &usize| self.is_due(&known, *n);
+            let waiting: Vec<_> = (0..Space::ENCODED.len()).filter(waits).map(|n| (group, item, n)).collect();
+            self.waiting.extend(waiting);
+            self.hold(group, &known, true);
+            self.items.insert(item, Arc::new(known));
+        }
+        come
+    }
+
+    /// Counts the bytes of an item's image that waits, or counts them no more.
+    fn hold(&mut self, group: u16, of: &OfItem, more: bool) {
+        let images = of.pieces.iter().zip(Space::ENCODED).filter(|(_, space)| *space == Space::Image);
+        let bytes: usize = images.filter_map(|(piece, _)| piece.as_ref()?.body.as_ref()).map(|body| body.len()).sum();
+        if bytes > 0 {
+            let held = self.images.entry(group).or_default();
+            *held = if more { *held + bytes } else { *held - bytes };
+        }
+    }
+
+    /// Whether a piece can be encoded and is not, by the encoder that was last named.
+    fn is_due(&self, of: &OfItem, n: usize) -> bool {
+        let piece = of.pieces[n].as_ref().filter(|piece| piece.body.is_some());
+        piece.is_some_and(|piece| piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n]))
+    }
+
+    /// Another encoder: nothing the one before made counts, and what can be is encoded anew.
+    fn name(&mut self, space: Space, encoder: u64, before: &mut BTreeMap<ItemId, Directions>) {
+        let Some(n) = nth(space).filter(|n| self.encoders[*n] != Some(encoder)) else { return };
+        for (item, of) in &self.items {
+            if of.pieces[n].is_some() {
+                before.entry(*item).or_insert_with(|| of.points(&self.encoders));
+            }
+        }
+        self.encoders[n] = Some(encoder);
+        let due = self.items.iter().filter(|(_, of)| self.is_due(of, n)).map(|(item, _)| (key_group(item.0), *item, n));
+        let due: Vec<_> = due.collect();
+        self.waiting.extend(due);
+    }
+
+    /// Takes what an encoder made, if it is of what the catalogue last said and of the encoder last named.
+    fn take(&mut self, item: ItemId, encoded: &Encoded) {
+        let Some(n) = nth(encoded.space).filter(|n| self.encoders[*n] == Some(encoded.encoder)) else { return };
+        let is = |of: &Arc<OfItem>| of.pieces[n].as_ref().is_some_and(|piece| piece.content == encoded.content);
+        let Some(mut known) = self.items.get(&item).filter(|of| is(of)).cloned() else { return };
+        let group = key_group(item.0);
+        self.hold(group, &known, false);
+        let piece = Arc::make_mut(&mut known).pieces[n].as_mut().expect("it was just seen");
+        piece.made = Some((encoded.encoder, encoded.direction.clone()));
+        piece.body.take_if(|_| encoded.space == Space::Image);
+        self.waiting.remove(&(group, item, n));
+        self.hold(group, &known, true);
+        self.items.insert(item, known);
+    }
+
+    fn asked(&self, (_, item, n): &(u16, ItemId, usize)) -> Option<Millis> {
+        Some(self.items.get(item)?.pieces[*n].as_ref()?.asked)
+    }
+
+    /// Asks for a piece, if it was not encoded in this epoch already; of one that is not kept it is only told that it was there.
+    fn ask(&mut self, waits: (u16, ItemId, usize), clock: Millis) -> Option<Output> {
+        let (_, item, n) = waits;
+        let piece = Arc::make_mut(self.items.get_mut(&item)?).pieces[n].as_mut()?;
+        piece.asked = clock;
+        let body = match &piece.body {
+            Some(body) => self.waiting.contains(&waits).then(|| body.clone())?,
+            None if piece.made.is_none() => Arc::from([]),
+            None => return None,
+        };
+        Some(Output::Asked(Arc::new(Work { item, space: Space::ENCODED[n], content: piece.content, body })))
+    }
+}
+
+impl Durable for Pieces {
+    const UID: &'static str = "content/1";
+
+    fn save(&self, into: &mut Saver) {
+        for (item, of) in self.items.clone() {
+            into.own(0, item.0, move || (item, of));
+        }
+        let encoders = self.encoders;
+        into.shared(1, 0, move || encoders);
+    }
+
+    fn load(&mut self, tag: u8, body: &[u8]) -> Result<(), postcard::Error> {
+        if tag == 1 {
+            self.encoders = postcard::from_bytes(body)?;
+            return Ok(());
+        }
+        let (item, of): (ItemId, OfItem) = postcard::from_bytes(body)?;
+        self.items.insert(item, Arc::new(of));
+        Ok(())
+    }
+
+    fn loaded(&mut self) {
+        let of = |(item, of): (&ItemId, &Arc<OfItem>)| {
+            let due: Vec<usize> = (0..Space::ENCODED.len()).filter(|n| self.is_due(of, *n)).collect();
+            let (group, item) = (key_group(item.0), *item);
+            due.into_iter().map(move |n| (group, item, n))
+        };
+        self.waiting = self.items.iter().flat_map(of).collect();
+        let items: Vec<_> = self.items.iter().map(|(item, of)| (key_group(item.0), of.clone())).collect();
+        items.iter().for_each(|(group, of)| self.hold(*group, of, true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Role, Turn};
+
+    /// What went out of a step: where items point, and what is to be encoded.
+    type Out = (Vec<(u64, [Option<i8>; 3])>, Vec<(u64, Space, String)>);
+
+    fn step(pieces: &mut Pieces, clock_ms: Millis, turn: Turn, rows: Vec<Row>) -> Out {
+        let origin = |offset| Origin { role: Role::Items, partition: 0, offset, accepted: 0 };
+        let mut rows = rows.into_iter().enumerate().map(|(n, row)| (origin(n as u64), row)).collect();
+        let (mut out, mut points, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        pieces.step(&Epoch { clock_ms, turn, ..Epoch::default() }, &mut rows, &mut out);
+        for output in out {
+            match output {
+                Output::Points((item, of)) => points.push((item.0, of.map(|of| of.map(|of| of.0[0])))),
+                Output::Asked(work) => {
+                    assert!(work.body.is_empty() || work.content == hash(&work.body));
+                    asked.push((work.item.0, work.space, String::from_utf8_lossy(&work.body).into_owned()));
+                }
+            }
+        }
+        (points, asked)
+    }
+
+    fn pointing(n: i8) -> Option<Arc<Direction>> {
+        Some(Arc::new(Direction([n, 1].into())))
+    }
+
+    fn item(id: u64, text: &str, image: &str) -> Row {
+        let body = |said: &str| (!said.is_empty()).then(|| said.as_bytes().into());
+        Row::Item(ItemId(id), Some(Brought { embedding: None, text: body(text), image: body(image) }))
+    }
+
+    fn made(id: u64, space: Space, body: &str, encoder: u64, direction: Option<Arc<Direction>>) -> Row {
+        Row::Encoded(ItemId(id), Arc::new(Encoded { space, content: hash(body.as_bytes()), encoder, direction }))
+    }
+
+    #[test]
+    fn c43_images_that_wait_have_room_and_those_for_which_there_is_none_come_again() {
+        let mut pieces = Pieces::new(KEY_GROUPS as usize * 5);
+        let other = (2..).find(|id| key_group(*id) == key_group(1)).expect("of the same key group");
+        let images = |id: u64, said: &str| vec![(id, Space::Image, said.to_string())];
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(1, "", "abcdefg")]).1, images(1, "abcdefg"), "one always has");
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(other, "", "hi")]).1, images(other, ""), "it is told, and not kept");
+        assert_eq!(step(&mut pieces, 10 * AGAIN_AFTER, Turn::ALL, vec![]).1, images(1, "abcdefg"));
+        let made = vec![Row::Encoder(Space::Image, 9), made(1, Space::Image, "abcdefg", 9, pointing(3))];
+        assert_eq!(step(&mut pieces, 0, NOBODY, made).0, [(1, [None, None, Some(3)])]);
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(other, "", "hi")]).1, images(other, "hi"), "sent again it has room");
+        step(&mut pieces, 0, NOBODY, vec![Row::Item(ItemId(other), None)]);
+        assert_eq!(pieces.images.values().sum::<usize>(), 0);
+    }
+
+    const NOBODY: Turn = Turn { from: 0, to: 0 };
+
+    #[test]
+    fn c43_what_is_said_last_and_by_the_encoder_named_last_counts_and_nothing_else() {
+        use Space::{Image, Text};
+        let mut pieces = Pieces::new(usize::MAX);
+        let ask = |id, space, body: &str| (id, space, body.to_string());
+        let first = step(&mut pieces, 0, NOBODY, vec![item(1, "a", "p"), Row::Encoder(Text, 7)]);
+        assert_eq!(first, (vec![], vec![ask(1, Text, "a"), ask(1, Image, "p")]));
+        let early =
+            vec![made(1, Image, "p", 9, pointing(3)), made(1, Text, "a", 8, pointing(3)), made(1, Text, "b", 7, pointing(3))];
+        assert_eq!(step(&mut pieces, 0, NOBODY, early), (vec![], vec![]), "nobody, another one, and of something else");
+        let right = vec![made(1, Text, "a", 7, pointing(5)), Row::Encoder(Image, 9), made(1, Image, "p", 9, pointing(6))];
+        assert_eq!(step(&mut pieces, 0, NOBODY, right), (vec![(1, [None, Some(5), Some(6)])], vec![]));
+        assert_eq!(
+            step(&mut pieces, 0, NOBODY, vec![item(1, "a", "p"), Row::Encoder(Text, 7)]),
+            (vec![], vec![]),
+            "said as it was"
+        );
+        let changed = step(&mut pieces, 0, NOBODY, vec![item(1, "b", "p")]);
+        assert_eq!(changed, (vec![(1, [None, None, Some(6)])], vec![ask(1, Text, "b")]));
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![made(1, Text, "a", 7, pointing(5))]), (vec![], vec![]), "too late");
+        let nothing = step(&mut pieces, 0, NOBODY, vec![made(1, Text, "b", 7, None)]);
+        assert_eq!(nothing, (vec![], vec![]));
+        let all = |pieces: &mut Pieces, clock| step(pieces, clock, Turn::ALL, vec![]);
+        assert_eq!(all(&mut pieces, 10 * AGAIN_AFTER), (vec![], vec![]), "it can make nothing of it, and is not asked again");
+        let both = vec![Row::Encoder(Text, 8), Row::Encoder(Image, 10)];
+        assert_eq!(step(&mut pieces, 0, NOBODY, both), (vec![(1, [None; 3])], vec![]), "what others made counts no more");
+        assert_eq!(all(&mut pieces, 10 * AGAIN_AFTER), (vec![], vec![ask(1, Text, "b")]), "the image is not there any more");
+        assert_eq!(step(&mut pieces, 0, NOBODY, vec![item(1, "b", "p")]).1, [ask(1, Image, "p")], "until it comes again");
+        let gone = step(&mut pieces, 0, NOBODY, vec![made(1, Text, "b", 8, pointing(5)), Row::Item(ItemId(1), None)]);
+        assert_eq!(gone, (vec![], vec![]), "the item goes first");
+        assert!(pieces.items.is_empty() && pieces.waiting.is_empty());
+    }
+
+    #[test]
+    fn c43_what_is_not_encoded_is_asked_for_again_in_time() {
+        let mut pieces = Pieces::new(usize::MAX);
+        let ask = || vec![(1, Space::Text, "a".to_string())];
+        assert_eq!(step(&mut pieces, 1_000, Turn::ALL, vec![item(1, "a", "")]).1, ask());
+        assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER - 1, Turn::ALL, vec![]).1, []);
+        assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, NOBODY, vec![]).1, [], "its key group has no turn");
+        assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, Turn::ALL, vec![]).1, ask());
+        assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, Turn::ALL, vec![]).1, []);
+    }
+
+    #[test]
+    fn what_is_read_of_an_item_is_title_and_text_up_to_a_limit() {
+        let of = |title: &str, said: &str, most| {
+            let facts = Item { title: Some(title.into()), text: Some(said.into()), ..Item::default() };
+            text(&facts, most).map(|text| String::from_utf8_lossy(&text).into_owned())
+        };
+        assert_eq!(of(" Grüße ", "aus\nUlm", 99).as_deref(), Some("Grüße\naus\nUlm"));
+        assert_eq!(of("Grüße", "", 3).as_deref(), Some("Gr"), "no letter is cut in two");
+        assert_eq!(of(" ", "", 99), None);
+    }
+}

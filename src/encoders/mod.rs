@@ -1,0 +1,56 @@
+//! Encoders that users bring: what makes directions of the text and the images of items, on a thread beside the engine.
+//!
+//! ```text
+//! pieces that wait (engine) → inbox → cache, or ONNX Runtime → a record in the control input → engine
+//! ```
+//! The facts that must stay true: nothing in the engine waits for this room, whatever is missing, slow or broken here; what it makes
+//! reaches slates as a record of the input and in no other way; and what finds no room, or fails, is asked for again by the engine.
+
+use std::path::Path;
+
+use crate::model::content::{Direction, Space};
+
+#[cfg(feature = "onnx")]
+mod golden;
+#[cfg(feature = "onnx")]
+mod image;
+mod inbox;
+#[cfg(feature = "onnx")]
+mod model;
+#[cfg(feature = "onnx")]
+mod picture;
+mod record;
+#[cfg(feature = "onnx")]
+mod text;
+mod thread;
+
+pub use inbox::Inbox;
+pub use thread::{Encoders, Place};
+
+/// What makes directions of pieces of one space.
+pub trait Encode {
+    /// Of its files, by which the engine knows it.
+    fn digest(&self) -> u64;
+
+    /// A direction for each body, in their order; `None` where it can make nothing of one. An error is of all of them.
+    fn encode(&mut self, bodies: &[&[u8]]) -> Result<Vec<Option<Direction>>, String>;
+}
+
+/// Opens what encodes a space, from a folder, with the library of ONNX Runtime at this path (else the one `ORT_DYLIB_PATH` names). What is
+/// wrong with it is said with the file and what to do.
+#[cfg(feature = "onnx")]
+pub fn open(space: Space, folder: &Path, library: &str) -> Result<Box<dyn Encode>, String> {
+    let said = |why| format!("the {} encoder in {} cannot be used: {why}", space.name(), folder.display());
+    match space {
+        Space::Text => text::Text::open(folder, library).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
+        Space::Image => image::Image::open(folder, library).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
+        Space::Embedding => Err("embeddings come with their items; there is nothing to encode".to_string()),
+    }
+    .map_err(said)
+}
+
+/// This build runs no models.
+#[cfg(not(feature = "onnx"))]
+pub fn open(space: Space, _: &Path, _: &str) -> Result<Box<dyn Encode>, String> {
+    Err(format!("this build encodes no {}; build with the feature `onnx`", space.name()))
+}
