@@ -439,6 +439,7 @@ fn filled(of: MessageDescriptor) -> DynamicMessage {
             Kind::Int64 => Value::I64(i64::MIN),
             Kind::Double => Value::F64(0.5),
             Kind::Float => Value::F32(0.5),
+            Kind::Bytes => Value::Bytes(b"\x89PNG\r\n"[..].into()),
             Kind::Enum(_) => Value::EnumNumber(1),
             Kind::Message(of) => Value::Message(filled(of)),
             other => panic!("{}: what is in a field of {other:?}?", field.full_name()),
