@@ -215,8 +215,8 @@ fn known(parts: &[Part], params: &dataflows::Params) -> Result<(), String> {
     }
     let odd = odd.join(", ");
     Err(format!(
-        "the snapshot was taken by another version of overdrive (it differs in {odd}); start that version, or {BEGIN_ANEW} from \
-         what the log retains"
+        "the snapshot was taken by another version of overdrive, or with other stages switched on ([near], [learn], [factors], \
+         [content]): it differs in {odd}; start that version with those settings, or {BEGIN_ANEW} from what the log retains"
     ))
 }
 

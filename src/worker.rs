@@ -353,8 +353,7 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
             [&kafka.events_topic, &kafka.items_topic, &kafka.users_topic, &kafka.control_topic].map(|t| t.as_str().into())
         }
     };
-    let content = &config.recommend.content;
-    let limits = Limits { dimensions: if content.enabled { content.dimensions } else { 0 }, ..Limits::PUBLISHED };
+    let limits = Limits { dimensions: config.recommend.content.width(), ..Limits::PUBLISHED };
     let (decoder, bound) = (Decoder::new(names, limits), VecDeque::new());
     Feed { source, decoder, cutter, topics, engine, credit, bound, ends: false, saves: None, wishes, models: Models::default() }
 }

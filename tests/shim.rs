@@ -538,6 +538,21 @@ fn c02_good_events_go_in_as_they_were_sent_and_bad_ones_are_named() {
     assert_eq!(get(w.addr, "/v1/stats").json()["recent_users"][0], "u6");
 }
 
+/// What the engine would put among the dead letters is refused where it is sent.
+#[test]
+fn c43_an_embedding_of_another_width_is_refused_at_the_door() {
+    let width =
+        |enabled| World::set(|config| (config.recommend.content.enabled, config.recommend.content.dimensions) = (enabled, 2));
+    let items = r#"[{"item_id":"i1","embedding":[1,2]},{"item_id":"i2","embedding":[1,2,3]},{"item_id":"i3"}]"#;
+    let w = width(true);
+    let body = post(w.addr, "/v1/items", items).json();
+    assert_eq!((&body["accepted"], &body["rejected"][0]["index"]), (&json!(2), &json!(1)), "{body}");
+    let reason = body["rejected"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("3 numbers") && reason.contains("content"), "{reason}");
+    assert_eq!(w.payloads(Role::Items).len(), 2);
+    assert_eq!(post(width(false).addr, "/v1/items", items).json()["accepted"], 3, "nobody looks at it there");
+}
+
 #[test]
 fn a_log_that_is_gone_is_said() {
     let w = World::memory(|_| {});

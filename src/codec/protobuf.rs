@@ -159,7 +159,7 @@ pub struct Control {
     pub space: String,
     #[prost(string, tag = "14")]
     pub content: String,
-    #[prost(bytes = "bytes", tag = "16")]
+    #[prost(bytes = "bytes", tag = "15")]
     pub direction: bytes::Bytes,
 }
 

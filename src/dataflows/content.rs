@@ -19,14 +19,11 @@ use timely::dataflow::operators::OkErr;
 use timely::dataflow::operators::vec::Map;
 
 use super::ContentParams;
-use crate::model::content::{Direction, Directions, Encoded, Space, Work, hash};
+use crate::model::content::{Direction, Directions, Encoded, Points, Space, Work, hash};
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::time::{Millis, SECOND};
 use crate::model::{Change, Control, Epoch, Input, Item, ItemId, Origin};
 use crate::operators::{Arrivals, Clock, Durable, Route, Saver, To, Vault};
-
-/// Where the content of an item points from now on.
-pub type Points = (ItemId, Directions);
 
 /// The stage: usable records in; directions that changed out, on every worker, and what is to be encoded.
 pub fn content<'scope>(
@@ -51,6 +48,8 @@ struct Brought {
     embedding: Option<Arc<Direction>>,
     text: Option<Arc<[u8]>>,
     image: Option<Arc<[u8]>>,
+    /// Whether it may be shown.
+    offered: bool,
 }
 
 /// What reaches the stage. The order of the variants is the order of an epoch.
@@ -99,6 +98,7 @@ fn brought(facts: &Item, params: &ContentParams) -> Brought {
         embedding: Direction::of(&facts.embedding).map(Arc::new).filter(|_| params.dimensions > 0),
         text: text(facts, params.text_bytes).filter(|_| read(Space::Text)),
         image: facts.image.clone().filter(|_| read(Space::Image)),
+        offered: facts.available,
     }
 }
 
@@ -130,16 +130,26 @@ struct OfItem {
     embedding: Option<Arc<Direction>>,
     /// As [`Space::ENCODED`].
     pieces: [Option<Piece>; 2],
+    /// Whether it may be shown.
+    offered: bool,
 }
 
 impl OfItem {
     /// Where its content points, by these encoders.
-    fn points(&self, encoders: &[Option<u64>; 2]) -> Directions {
+    fn points(&self, item: ItemId, encoders: &[Option<u64>; 2]) -> Points {
         let of = |n: usize| {
             let (encoder, direction) = self.pieces[n].as_ref()?.made.as_ref()?;
             direction.clone().filter(|_| encoders[n] == Some(*encoder))
         };
-        [self.embedding.clone(), of(0), of(1)]
+        let directions = [self.embedding.clone(), of(0), of(1)];
+        let offered = self.offered && directions.iter().any(Option::is_some);
+        Points { item, directions, offered }
+    }
+
+    /// Of an image that waits.
+    fn image_bytes(&self) -> usize {
+        let images = self.pieces.iter().zip(Space::ENCODED).filter(|(_, space)| *space == Space::Image);
+        images.filter_map(|(piece, _)| piece.as_ref()?.body.as_ref()).map(|body| body.len()).sum()
     }
 }
 
@@ -150,6 +160,8 @@ fn nth(space: Space) -> Option<usize> {
 
 /// When what was asked for in vain is asked for again.
 const AGAIN_AFTER: Millis = 30 * SECOND;
+/// Pieces of a key group that are asked for again in one turn: each group has two turns a second, which is more than encoders do.
+const AT_ONCE: usize = 2;
 
 #[derive(Clone, Debug)]
 enum Output {
@@ -157,15 +169,22 @@ enum Output {
     Asked(Arc<Work>),
 }
 
+/// A piece of an item: of which, and its place in [`Space::ENCODED`].
+type PieceOf = (ItemId, usize);
+
+/// A piece that is to be encoded: by key group, then by when it was last asked for.
+type Waits = (u16, Millis, ItemId, usize);
+
 /// The items of one worker. Shared with a snapshot that is being written; then copied before they change.
 pub(super) struct Pieces {
     items: BTreeMap<ItemId, Arc<OfItem>>,
     /// The encoders that were last named, as [`Space::ENCODED`].
     encoders: [Option<u64>; 2],
-    /// What is to be encoded, by key group.
-    waiting: BTreeSet<(u16, ItemId, usize)>,
-    /// Bytes of the images that wait, by key group; a group that has as many as this keeps no further one.
+    /// What is to be encoded.
+    waiting: BTreeSet<Waits>,
+    /// Bytes of the images that wait, by key group.
     images: BTreeMap<u16, usize>,
+    /// Of so many, and always of one, a key group keeps the bytes.
     room: usize,
 }
 
@@ -179,8 +198,8 @@ impl Pieces {
 
     fn step(&mut self, epoch: &Epoch, rows: &mut Vec<Read>, out: &mut Vec<Output>) {
         rows.sort_by_key(Row::place);
-        let mut before: BTreeMap<ItemId, Directions> = BTreeMap::new();
-        let mut come: BTreeSet<(u16, ItemId, usize)> = BTreeSet::new();
+        let mut before: BTreeMap<ItemId, Points> = BTreeMap::new();
+        let mut come: BTreeSet<PieceOf> = BTreeSet::new();
         for (_, row) in rows.drain(..) {
             match row {
                 Row::Item(item, brought) => {
@@ -196,108 +215,134 @@ impl Pieces {
         }
         for (item, before) in before {
             let now = self.points(item);
-            out.extend((now != before).then_some(Output::Points((item, now))));
+            out.extend((now != before).then_some(Output::Points(now)));
         }
-        let turn = self.waiting.range((epoch.turn.from, ItemId(0), 0)..(epoch.turn.to, ItemId(0), 0));
-        let again = turn.filter(|waits| self.asked(waits).is_some_and(|asked| epoch.clock_ms - asked >= AGAIN_AFTER));
-        come.extend(again.copied().collect::<Vec<_>>());
-        come.into_iter().for_each(|waits| out.extend(self.ask(waits, epoch.clock_ms)));
+        come.extend(self.asked_in_vain(epoch));
+        come.into_iter().for_each(|piece| out.extend(self.ask(piece, epoch.clock_ms)));
     }
 
-    fn points(&self, item: ItemId) -> Directions {
-        self.items.get(&item).map(|of| of.points(&self.encoders)).unwrap_or_default()
+    fn points(&self, item: ItemId) -> Points {
+        let none = || Points { item, directions: Directions::default(), offered: false };
+        self.items.get(&item).map_or_else(none, |of| of.points(item, &self.encoders))
     }
 
     /// Takes what the catalogue says; yields what of it is new and to be encoded.
-    fn describe(&mut self, item: ItemId, brought: Option<Brought>) -> Vec<(u16, ItemId, usize)> {
-        let group = key_group(item.0);
-        let mut known = self.items.remove(&item).map(Arc::unwrap_or_clone).unwrap_or_default();
-        self.hold(group, &known, false);
-        (0..Space::ENCODED.len()).for_each(|n| _ = self.waiting.remove(&(group, item, n)));
-        let Some(Brought { embedding, text, image }) = brought else { return Vec::new() };
-        let bodies = [text, image];
-        known.embedding = embedding;
+    fn describe(&mut self, item: ItemId, brought: Option<Brought>) -> Vec<PieceOf> {
+        let mut known = self.let_go(item);
+        let Some(Brought { embedding, text, image, offered }) = brought else { return Vec::new() };
+        (known.embedding, known.offered) = (embedding, offered);
         let mut come = Vec::new();
-        for (n, body) in bodies.into_iter().enumerate() {
+        for (n, body) in [text, image].into_iter().enumerate() {
             let new = body.map(|body| Piece { content: hash(&body), body: Some(body), made: None, asked: 0 });
-            let same = new.as_ref().map(|piece| piece.content) == known.pieces[n].as_ref().map(|piece| piece.content);
-            // of an image for which there was no room, or that another encoder has read, the body comes again
-            let unread = |piece: &Piece| piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n]);
-            let again = known.pieces[n].as_ref().is_some_and(|piece| piece.body.is_none() && unread(piece));
-            if !same || again {
-                known.pieces[n] = new;
-                if Space::ENCODED[n] == Space::Image && self.images.get(&group).is_some_and(|held| *held >= self.room) {
-                    known.pieces[n].iter_mut().for_each(|piece| piece.body = None);
-                }
-                come.extend(known.pieces[n].is_some().then_some((group, item, n)));
+            if self.is_new(new.as_ref(), known.pieces[n].as_ref(), n) {
+                known.pieces[n] = new.map(|piece| self.with_room(item, n, piece));
+                come.extend(known.pieces[n].is_some().then_some((item, n)));
             }
         }
         if known.embedding.is_some() || known.pieces.iter().any(Option::is_some) {
-            let waits = |n: &usize| self.is_due(&known, *n);
-            let waiting: Vec<_> = (0..Space::ENCODED.len()).filter(waits).map(|n| (group, item, n)).collect();
-            self.waiting.extend(waiting);
-            self.hold(group, &known, true);
-            self.items.insert(item, Arc::new(known));
+            self.keep(item, known);
         }
         come
     }
 
-    /// Counts the bytes of an item's image that waits, or counts them no more.
-    fn hold(&mut self, group: u16, of: &OfItem, more: bool) {
-        let images = of.pieces.iter().zip(Space::ENCODED).filter(|(_, space)| *space == Space::Image);
-        let bytes: usize = images.filter_map(|(piece, _)| piece.as_ref()?.body.as_ref()).map(|body| body.len()).sum();
-        if bytes > 0 {
-            let held = self.images.entry(group).or_default();
-            *held = if more { *held + bytes } else { *held - bytes };
-        }
+    /// Whether a piece is not the one that is known. One without its bytes that can still be read is: of an image for which there was no
+    /// room, or that another encoder has read, they come again.
+    fn is_new(&self, new: Option<&Piece>, known: Option<&Piece>, n: usize) -> bool {
+        let same = new.map(|piece| piece.content) == known.map(|piece| piece.content);
+        !same || known.is_some_and(|piece| piece.body.is_none() && self.is_unread(piece, n))
     }
 
-    /// Whether a piece can be encoded and is not, by the encoder that was last named.
-    fn is_due(&self, of: &OfItem, n: usize) -> bool {
-        let piece = of.pieces[n].as_ref().filter(|piece| piece.body.is_some());
-        piece.is_some_and(|piece| piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n]))
+    /// The same piece, without its bytes where there is no room for them.
+    fn with_room(&self, item: ItemId, n: usize, piece: Piece) -> Piece {
+        let held = self.images.get(&key_group(item.0)).copied().unwrap_or(0);
+        let fits = |body: &Arc<[u8]>| Space::ENCODED[n] != Space::Image || held == 0 || held + body.len() <= self.room;
+        Piece { body: piece.body.filter(fits), ..piece }
+    }
+
+    /// Takes an item out, with all that is counted of it.
+    fn let_go(&mut self, item: ItemId) -> OfItem {
+        let group = key_group(item.0);
+        let known = self.items.remove(&item).map(Arc::unwrap_or_clone).unwrap_or_default();
+        let bytes = known.image_bytes();
+        if bytes > 0 {
+            *self.images.entry(group).or_default() -= bytes;
+        }
+        for (n, piece) in known.pieces.iter().enumerate() {
+            piece.iter().for_each(|piece| _ = self.waiting.remove(&(group, piece.asked, item, n)));
+        }
+        known
+    }
+
+    /// Puts an item in, and counts it.
+    fn keep(&mut self, item: ItemId, of: OfItem) {
+        let group = key_group(item.0);
+        let bytes = of.image_bytes();
+        if bytes > 0 {
+            *self.images.entry(group).or_default() += bytes;
+        }
+        let waits = |n: usize| Some((group, self.is_due(&of, n)?, item, n));
+        let waits: Vec<Waits> = (0..Space::ENCODED.len()).filter_map(waits).collect();
+        self.waiting.extend(waits);
+        self.items.insert(item, Arc::new(of));
+    }
+
+    /// Whether the encoder that was last named has not read a piece.
+    fn is_unread(&self, piece: &Piece, n: usize) -> bool {
+        piece.made.as_ref().is_none_or(|(encoder, _)| Some(*encoder) != self.encoders[n])
+    }
+
+    /// When a piece was last asked for that can be read and is not.
+    fn is_due(&self, of: &OfItem, n: usize) -> Option<Millis> {
+        let piece = of.pieces[n].as_ref().filter(|piece| piece.body.is_some() && self.is_unread(piece, n));
+        piece.map(|piece| piece.asked)
     }
 
     /// Another encoder: nothing the one before made counts, and what can be is encoded anew.
-    fn name(&mut self, space: Space, encoder: u64, before: &mut BTreeMap<ItemId, Directions>) {
+    fn name(&mut self, space: Space, encoder: u64, before: &mut BTreeMap<ItemId, Points>) {
         let Some(n) = nth(space).filter(|n| self.encoders[*n] != Some(encoder)) else { return };
         for (item, of) in &self.items {
             if of.pieces[n].is_some() {
-                before.entry(*item).or_insert_with(|| of.points(&self.encoders));
+                before.entry(*item).or_insert_with(|| of.points(*item, &self.encoders));
             }
         }
         self.encoders[n] = Some(encoder);
-        let due = self.items.iter().filter(|(_, of)| self.is_due(of, n)).map(|(item, _)| (key_group(item.0), *item, n));
-        let due: Vec<_> = due.collect();
-        self.waiting.extend(due);
+        let waits = |(item, of): (&ItemId, &Arc<OfItem>)| Some((key_group(item.0), self.is_due(of, n)?, *item, n));
+        let waits: Vec<Waits> = self.items.iter().filter_map(waits).collect();
+        self.waiting.extend(waits);
     }
 
     /// Takes what an encoder made, if it is of what the catalogue last said and of the encoder last named.
     fn take(&mut self, item: ItemId, encoded: &Encoded) {
         let Some(n) = nth(encoded.space).filter(|n| self.encoders[*n] == Some(encoded.encoder)) else { return };
-        let is = |of: &Arc<OfItem>| of.pieces[n].as_ref().is_some_and(|piece| piece.content == encoded.content);
-        let Some(mut known) = self.items.get(&item).filter(|of| is(of)).cloned() else { return };
-        let group = key_group(item.0);
-        self.hold(group, &known, false);
-        let piece = Arc::make_mut(&mut known).pieces[n].as_mut().expect("it was just seen");
+        let of = self.items.get(&item).and_then(|of| of.pieces[n].as_ref());
+        if of.is_none_or(|piece| piece.content != encoded.content) {
+            return;
+        }
+        let mut known = self.let_go(item);
+        let piece = known.pieces[n].as_mut().expect("it was just seen");
         piece.made = Some((encoded.encoder, encoded.direction.clone()));
         piece.body.take_if(|_| encoded.space == Space::Image);
-        self.waiting.remove(&(group, item, n));
-        self.hold(group, &known, true);
-        self.items.insert(item, known);
+        self.keep(item, known);
     }
 
-    fn asked(&self, (_, item, n): &(u16, ItemId, usize)) -> Option<Millis> {
-        Some(self.items.get(item)?.pieces[*n].as_ref()?.asked)
+    /// What was asked for in vain, the longest ago first, of the key groups whose turn it is.
+    fn asked_in_vain(&self, epoch: &Epoch) -> Vec<PieceOf> {
+        let (turn, until) = (epoch.turn, epoch.clock_ms - AGAIN_AFTER + 1);
+        let of = |group| self.waiting.range((group, Millis::MIN, ItemId(0), 0)..(group, until, ItemId(0), 0)).take(AT_ONCE);
+        (turn.from..turn.to).flat_map(of).map(|(_, _, item, n)| (*item, *n)).collect()
     }
 
     /// Asks for a piece, if it was not encoded in this epoch already; of one that is not kept it is only told that it was there.
-    fn ask(&mut self, waits: (u16, ItemId, usize), clock: Millis) -> Option<Output> {
-        let (_, item, n) = waits;
+    fn ask(&mut self, (item, n): PieceOf, clock: Millis) -> Option<Output> {
         let piece = Arc::make_mut(self.items.get_mut(&item)?).pieces[n].as_mut()?;
+        let (group, before) = (key_group(item.0), piece.asked);
         piece.asked = clock;
+        let waits = self.waiting.remove(&(group, before, item, n));
+        if waits {
+            self.waiting.insert((group, clock, item, n));
+        }
         let body = match &piece.body {
-            Some(body) => self.waiting.contains(&waits).then(|| body.clone())?,
+            Some(body) => waits.then(|| body.clone())?,
             None if piece.made.is_none() => Arc::from([]),
             None => return None,
         };
@@ -327,14 +372,8 @@ impl Durable for Pieces {
     }
 
     fn loaded(&mut self) {
-        let of = |(item, of): (&ItemId, &Arc<OfItem>)| {
-            let due: Vec<usize> = (0..Space::ENCODED.len()).filter(|n| self.is_due(of, *n)).collect();
-            let (group, item) = (key_group(item.0), *item);
-            due.into_iter().map(move |n| (group, item, n))
-        };
-        self.waiting = self.items.iter().flat_map(of).collect();
-        let items: Vec<_> = self.items.iter().map(|(item, of)| (key_group(item.0), of.clone())).collect();
-        items.iter().for_each(|(group, of)| self.hold(*group, of, true));
+        let items = std::mem::take(&mut self.items);
+        items.into_iter().for_each(|(item, of)| self.keep(item, Arc::unwrap_or_clone(of)));
     }
 }
 
@@ -353,7 +392,7 @@ mod tests {
         pieces.step(&Epoch { clock_ms, turn, ..Epoch::default() }, &mut rows, &mut out);
         for output in out {
             match output {
-                Output::Points((item, of)) => points.push((item.0, of.map(|of| of.map(|of| of.0[0])))),
+                Output::Points(of) => points.push((of.item.0, of.directions.map(|of| of.map(|of| of.0[0])))),
                 Output::Asked(work) => {
                     assert!(work.body.is_empty() || work.content == hash(&work.body));
                     asked.push((work.item.0, work.space, String::from_utf8_lossy(&work.body).into_owned()));
@@ -369,7 +408,7 @@ mod tests {
 
     fn item(id: u64, text: &str, image: &str) -> Row {
         let body = |said: &str| (!said.is_empty()).then(|| said.as_bytes().into());
-        Row::Item(ItemId(id), Some(Brought { embedding: None, text: body(text), image: body(image) }))
+        Row::Item(ItemId(id), Some(Brought { embedding: None, text: body(text), image: body(image), offered: true }))
     }
 
     fn made(id: u64, space: Space, body: &str, encoder: u64, direction: Option<Arc<Direction>>) -> Row {
@@ -435,6 +474,44 @@ mod tests {
         assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, NOBODY, vec![]).1, [], "its key group has no turn");
         assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, Turn::ALL, vec![]).1, ask());
         assert_eq!(step(&mut pieces, 1_000 + AGAIN_AFTER, Turn::ALL, vec![]).1, []);
+    }
+
+    /// However much waits, a turn asks for a little of it, what waits longest first.
+    #[test]
+    fn c43_a_backlog_is_asked_for_again_bit_by_bit() {
+        let mut pieces = Pieces::new(usize::MAX);
+        let group: Vec<u64> = (1..).filter(|id| key_group(*id) == key_group(1)).take(5).collect();
+        let ids = |(_, asked): Out| asked.into_iter().map(|(id, ..)| id).collect::<Vec<_>>();
+        for (clock, id) in group.iter().enumerate() {
+            assert_eq!(ids(step(&mut pieces, clock as Millis, NOBODY, vec![item(*id, "a", "")])), [*id]);
+        }
+        let mut turn = |clock| ids(step(&mut pieces, clock, Turn::ALL, vec![]));
+        assert_eq!(turn(AGAIN_AFTER), group[..1]);
+        assert_eq!(turn(AGAIN_AFTER + 9), group[1..3]);
+        assert_eq!(turn(AGAIN_AFTER + 9), group[3..5]);
+        assert!(turn(AGAIN_AFTER + 9).is_empty());
+        assert_eq!(turn(2 * AGAIN_AFTER), group[..1], "they have their turns again");
+    }
+
+    /// What may not be shown is told as such, and only of what points somewhere.
+    #[test]
+    fn c43_what_is_not_offered_is_still_known() {
+        let mut pieces = Pieces::new(usize::MAX);
+        let of = |embedding: &Option<Arc<Direction>>, offered| {
+            Row::Item(ItemId(1), Some(Brought { embedding: embedding.clone(), text: None, image: None, offered }))
+        };
+        let mut told = |rows: Vec<Row>| -> Vec<bool> {
+            let mut rows = rows.into_iter().map(|row| (Origin::default(), row)).collect();
+            let mut out = Vec::new();
+            pieces.step(&Epoch::default(), &mut rows, &mut out);
+            out.into_iter().filter_map(|output| if let Output::Points(of) = output { Some(of.offered) } else { None }).collect()
+        };
+        let (somewhere, none) = (pointing(3), Vec::<bool>::new());
+        assert_eq!(told(vec![of(&None, true)]), none);
+        assert_eq!(told(vec![of(&somewhere, true)]), [true]);
+        assert_eq!(told(vec![of(&somewhere, false)]), [false]);
+        assert_eq!(told(vec![of(&somewhere, false)]), none);
+        assert_eq!(told(vec![Row::Item(ItemId(1), None)]), [false]);
     }
 
     #[test]

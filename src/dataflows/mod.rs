@@ -255,6 +255,11 @@ pub struct ContentParams {
 }
 
 impl ContentParams {
+    /// Numbers that an item's embedding has to have; 0: it is not looked at.
+    pub fn width(&self) -> usize {
+        if self.enabled { self.dimensions } else { 0 }
+    }
+
     /// The folder of what encodes a space, where the settings name one.
     pub fn encoder(&self, space: Space) -> Option<&str> {
         let folder = match space {

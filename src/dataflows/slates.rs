@@ -18,7 +18,6 @@ use super::Params;
 use super::alike::Alike;
 use super::board::{Board, Post};
 use super::candidates::Asked;
-use super::content::Points;
 use super::explore::{Explore, Explorer};
 use super::factors::{Best, Liked};
 use super::feature_store::{Fact, FeatureStore, Now};
@@ -31,6 +30,7 @@ use super::sampler::{Viewer, reading};
 use super::surfaces::{Rules, Scored};
 use super::trails::Ring;
 use crate::model::changes::{Account, Acts, Arms};
+use crate::model::content::Points;
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Slate, SlateItem, Surface};
@@ -283,7 +283,7 @@ impl State {
                 Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
                 Row::Ring(user, ring) => self.user(user).ring = ring,
                 Row::Liked((user, best, _)) => self.like(user, best),
-                Row::Points((item, directions)) => self.alike.iter_mut().for_each(|alike| alike.put(item, &directions)),
+                Row::Points(points) => self.alike.iter_mut().for_each(|alike| alike.put(&points)),
                 Row::Delta(delta) => self.take(epoch, &delta, out),
             }
         }
@@ -516,8 +516,8 @@ impl Durable for State {
         for (user, best) in self.liked.clone() {
             into.own(5, user.0, move || (user, best));
         }
-        for (item, directions) in self.alike.iter().flat_map(Shelf::iter) {
-            into.shared(6, item.0, move || (item, directions));
+        for points in self.alike.iter().flat_map(Shelf::iter) {
+            into.shared(6, points.item.0, move || points);
         }
     }
 
@@ -531,8 +531,8 @@ impl Durable for State {
                 self.liked.insert(user, best);
             }
             6 => {
-                let (item, directions): Points = postcard::from_bytes(body)?;
-                self.alike.iter_mut().for_each(|alike| alike.put(item, &directions));
+                let points: Points = postcard::from_bytes(body)?;
+                self.alike.iter_mut().for_each(|alike| alike.put(&points));
             }
             2 => {
                 let (user, of): (UserId, OfUser) = postcard::from_bytes(body)?;

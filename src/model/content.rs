@@ -64,6 +64,15 @@ impl Direction {
 /// The directions of one item, by space.
 pub type Directions = [Option<Arc<Direction>>; SPACES];
 
+/// Where the content of an item points from now on; nowhere: it is not known any more.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Points {
+    pub item: ItemId,
+    pub directions: Directions,
+    /// Whether it may be shown at all.
+    pub offered: bool,
+}
+
 /// What an encoder made of a piece of content.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Encoded {

@@ -22,6 +22,8 @@ pub struct Rules {
     pub registry: Option<Registry>,
     /// Whether the engine makes some itself.
     pub training: bool,
+    /// Numbers that an item's embedding has to have; 0: it is not looked at.
+    pub dimensions: usize,
     /// Where slates are kept beside home.
     surfaces: Vec<OwnSurface>,
 }
@@ -46,6 +48,7 @@ impl Rules {
         let shown = surfaces.map(|own| (own.surface(), own.only.categories.clone(), own.only.languages.clone()));
         Self {
             ranking: config.recommend.rank(),
+            dimensions: config.recommend.content.width(),
             ranked_by: None,
             flags: config.recommend.flags.clone(),
             model: ranker.model.clone(),

@@ -75,8 +75,15 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     let keys = sections.flat_map(|(section, keys)| keys.as_object().into_iter().flatten().map(move |key| (section, key)));
     let mut settings: BTreeMap<String, String> =
         keys.map(|(section, (key, value))| (format!("{section}.{key}"), value.to_string())).collect();
-    // where it lies is each machine's own; that there is one is not
-    settings.insert("ranker.registry".into(), (!params.ranker.registry.is_empty()).to_string());
+    // where they lie is each machine's own; that there are some is not
+    let (ranker, content) = (&params.ranker, &params.content);
+    let folders = [
+        ("ranker.registry", &ranker.registry),
+        ("content.text_encoder", &content.text_encoder),
+        ("content.image_encoder", &content.image_encoder),
+    ];
+    settings.extend(folders.map(|(key, folder)| (key.to_string(), (!folder.is_empty()).to_string())));
+    settings.remove("content.queue"); // of the process that encodes
     // where the file lies is each machine's own; what is in it is not
     let model = params.ranker.loaded.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.model".into(), model.to_string());

@@ -120,5 +120,6 @@ fn key(input: &Input, names: &Names) -> Result<Arc<str>, String> {
 
 /// Reads records as the engine will, into these names.
 pub fn decoder(shim: &Shim, names: Arc<Names>) -> Decoder {
-    Decoder::new(names, Limits { id_bytes: shim.params.max_id_bytes, payload_bytes: shim.params.body_limit, ..Limits::PUBLISHED })
+    let (id_bytes, payload_bytes) = (shim.params.max_id_bytes, shim.params.body_limit);
+    Decoder::new(names, Limits { id_bytes, payload_bytes, dimensions: shim.rules.dimensions })
 }
