@@ -458,6 +458,22 @@ filter = 'off'
         assert_eq!(counts, [0; 5], "nothing was asked for again");
     }
 
+    /// A call of a model cannot be broken off, and this one takes minutes: the process ends without it, and as one that ends in order.
+    #[test]
+    fn c43_a_process_in_a_long_call_of_a_model_stops_as_any_other() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text_unlike(
+            &dir.path().join("text"),
+            bring::Unlike { rounds: 10_000, positions: 300, ..bring::Unlike::default() },
+        );
+        let mut run = Run::start(dir.path());
+        std::thread::sleep(Duration::from_secs(3)); // it has begun to open it
+        let pid = rustix::process::Pid::from_child(&run.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = until("it ends", || run.child.try_wait().expect("it is ours"));
+        assert!(status.success(), "{status}");
+    }
+
     /// Texts that are to be encoded while feeds come: of a slow encoder the work of minutes.
     const TEXTS: usize = 400;
 
