@@ -148,8 +148,9 @@ pub const METRICS: [Metric; 31] = [
         ENCODED,
         Counter,
         Count,
-        "pieces of content by space and outcome: encoded, known (the same was encoded before), nothing (it can make nothing of it), failed, \
-         missing (no encoder is there), full (too many waited), all three asked for again, or dropped (no room to keep the image)",
+        "pieces of content by space and outcome: encoded, known (answered with what was made of the same before), nothing (it can make nothing \
+         of it), failed, missing (no encoder is there, or it could not be named in the input), full (too much waited), all three asked for \
+         again, or dropped (no room to keep the image)",
     ),
     (CONNECTIONS, Gauge, Count, "connections open at the shim"),
 ];

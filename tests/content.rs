@@ -167,7 +167,7 @@ mod encoders {
     use super::bring;
     use super::client::{get, get_with, post};
     use super::support::free_port;
-    use overdrive::encoders::open;
+    use overdrive::encoders::{cosine, open};
     use overdrive::model::content::{Direction, Space};
     use serde_json::{Value, json};
     use std::net::SocketAddr;
@@ -177,11 +177,6 @@ mod encoders {
 
     fn made(space: Space, folder: &Path, bodies: &[&[u8]]) -> Vec<Option<Direction>> {
         open(space, folder, "").and_then(|mut encoder| encoder.encode(bodies)).unwrap_or_else(|why| panic!("{why}"))
-    }
-
-    fn cosine(one: &Direction, other: &Direction) -> f64 {
-        let product: i64 = one.0.iter().zip(&other.0).map(|(a, b)| i64::from(*a) * i64::from(*b)).sum();
-        product as f64 / (f64::from(one.square()) * f64::from(other.square())).sqrt()
     }
 
     fn refused(space: Space, folder: &Path) -> String {
@@ -200,6 +195,32 @@ mod encoders {
         let [long, red, written, empty] = &among[..] else { panic!("a direction each") };
         let of = |direction: &Option<Direction>| cosine(direction.as_ref().expect("some"), red.as_ref().expect("some"));
         assert!(of(written) > 0.7 && of(long) < 0.7 && of(empty) < 0.9, "{} {} {}", of(written), of(long), of(empty));
+    }
+
+    #[test]
+    fn c43_a_model_that_takes_no_mask_sees_no_padding() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text_unlike(dir.path(), bring::Unlike { maskless: true, ..bring::Unlike::default() });
+        let alone = made(Space::Text, dir.path(), &[b"red apple"]);
+        let among = made(Space::Text, dir.path(), &[b"old car new car old car", b"red apple", b"new pie"]);
+        assert!(alone[0].is_some() && alone[0] == among[1]);
+    }
+
+    /// CLIP's text side takes 77 tokens; not every tokenizer that comes with it says so.
+    #[test]
+    fn c43_a_model_that_takes_fewer_tokens_than_its_tokenizer_makes_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text_unlike(dir.path(), bring::Unlike { positions: 77, ..bring::Unlike::default() });
+        let said = refused(Space::Text, dir.path());
+        assert!(
+            said.contains("cannot read 256 tokens: set truncation.max_length in tokenizer.json to what the model takes"),
+            "{said}"
+        );
+        let file = dir.path().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).expect("it is there")).expect("it is JSON");
+        tokenizer["truncation"] = json!({"direction": "Right", "max_length": 77, "strategy": "LongestFirst", "stride": 0});
+        std::fs::write(&file, tokenizer.to_string()).expect("there is room");
+        assert!(made(Space::Text, dir.path(), &["old car ".repeat(99).as_bytes()])[0].is_some());
     }
 
     #[test]
@@ -246,10 +267,21 @@ mod encoders {
         let golden = made(Space::Text, &folder("text"), &[b"red apple"])[0].clone().expect("some");
         let golden: Vec<f32> = golden.0.iter().map(|x| f32::from(*x)).collect();
         write("text", "golden.json", &json!({"texts": ["red apple"], "vectors": [golden]}).to_string());
-        assert_eq!(digest("text"), Ok(before));
+        assert_eq!(digest("text"), Ok(before), "golden pieces change nothing of what is made");
         write("text", "golden.json", &json!({"texts": ["fast car"], "vectors": [golden]}).to_string());
         let said = refused(Space::Text, &folder("text"));
         assert!(said.contains("golden piece 0") && said.contains("of one export"), "{said}");
+        std::fs::remove_file(folder("text").join("golden.json")).expect("it is there");
+        let digests = ["", "weights", "others"].map(|weights| {
+            write("text", "model.onnx_data", weights);
+            digest("text").expect("it is good")
+        });
+        assert!(digests.iter().all(|other| *other != before) && digests[1] != digests[2], "weights beside the model count");
+        bring::patches(&folder("patches"));
+        let said = refused(Space::Image, &folder("patches"));
+        assert!(said.contains("`last_hidden_state`") && said.contains("export a pooled output named image_embeds"), "{said}");
+        write("image", "preprocessor_config.json", r#"{"image_std": [0, 0, 0]}"#);
+        assert!(refused(Space::Image, &folder("image")).contains("preprocessor_config.json: image_std is [0.0, 0.0, 0.0]"));
         write("mixed", "model.onnx", "no model");
         assert!(refused(Space::Text, &folder("mixed")).contains("ONNX Runtime refuses it"));
         write("mixed", "tokenizer.json", "{}");
@@ -416,11 +448,34 @@ filter = 'off'
         run.like("bob", "rose");
         let found = until("what is like the rose is shown", || Some(run.alike("bob")).filter(|found| !found.is_empty()));
         assert_eq!(found[0].0, "poppy", "{found:?}");
-        std::thread::sleep(Duration::from_secs(1));
+        // and the directions of the texts are there as well, or they would have to be encoded, which is counted
+        run.like("carl", "pie");
+        let found = until("what is like the pie is shown", || Some(run.alike("carl")).filter(|found| found.len() >= 2));
+        let shown: Vec<&str> = found.iter().take(2).map(|(item, _)| item.as_str()).collect();
+        assert!(shown.contains(&"tart") && shown.contains(&"again"), "{found:?}");
         let counts = ["encoded", "known", "nothing", "failed", "missing"]
             .map(|outcome| run.count("text", outcome) + run.count("image", outcome));
         assert_eq!(counts, [0; 5], "nothing was asked for again");
     }
+
+    /// A call of a model cannot be broken off, and this one takes minutes: the process ends without it, and as one that ends in order.
+    #[test]
+    fn c43_a_process_in_a_long_call_of_a_model_stops_as_any_other() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text_unlike(
+            &dir.path().join("text"),
+            bring::Unlike { rounds: 10_000, positions: 300, ..bring::Unlike::default() },
+        );
+        let mut run = Run::start(dir.path());
+        std::thread::sleep(Duration::from_secs(3)); // it has begun to open it
+        let pid = rustix::process::Pid::from_child(&run.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let status = until("it ends", || run.child.try_wait().expect("it is ours"));
+        assert!(status.success(), "{status}");
+    }
+
+    /// Texts that are to be encoded while feeds come: of a slow encoder the work of minutes.
+    const TEXTS: usize = 400;
 
     /// Feeds come as if there were none: where the files are missing or damaged, and where a batch of texts takes seconds.
     #[test]
@@ -434,23 +489,18 @@ filter = 'off'
             let run = Run::start(dir.path());
             let words = |n: usize| (0..14).map(|at| bring::WORDS[(n >> (at % 8)) % 2 + at % 7]).collect::<Vec<_>>().join(" ");
             let item = |n: usize| json!({"item_id": format!("i{n}"), "title": words(n)});
-            run.send("/v1/items", (0..200).map(item).collect());
-            let mut longest = Duration::ZERO;
-            for n in 0..21 {
-                let (user, sent) = (format!("u{n}"), Instant::now());
+            run.send("/v1/items", (0..TEXTS).map(item).collect());
+            for n in 0..20 {
+                let user = format!("u{n}");
                 let token = run.like(&user, &format!("i{n}"));
                 until("the write is in the feed", || {
                     let feed = get_with(run.shim, &format!("/v1/feeds/home/{user}"), &token).json();
                     let items = feed["items"].as_array().map_or(0, Vec::len);
                     (feed["stale"] == json!(false) && feed["fallback"] == json!(false) && items > 0).then_some(())
                 });
-                if n > 0 {
-                    longest = longest.max(sent.elapsed()); // the lists of all that there is take a moment to be there
-                }
             }
             let encoded = run.count("text", "encoded");
-            println!("{name}: the longest of 20 took {longest:?}; {encoded} of 200 texts were encoded");
-            assert!(longest < Duration::from_secs(5) && encoded < 100, "{name}: {longest:?}, {encoded}");
+            assert!(encoded < TEXTS as u64, "{name}: feeds came after all was encoded; give it more to do");
             if rounds > 0 {
                 until("it has encoded some", || (run.count("text", "encoded") > 0).then_some(()));
             } else {

@@ -9,7 +9,8 @@ use std::path::Path;
 use super::Encode;
 use crate::model::content::Direction;
 
-const FILE: &str = "golden.json";
+/// The file in a folder.
+pub const FILE: &str = "golden.json";
 /// The least cosine between what is made and what must be.
 const LEAST: f64 = 0.999;
 
@@ -49,7 +50,8 @@ pub fn check(folder: &Path, encoder: &mut dyn Encode) -> Result<(), String> {
     Ok(())
 }
 
-fn cosine(one: &Direction, other: &Direction) -> f64 {
+/// How alike two directions are; 0 where they have not as many numbers.
+pub fn cosine(one: &Direction, other: &Direction) -> f64 {
     if one.0.len() != other.0.len() {
         return 0.0;
     }

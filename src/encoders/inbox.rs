@@ -1,13 +1,18 @@
 //! Where the engine leaves what is to be encoded.
 //!
-//! The fact that must stay true: leaving something there waits for nobody. What finds no room is left out; the engine offers it again.
+//! The facts that must stay true: leaving something there waits for nobody, and a piece waits there once, however often it is offered. What
+//! finds no room is left out; the engine offers it again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::model::content::Work;
+use crate::model::ItemId;
+use crate::model::content::{Space, Work};
 use crate::telemetry;
+
+/// Bytes that may wait: images of a whole catalogue must not be held twice. A piece that comes to an empty inbox always finds room.
+const MOST_BYTES: usize = 64 << 20;
 
 /// The inbox. A clone is the same one.
 #[derive(Clone)]
@@ -16,6 +21,8 @@ pub struct Inbox(Arc<Inner>);
 struct Inner {
     /// How many pieces may wait.
     room: usize,
+    /// And how many bytes of them.
+    bytes: usize,
     held: Mutex<Held>,
     rings: Condvar,
 }
@@ -23,13 +30,25 @@ struct Inner {
 #[derive(Default)]
 struct Held {
     waiting: VecDeque<Arc<Work>>,
+    /// What they are. The engine, which does not see how far the encoder is, offers again what waits for long.
+    known: BTreeSet<(ItemId, Space, u64)>,
+    /// Their bytes.
+    bytes: usize,
     stop: bool,
+}
+
+fn known(work: &Work) -> (ItemId, Space, u64) {
+    (work.item, work.space, work.content)
 }
 
 impl Inbox {
     /// With room for so many pieces.
     pub fn new(room: usize) -> Self {
-        Self(Arc::new(Inner { room, held: Mutex::default(), rings: Condvar::new() }))
+        Self::within(room, MOST_BYTES)
+    }
+
+    fn within(room: usize, bytes: usize) -> Self {
+        Self(Arc::new(Inner { room, bytes, held: Mutex::default(), rings: Condvar::new() }))
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -42,10 +61,16 @@ impl Inbox {
             return telemetry::encoded(work.space, "dropped", 1);
         }
         let mut held = self.held();
-        if held.waiting.len() >= self.0.room {
+        if held.known.contains(&known(&work)) {
+            return;
+        }
+        let heavy = !held.waiting.is_empty() && held.bytes + work.body.len() > self.0.bytes;
+        if heavy || held.waiting.len() >= self.0.room {
             drop(held);
             return telemetry::encoded(work.space, "full", 1);
         }
+        held.known.insert(known(&work));
+        held.bytes += work.body.len();
         held.waiting.push_back(work);
         self.0.rings.notify_all();
     }
@@ -61,6 +86,10 @@ impl Inbox {
             taken.extend(take.then(|| work.clone()));
             !take
         });
+        for work in &taken {
+            held.known.remove(&known(work));
+            held.bytes -= work.body.len();
+        }
         taken
     }
 
@@ -102,5 +131,23 @@ mod tests {
         inbox.stop();
         assert!(inbox.take(1, Duration::from_secs(600)).is_empty() && inbox.stops());
         inbox.nap(Duration::from_secs(600));
+    }
+
+    #[test]
+    fn c43_a_piece_waits_once_and_what_waits_is_bounded_by_bytes() {
+        let inbox = Inbox::within(9, 10);
+        let offer = |item, content, bytes| {
+            inbox.offer(Arc::new(Work { item: ItemId(item), space: Space::Image, content, body: vec![1; bytes].into() }));
+        };
+        let take = || inbox.take(9, Duration::ZERO).iter().map(|work| (work.item.0, work.content)).collect::<Vec<_>>();
+        for (item, content, bytes) in [(1, 1, 4), (1, 1, 4), (1, 2, 4), (2, 1, 2), (3, 3, 1)] {
+            offer(item, content, bytes);
+        }
+        assert_eq!(take(), [(1, 1), (1, 2), (2, 1)], "a piece once, and 10 bytes of them");
+        offer(1, 1, 11);
+        offer(4, 4, 1);
+        assert_eq!(take(), [(1, 1)], "what was taken may come again, and a large one comes alone");
+        offer(4, 4, 1);
+        assert_eq!(take(), [(4, 4)]);
     }
 }

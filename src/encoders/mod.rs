@@ -24,6 +24,8 @@ mod record;
 mod text;
 mod thread;
 
+#[cfg(feature = "onnx")]
+pub use golden::cosine;
 pub use inbox::Inbox;
 pub use thread::{Encoders, Place};
 

@@ -8,6 +8,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorElementType, ValueType};
 use std::path::Path;
 
+use super::golden;
 use crate::registry::runtime::{environment, session_of};
 
 /// What outputs are called that have one vector for each piece.
@@ -52,6 +53,14 @@ impl Model {
             other => Err(format!("{FILE}: its input `{}` is {other}; it must be a tensor of {of}", outlet.name())),
         };
         self.session.inputs().iter().map(input).collect()
+    }
+
+    /// Refuses a model that gives more than one vector for a piece.
+    pub fn pooled(&self, advice: &str) -> Result<(), String> {
+        if !self.tokens {
+            return Ok(());
+        }
+        Err(format!("{FILE}: its output `{}` has many vectors for each piece; {advice}", self.output))
     }
 
     /// A vector for each piece of a batch.
@@ -106,12 +115,26 @@ fn mean(tokens: &[f32], mask: &[i64], width: usize) -> Vec<f32> {
     mean
 }
 
-/// The first eight bytes of the BLAKE3 of the model and what belongs to it.
-pub fn digest(folder: &Path, others: &[&[u8]]) -> Result<u64, String> {
+/// The first eight bytes of a BLAKE3 of a folder: of the name and the content of each of its files, in the order of the names. All, because
+/// weights may lie beside the model, under any name; but for the golden pieces, which change nothing of what is made.
+pub fn digest(folder: &Path) -> Result<u64, String> {
+    let said = |e: std::io::Error| format!("its files cannot be read: {e}");
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(said)? {
+        let path = entry.map_err(said)?.path();
+        if path.is_file() && path.file_name().is_some_and(|name| name != golden::FILE) {
+            paths.push(path); // or a link to a file, as caches of models are made of
+        }
+    }
+    paths.sort();
     let mut hasher = blake3::Hasher::new();
-    let read = std::fs::File::open(folder.join(FILE)).and_then(|file| hasher.update_reader(file).map(drop));
-    read.map_err(|e| format!("{FILE} cannot be read: {e}"))?;
-    others.iter().for_each(|bytes| _ = hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes));
+    for path in paths {
+        let mut content = blake3::Hasher::new();
+        let read = std::fs::File::open(&path).and_then(|file| content.update_reader(file).map(drop));
+        read.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        hasher.update(blake3::hash(name).as_bytes()).update(content.finalize().as_bytes());
+    }
     let bytes = hasher.finalize();
     Ok(u64::from_be_bytes(*bytes.as_bytes().first_chunk().expect("it has 32 bytes")))
 }

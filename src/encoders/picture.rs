@@ -1,7 +1,8 @@
 //! Pictures as image encoders take them: decoded, made smaller, cut from the middle, three planes of numbers. As `preprocessor_config.json`
 //! says, and where it is silent as CLIP wants it. Pixels are weighed as Pillow weighs them, so a model sees what it was trained on.
 //!
-//! The fact that must stay true: no bytes make it panic, or ask for more memory than the largest picture that is read.
+//! The fact that must stay true: no bytes make it panic, or ask for more memory than it takes to decode the largest picture that is read; of a
+//! resized picture only what is kept is ever computed.
 
 use serde::Deserialize;
 use zune_jpeg::JpegDecoder;
@@ -13,6 +14,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 const MOST_PIXELS: usize = 1 << 24;
 /// Longest edge of what an encoder may take.
 const MOST_EDGE: usize = 1024;
+/// What is so many times longer than it is wide is a line, not a picture.
+const LINE: usize = 256;
 
 /// How pictures are made ready.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +72,10 @@ impl Recipe {
     pub fn read(text: Option<&str>) -> Result<Self, String> {
         const FILE: &str = "preprocessor_config.json";
         let said: Said = text.map_or(Ok(Said::default()), serde_json::from_str).map_err(|e| format!("{FILE}: {e}"))?;
+        let deviation = said.image_std.unwrap_or(DEVIATION);
+        if !deviation.iter().all(|x| x.is_finite() && *x > 0.0) {
+            return Err(format!("{FILE}: image_std is {deviation:?}; numbers are divided by it, so each must be more than 0"));
+        }
         if said.do_resize == Some(false) {
             return Err(format!("{FILE}: do_resize is false; pictures come in any size, so it must be true"));
         }
@@ -101,41 +108,32 @@ impl Recipe {
         let scale = if said.do_rescale == Some(false) { 1.0 } else { said.rescale_factor.unwrap_or(1.0 / 255.0) };
         let (mean, deviation) = match said.do_normalize {
             Some(false) => ([0.0; 3], [1.0; 3]),
-            _ => (said.image_mean.unwrap_or(MEAN), said.image_std.unwrap_or(DEVIATION)),
+            _ => (said.image_mean.unwrap_or(MEAN), deviation),
         };
         Ok(Self { size, crop, scale, mean, deviation, kernel })
     }
 
     /// The numbers of a picture, plane by plane; `None`: it is none that can be read.
     pub fn numbers(&self, bytes: &[u8]) -> Option<Vec<f32>> {
-        let picture = decoded(bytes)?;
-        let (height, width) = match self.size {
-            Size::Both(height, width) => (height, width),
-            Size::Shorter(edge) => {
-                let (short, long) = (picture.height.min(picture.width), picture.height.max(picture.width));
-                let long = edge * long / short;
-                if long > 64 * MOST_EDGE {
-                    return None; // a line, not a picture
-                }
-                if picture.height <= picture.width { (edge, long) } else { (long, edge) }
-            }
-        };
-        Some(self.planes(&picture.resized(height, width, self.kernel)))
+        decoded(bytes).and_then(|picture| self.planes(&picture))
     }
 
-    /// The middle of a picture.
-    fn planes(&self, picture: &Picture) -> Vec<f32> {
-        let (height, width) = self.crop;
-        let (top, left) = ((picture.height - height) / 2, (picture.width - width) / 2);
-        let mut numbers = Vec::with_capacity(3 * height * width);
-        for colour in 0..3 {
-            for row in top..top + height {
-                let from = (row * picture.width + left) * 3 + colour;
-                let of = picture.pixels[from..].iter().step_by(3).take(width);
-                numbers.extend(of.map(|x| (f32::from(*x) * self.scale - self.mean[colour]) / self.deviation[colour]));
-            }
+    fn planes(&self, picture: &Picture) -> Option<Vec<f32>> {
+        let (short, long) = (picture.height.min(picture.width), picture.height.max(picture.width));
+        if long > LINE * short {
+            return None;
         }
-        numbers
+        let size = match self.size {
+            Size::Both(height, width) => (height, width),
+            Size::Shorter(edge) if picture.height <= picture.width => (edge, edge * long / short),
+            Size::Shorter(edge) => (edge * long / short, edge),
+        };
+        let middle = picture.middle(size, self.crop, self.kernel);
+        let plane = |colour: usize| {
+            let of = middle.pixels.iter().skip(colour).step_by(3);
+            of.map(move |x| (f32::from(*x) * self.scale - self.mean[colour]) / self.deviation[colour])
+        };
+        Some((0..3).flat_map(plane).collect())
     }
 }
 
@@ -186,22 +184,27 @@ fn jpeg(bytes: &[u8]) -> Option<Picture> {
 }
 
 impl Picture {
-    /// Of another size: row by row, then column by column, rounded between.
-    fn resized(&self, height: usize, width: usize, kernel: Kernel) -> Self {
-        let weights = weights(self.width, width, kernel);
-        let mut narrow = Vec::with_capacity(self.height * width * 3);
-        for row in self.pixels.chunks(self.width * 3) {
-            for (first, weights) in &weights {
-                narrow.extend(weighed(weights, |n, colour| row[(first + n) * 3 + colour]));
+    /// The middle of what it is in another size: row by row, then column by column, rounded between. Column after column, so that no more is
+    /// in memory than one of them and what is kept.
+    fn middle(&self, (height, width): (usize, usize), kept: (usize, usize), kernel: Kernel) -> Self {
+        let (top, left) = ((height - kept.0) / 2, (width - kept.1) / 2);
+        let rows: Vec<_> = (top..top + kept.0).map(|row| weights(row, (self.height, height), kernel)).collect();
+        let needed = rows.iter().map(|(first, _)| *first).min().unwrap_or(0)
+            ..rows.iter().map(|(first, of)| first + of.len()).max().unwrap_or(0);
+        let mut narrow = vec![[0; 3]; self.height];
+        let mut pixels = vec![0; kept.0 * kept.1 * 3];
+        for column in 0..kept.1 {
+            let (first, weights) = weights(left + column, (self.width, width), kernel);
+            for row in needed.clone() {
+                let from = row * self.width + first;
+                narrow[row] = weighed(&weights, |n, colour| self.pixels[(from + n) * 3 + colour]);
+            }
+            for (row, (first, weights)) in rows.iter().enumerate() {
+                let pixel = weighed(weights, |n, colour| narrow[first + n][colour]);
+                pixels[(row * kept.1 + column) * 3..][..3].copy_from_slice(&pixel);
             }
         }
-        let mut pixels = Vec::with_capacity(height * width * 3);
-        for (first, weights) in self::weights(self.height, height, kernel) {
-            for column in 0..width {
-                pixels.extend(weighed(&weights, |n, colour| narrow[((first + n) * width + column) * 3 + colour]));
-            }
-        }
-        Self { height, width, pixels }
+        Self { height: kept.0, width: kept.1, pixels }
     }
 }
 
@@ -212,20 +215,17 @@ fn weighed(weights: &[f32], of: impl Fn(usize, usize) -> u8) -> [u8; 3] {
     })
 }
 
-/// For each of `to` pixels, the first of the `from` it is made of, and the weight of each.
-fn weights(from: usize, to: usize, kernel: Kernel) -> Vec<(usize, Vec<f32>)> {
+/// The first of the `from` pixels that the `n`th of `to` is made of, and the weight of each.
+fn weights(n: usize, (from, to): (usize, usize), kernel: Kernel) -> (usize, Vec<f32>) {
     let scale = from as f64 / to as f64;
     let wide = scale.max(1.0);
     let reach = wide * if kernel == Kernel::Cubic { 2.0 } else { 1.0 };
-    let of = |n: usize| {
-        let centre = (n as f64 + 0.5) * scale;
-        let first = (centre - reach + 0.5).max(0.0) as usize;
-        let end = ((centre + reach + 0.5) as usize).min(from);
-        let weights: Vec<f64> = (first..end).map(|x| kernel.at((x as f64 - centre + 0.5) / wide)).collect();
-        let sum: f64 = weights.iter().sum();
-        (first, weights.iter().map(|weight| (weight / sum) as f32).collect())
-    };
-    (0..to).map(of).collect()
+    let centre = (n as f64 + 0.5) * scale;
+    let first = (centre - reach + 0.5).max(0.0) as usize;
+    let end = ((centre + reach + 0.5) as usize).min(from);
+    let weights: Vec<f64> = (first..end).map(|x| kernel.at((x as f64 - centre + 0.5) / wide)).collect();
+    let sum: f64 = weights.iter().sum();
+    (first, weights.iter().map(|weight| (weight / sum) as f32).collect())
 }
 
 impl Kernel {
@@ -261,7 +261,7 @@ mod tests {
         };
         let row = [0, 255, 10, 200, 30, 90, 255, 0];
         let resized = |width: usize, kernel| -> Vec<u8> {
-            let picture = of(1, 8, |_, column| row[column]).resized(1, width, kernel);
+            let picture = of(1, 8, |_, column| row[column]).middle((1, width), (1, width), kernel);
             picture.pixels.iter().step_by(3).copied().collect()
         };
         assert_eq!(resized(8, Kernel::Cubic), row);
@@ -276,7 +276,7 @@ mod tests {
         let said = r#"{"size": {"shortest_edge": 4}, "crop_size": {"height": 2, "width": 4}, "rescale_factor": 1,
             "image_mean": [0, 100, 0], "image_std": [1, 2, 4], "do_convert_rgb": true}"#;
         let recipe = Recipe::read(Some(said)).expect("it is sound");
-        let planes = recipe.planes(&of(4, 6, |row, column| (row * 10 + column) as u8));
+        let planes = recipe.planes(&of(4, 6, |row, column| (row * 10 + column) as u8)).expect("no line");
         assert_eq!(planes[..8], [11.0, 12.0, 13.0, 14.0, 21.0, 22.0, 23.0, 24.0]);
         assert_eq!((planes[8], planes[16], planes.len()), ((11.0 - 100.0) / 2.0, 11.0 / 4.0, 24));
         let clip = Recipe::read(None).expect("as CLIP wants it");
@@ -287,12 +287,55 @@ mod tests {
             (r#"{"size": 100}"#, ""),
             (r#"{"size": 100, "crop_size": 101}"#, "cannot be cut"),
             (r#"{"size": 0}"#, "cannot be cut"),
+            (r#"{"image_std": [0.5, 0, 0.5]}"#, "preprocessor_config.json: image_std is [0.5, 0.0, 0.5]"),
+            (r#"{"image_std": [1e39, 1, 1]}"#, "image_std"),
             (r#"{"resample": 0}"#, "2 (bilinear) and 3 (bicubic)"),
             (r#"{"size": {"longest_edge": 3}}"#, "preprocessor_config.json"),
         ] {
             let read = Recipe::read(Some(wrong)).err().unwrap_or_default();
             assert!(read.contains(says) && read.is_empty() == says.is_empty(), "{wrong}: {read}");
         }
+    }
+
+    /// `Image.new("RGB", (24, 16), (200, 40, 30))` with `(30, 60, 190)` in the right third, saved as JPEG of quality 90 by Pillow 13; and
+    /// `Image.new("L", (16, 24), 60)` with 180 in the lower two thirds, quality 90, progressive.
+    #[test]
+    fn c43_jpegs_are_decoded_in_colour_and_in_grey() {
+        let of = |bytes: &[u8]| {
+            let picture = decoded(bytes).expect("a picture");
+            let mean = |colour: usize| {
+                let sum: u32 = picture.pixels.iter().skip(colour).step_by(3).map(|x| u32::from(*x)).sum();
+                sum as usize / (picture.height * picture.width)
+            };
+            ((picture.height, picture.width), [mean(0), mean(1), mean(2)], picture.pixels[..3].to_vec())
+        };
+        let near = |one: usize, other: usize| one.abs_diff(other) <= 3;
+        let (size, mean, first) = of(include_bytes!("../../testdata/pictures/colour.jpg"));
+        assert!(size == (16, 24) && near(mean[0], 144) && near(mean[1], 47) && near(mean[2], 83), "{size:?} {mean:?}");
+        assert!(first[0] > 190 && first[1] < 50 && first[2] < 40, "{first:?}");
+        let (size, mean, first) = of(include_bytes!("../../testdata/pictures/grey.jpg"));
+        assert!(size == (24, 16) && mean.into_iter().all(|mean| near(mean, 140)), "{size:?} {mean:?}");
+        assert!(first.iter().all(|x| x.abs_diff(60) <= 5), "{first:?}");
+        let cut = &include_bytes!("../../testdata/pictures/colour.jpg")[..300];
+        assert!(
+            decoded(cut).is_none_or(|picture| picture.pixels.len() == 24 * 16 * 3),
+            "what is missing is not there, or filled up"
+        );
+    }
+
+    #[test]
+    fn c43_a_line_is_no_picture_and_a_strip_costs_what_is_kept_of_it() {
+        for said in [r#"{"size": 2048, "crop_size": 8}"#, r#"{"size": {"height": 2048, "width": 2048}, "crop_size": 8}"#] {
+            let recipe = Recipe::read(Some(said)).expect("it is sound");
+            for (height, width) in [(1, LINE), (LINE, 1)] {
+                assert_eq!(recipe.planes(&of(height, width, |_, _| 7)).map(|planes| planes.len()), Some(3 * 8 * 8));
+            }
+            assert!(recipe.planes(&of(1, LINE + 1, |_, _| 7)).is_none() && recipe.planes(&of(LINE + 1, 1, |_, _| 7)).is_none());
+        }
+    }
+
+    fn kernel() -> impl Strategy<Value = Kernel> {
+        prop_oneof![Just(Kernel::Linear), Just(Kernel::Cubic)]
     }
 
     proptest! {
@@ -302,6 +345,39 @@ mod tests {
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0usize..3) {
             let head: &[u8] = [&b""[..], b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff\xe0"][kind];
             let _nothing = Recipe::read(None).expect("as CLIP wants it").numbers(&[head, &bytes].concat());
+        }
+
+        /// In any size, lines among them: it has as many numbers as it must have, and one colour stays that colour.
+        #[test]
+        fn c43_pictures_of_any_size_have_their_numbers(
+            (height, width, line) in (1usize..90, 1usize..90, 0usize..3),
+            (edge, crop) in (1usize..40).prop_flat_map(|edge| (Just(edge), 1..=edge)),
+            both: bool,
+            kernel in kernel(),
+            colour: u8,
+        ) {
+            let (height, width) = ([height, 1, height][line], [width, width, 1][line]);
+            let size = if both { Size::Both(edge, edge) } else { Size::Shorter(edge) };
+            let recipe = Recipe { size, crop: (crop, crop), scale: 1.0, mean: [0.0; 3], deviation: [1.0; 3], kernel };
+            let numbers = recipe.planes(&of(height, width, |_, _| colour)).expect("no line is so long");
+            prop_assert_eq!(numbers, vec![f32::from(colour); 3 * crop * crop]);
+        }
+
+        /// What is cut out is what the whole has there.
+        #[test]
+        fn c43_the_middle_is_that_of_the_whole(
+            (height, width) in (1usize..40, 1usize..40),
+            (tall, kept_tall) in (1usize..60).prop_flat_map(|edge| (Just(edge), 1..=edge)),
+            (wide, kept_wide) in (1usize..60).prop_flat_map(|edge| (Just(edge), 1..=edge)),
+            kernel in kernel(),
+        ) {
+            let picture = of(height, width, |row, column| (row * 97 + column * 41 + row * column) as u8);
+            let whole = picture.middle((tall, wide), (tall, wide), kernel);
+            let (top, left) = ((tall - kept_tall) / 2, (wide - kept_wide) / 2);
+            let cut: Vec<u8> = (top..top + kept_tall)
+                .flat_map(|row| whole.pixels[(row * wide + left) * 3..][..kept_wide * 3].to_vec())
+                .collect();
+            prop_assert_eq!(picture.middle((tall, wide), (kept_tall, kept_wide), kernel).pixels, cut);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Directions of texts: `model.onnx` and `tokenizer.json`, as sentence encoders are exported.
 //!
-//! The fact that must stay true: what is made of a text does not depend on the texts it is encoded with; they are only padded to one length.
+//! The fact that must stay true: what is made of a text does not depend on the texts it is encoded with. They are padded to one length where the
+//! model is told what is padding, and where it is not each is encoded alone.
 
 use ort::session::SessionInputValue;
 use ort::value::{Tensor, TensorElementType};
 use std::path::Path;
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer, TruncationParams, TruncationStrategy};
 
 use super::model::{Batch, Model, digest};
 use super::{Encode, golden};
@@ -13,6 +14,7 @@ use crate::model::content::Direction;
 
 /// What a model may take, in this order here.
 const TAKES: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
+const MASK: usize = 1;
 /// Tokens of a text that are looked at: as `tokenizer.json` says, or this many.
 const USUAL_TOKENS: usize = 256;
 /// And never more.
@@ -37,11 +39,15 @@ impl Text {
     pub fn open(folder: &Path, library: &str) -> Result<Self, String> {
         let bytes =
             std::fs::read(folder.join(FILE)).map_err(|e| format!("{FILE} cannot be read: {e}; put it beside model.onnx"))?;
-        let (tokenizer, padding) = tokenizer(&bytes)?;
+        let (tokenizer, padding, most) = tokenizer(&bytes)?;
         let model = Model::open(folder, library)?;
         let takes = takes(&model)?;
-        let mut text = Self { model, tokenizer, takes, padding, digest: digest(folder, &[&bytes])? };
+        let mut text = Self { model, tokenizer, takes, padding, digest: digest(folder)? };
         text.encode(&[b"a text"])?;
+        let long = "a text ".repeat(most);
+        text.encode(&[long.as_bytes()]).map_err(|why| {
+            format!("{why}; it cannot read {most} tokens: set truncation.max_length in {FILE} to what the model takes")
+        })?;
         golden::check(folder, &mut text)?;
         Ok(text)
     }
@@ -63,7 +69,7 @@ impl Text {
             let tensor = Tensor::from_array(([rows, length], all[*of].clone())).map_err(|e| e.to_string())?;
             inputs.push((TAKES[*of].to_string(), tensor.into()));
         }
-        let vectors = self.model.run(inputs, &Batch { rows, mask: &all[1] })?;
+        let vectors = self.model.run(inputs, &Batch { rows, mask: &all[MASK] })?;
         Ok(vectors.iter().map(|vector| Direction::of(vector)).collect())
     }
 }
@@ -80,7 +86,8 @@ impl Encode for Text {
         let mut order: Vec<usize> = (0..bodies.len()).filter(|n| !encodings[*n].is_empty()).collect();
         order.sort_by_key(|n| encodings[*n].len());
         let mut directions = vec![None; bodies.len()];
-        for places in order.chunks(AT_ONCE) {
+        let at_once = if self.takes.contains(&MASK) { AT_ONCE } else { 1 };
+        for places in order.chunks(at_once) {
             let chunk: Vec<&Encoding> = places.iter().map(|n| &encodings[*n]).collect();
             let made = self.run(&chunk)?;
             places.iter().zip(made).for_each(|(n, direction)| directions[*n] = direction);
@@ -89,17 +96,20 @@ impl Encode for Text {
     }
 }
 
-/// The tokenizer, cut at a length and without padding of its own, and what it pads with.
-fn tokenizer(bytes: &[u8]) -> Result<(Tokenizer, i64), String> {
+/// The tokenizer, cut at a length and without padding of its own, what it pads with, and the length.
+fn tokenizer(bytes: &[u8]) -> Result<(Tokenizer, i64, usize), String> {
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| format!("{FILE} is no tokenizer: {e}"))?;
     let named = || ["[PAD]", "<pad>"].into_iter().find_map(|token| tokenizer.token_to_id(token));
     let padding = tokenizer.get_padding().map(|padding| padding.pad_id).or_else(named).unwrap_or(0);
     let cut = tokenizer.get_truncation().cloned();
-    let max_length = cut.as_ref().map_or(USUAL_TOKENS, |cut| cut.max_length).clamp(8, MOST_TOKENS);
+    let (max_length, direction) =
+        cut.map_or((USUAL_TOKENS, TruncationParams::default().direction), |cut| (cut.max_length, cut.direction));
+    let max_length = max_length.clamp(8, MOST_TOKENS);
     tokenizer.with_padding(None);
-    let truncation = Some(TruncationParams { max_length, ..cut.unwrap_or_default() });
+    // of one text the rest is not looked at; a stride is for those who do, and one that is too long makes the crate panic
+    let truncation = Some(TruncationParams { max_length, direction, strategy: TruncationStrategy::LongestFirst, stride: 0 });
     tokenizer.with_truncation(truncation).map_err(|e| format!("{FILE}: it cannot be cut at {max_length} tokens: {e}"))?;
-    Ok((tokenizer, padding.into()))
+    Ok((tokenizer, padding.into(), max_length))
 }
 
 /// The places of the model's inputs in [`TAKES`].

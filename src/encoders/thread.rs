@@ -1,9 +1,12 @@
 //! The thread that encodes: it opens what the settings name, says by which encoder it works, and answers what the inbox holds.
 //!
-//! The facts that must stay true: an encoder is named in the input before anything it made; and whatever cannot be opened, encoded or
-//! written is told, counted and tried again, while everything else goes on.
+//! The facts that must stay true: an encoder is named in the input before anything it made; whatever cannot be opened, encoded or written
+//! is told, counted and tried again, while everything else goes on; and who stops it waits for a moment and no longer, whatever a model does.
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,11 +33,18 @@ pub struct Place {
     pub write: Write,
 }
 
-/// The thread. Dropping it ends it after what is being encoded.
+/// The thread. Dropping it tells it to stop and waits for it, but not for long.
 pub struct Encoders {
     inbox: Inbox,
     thread: Option<JoinHandle<()>>,
+    /// Nothing comes here; it closes when the thread ends.
+    ended: Receiver<Infallible>,
 }
+
+/// What the thread is called.
+const NAME: &str = "encoders";
+/// How long who drops it waits: a call of a model cannot be broken off, and may take longer than a process has to stop.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the thread sleeps at most.
 const NAP: Duration = Duration::from_secs(1);
@@ -42,8 +52,10 @@ const NAP: Duration = Duration::from_secs(1);
 const OPENED_AGAIN: Duration = Duration::from_secs(30);
 /// How long it pauses where its records cannot be written.
 const UNWRITTEN: Duration = Duration::from_secs(1);
-/// Pieces that are encoded at once.
+/// Pieces that are taken at once.
 const BATCH: usize = 16;
+/// Pieces an encoder is given at once; before each such call it is looked whether to stop.
+const AT_ONCE: usize = 8;
 /// What was made lately that is remembered, for the same content on other items.
 const REMEMBERED: usize = 4096;
 
@@ -51,16 +63,31 @@ impl Encoders {
     /// Encodes from now on.
     pub fn start(place: Place) -> Result<Self, String> {
         let inbox = place.inbox.clone();
-        let thread = std::thread::Builder::new().name("encoders".to_string()).spawn(move || Bench::new(place).run());
+        let (runs, ended) = bounded(0);
+        let run = move || {
+            let _runs = runs;
+            Bench::new(place).run();
+        };
+        let thread = std::thread::Builder::new().name(NAME.to_string()).spawn(run);
         let thread = thread.map_err(|e| format!("the thread that encodes cannot start: {e}"))?;
-        Ok(Self { inbox, thread: Some(thread) })
+        Ok(Self { inbox, thread: Some(thread), ended })
+    }
+
+    /// Tells it to stop after the call of a model it is in, and does not wait for that.
+    pub fn stop(&self) {
+        self.inbox.stop();
     }
 }
 
 impl Drop for Encoders {
     fn drop(&mut self) {
-        self.inbox.stop();
-        self.thread.take().into_iter().for_each(|thread| _ = thread.join());
+        self.stop();
+        match self.ended.recv_timeout(ENDS_WITHIN) {
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(thread = NAME, waited = ?ENDS_WITHIN, "a model takes long; its thread is left to the end of the process");
+            }
+            _ => self.thread.take().into_iter().for_each(|thread| _ = thread.join()),
+        }
     }
 }
 
@@ -97,7 +124,9 @@ impl Bench {
         stand_back();
         while !self.place.inbox.stops() {
             for space in self.place.spaces.clone() {
-                self.ready(space);
+                if !self.place.inbox.stops() {
+                    self.ready(space); // opening takes seconds
+                }
             }
             let works = self.place.inbox.take(BATCH, NAP);
             if let Some(space) = works.first().map(|work| work.space) {
@@ -111,7 +140,7 @@ impl Bench {
         let Some(desk) = self.desks.get_mut(&space) else { return };
         if desk.encoder.is_none() && desk.tried.is_none_or(|tried| tried.elapsed() >= OPENED_AGAIN) {
             desk.tried = Some(Instant::now());
-            match (self.place.open)(space) {
+            match caught(|| (self.place.open)(space)) {
                 Ok(encoder) => {
                     let digest = format!("{:016x}", encoder.digest());
                     tracing::info!(space = space.name(), digest, "an encoder is ready");
@@ -141,13 +170,14 @@ impl Bench {
         let digest = encoder.digest();
         let mut new: Vec<&Arc<Work>> = Vec::new();
         for work in &works {
-            let known = self.made.contains_key(&(space, work.content, digest));
-            if !known && new.iter().all(|other| other.content != work.content) {
+            let made = self.made.contains_key(&(space, work.content, digest));
+            if !made && new.iter().all(|other| other.content != work.content) {
                 new.push(work);
             }
         }
-        telemetry::encoded(space, "known", works.len() - new.len());
-        let made = encoded(encoder.as_mut(), space, &new);
+        new.sort_by_key(|work| work.body.len()); // texts of nearly one length are encoded together
+        let made: Vec<_> = new.chunks(AT_ONCE).flat_map(|works| encoded(encoder.as_mut(), &self.place, works)).collect();
+        let newly = made.len();
         for (content, direction) in made {
             self.remember((space, content, digest), direction.map(Arc::new));
         }
@@ -157,8 +187,10 @@ impl Bench {
             Some(record::encoded(&item, &Encoded { space, content: work.content, encoder: digest, direction }))
         };
         let records: Vec<String> = works.iter().filter_map(record).collect();
-        if !records.is_empty() {
-            self.write(records);
+        let (answered, stops) = (records.len(), self.place.inbox.stops());
+        telemetry::encoded(space, "failed", if stops { 0 } else { works.len() - answered });
+        if answered > 0 && self.write(records) {
+            telemetry::encoded(space, "known", answered.saturating_sub(newly));
         }
     }
 
@@ -188,34 +220,43 @@ impl Bench {
 }
 
 /// What an encoder makes of pieces, by their content. Where it fails on all of them, each is tried alone: one must not spoil the others.
-fn encoded(encoder: &mut dyn Encode, space: Space, works: &[&Arc<Work>]) -> Vec<(u64, Option<Direction>)> {
-    if works.is_empty() {
+fn encoded(encoder: &mut dyn Encode, place: &Place, works: &[&Arc<Work>]) -> Vec<(u64, Option<Direction>)> {
+    if place.inbox.stops() {
         return Vec::new();
     }
     let bodies: Vec<&[u8]> = works.iter().map(|work| &*work.body).collect();
-    match encoder.encode(&bodies) {
-        Ok(directions) => {
-            let nothing = directions.iter().filter(|direction| direction.is_none()).count();
+    match (caught(|| encoder.encode(&bodies)), works) {
+        (Ok(directions), _) => {
+            let (space, nothing) = (works[0].space, directions.iter().filter(|direction| direction.is_none()).count());
             telemetry::encoded(space, "encoded", works.len() - nothing);
             telemetry::encoded(space, "nothing", nothing);
             works.iter().map(|work| work.content).zip(directions).collect()
         }
-        Err(_) if works.len() > 1 => works.iter().flat_map(|work| encoded(encoder, space, &[work])).collect(),
-        Err(why) => {
-            tracing::warn!(space = space.name(), why, "a piece of content cannot be encoded; it is tried again");
-            telemetry::encoded(space, "failed", 1);
+        (Err(why), [work]) => {
+            let item = place.names.items.get(work.item.0);
+            tracing::warn!(item = item.as_deref(), space = work.space.name(), why, "what cannot be encoded is tried again");
             Vec::new()
         }
+        (Err(_), _) => works.iter().flat_map(|work| encoded(encoder, place, &[work])).collect(),
     }
+}
+
+/// What code of others yields; that it panics is an error like any other. It keeps nothing between two calls that a panic could leave half done.
+fn caught<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("it panics: {}", said.unwrap_or("it does not say why")))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam_channel::{Receiver, Sender, unbounded};
+    use crossbeam_channel::{Sender, unbounded};
     use serde_json::Value;
 
-    /// Fails on what holds a body that begins with `!`, makes nothing of `?`; waits for leave before each call, if it must.
+    /// Fails on what holds a body that begins with `!`, panics on `#`, makes nothing of `?`. Tells of a call, and then waits for leave, if it
+    /// must.
     struct Fake {
         calls: Sender<Vec<String>>,
         leave: Option<Receiver<()>>,
@@ -227,9 +268,10 @@ mod tests {
         }
 
         fn encode(&mut self, bodies: &[&[u8]]) -> Result<Vec<Option<Direction>>, String> {
-            self.leave.iter().for_each(|leave| _ = leave.recv());
             let said = bodies.iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect();
-            self.calls.send(said).expect("the test listens");
+            let _nobody_listens = self.calls.send(said);
+            self.leave.iter().for_each(|leave| _ = leave.recv());
+            assert!(!bodies.iter().any(|body| body.starts_with(b"#")), "a body that nobody thought of");
             if bodies.iter().any(|body| body.starts_with(b"!")) {
                 return Err("it cannot".to_string());
             }
@@ -270,7 +312,14 @@ mod tests {
         Scene { encoders: Encoders::start(place).expect("a thread"), inbox, names, calls, records, fails }
     }
 
+    /// Longer than anything here takes on any machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     impl Scene {
+        fn call(&self) -> Vec<String> {
+            self.calls.recv_timeout(PATIENCE).expect("a call")
+        }
+
         fn offer(&self, item: &str, body: &str) {
             let item = self.names.item(item).expect("no collision");
             let content = crate::model::content::hash(body.as_bytes());
@@ -278,7 +327,7 @@ mod tests {
         }
 
         fn record(&self) -> Value {
-            self.records.recv_timeout(Duration::from_secs(60)).expect("a record")
+            self.records.recv_timeout(PATIENCE).expect("a record")
         }
 
         fn items(&self, count: usize) -> Vec<(String, bool)> {
@@ -318,12 +367,98 @@ mod tests {
         let (give, leave) = unbounded();
         let scene = scene(Some(leave), || Ok(()), 0);
         scene.record();
-        for (item, body) in [("first", "first"), ("a", "one"), ("bad", "!"), ("b", "two")] {
+        for (item, body) in [("first", "first"), ("a", "one"), ("bad", "!"), ("worse", "#"), ("b", "two")] {
             scene.offer(item, body);
         }
         (0..99).for_each(|_| give.send(()).expect("it listens"));
         let all: Vec<(String, bool)> = ["first", "a", "b"].map(|item| (item.to_string(), true)).into();
         assert_eq!(scene.items(3), all);
+        scene.offer("c", "three");
+        assert_eq!(scene.items(1), [("c".to_string(), true)], "neither an error nor a panic ends it");
+    }
+
+    /// A bench on the thread of the test; the encoder panics as it is opened the first time, and records cannot be written the first time.
+    fn bench(names: Arc<Names>) -> Bench {
+        let (mut opened, mut written) = (0, 0);
+        let open = move |_| {
+            opened += 1;
+            assert!(opened > 1, "a file that nobody thought of");
+            Ok(Box::new(Fake { calls: unbounded().0, leave: None }) as Box<dyn Encode>)
+        };
+        let write = move |_| {
+            written += 1;
+            if written == 1 { Err("the log is away".to_string()) } else { Ok(()) }
+        };
+        Bench::new(Place { spaces: vec![Space::Text], inbox: Inbox::new(1), names, open: Box::new(open), write: Box::new(write) })
+    }
+
+    #[test]
+    fn c43_each_piece_is_counted_by_what_became_of_it() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let told = recorder.handle();
+        let count = |outcome: &str| -> u64 {
+            let of = format!("{}{{space=\"text\",outcome=\"{outcome}\"}} ", telemetry::ENCODED);
+            told.render().lines().find_map(|line| line.strip_prefix(&of)?.parse().ok()).unwrap_or(0)
+        };
+        let counts = || ["missing", "encoded", "nothing", "failed", "known"].map(count);
+        let names = Arc::new(Names::default());
+        let works: Vec<Arc<Work>> = [("a", "one"), ("twin of a", "one"), ("bad", "!"), ("twin of bad", "!"), ("c", "?")]
+            .map(|(item, body)| {
+                let (item, content) = (names.item(item).expect("no collision"), crate::model::content::hash(body.as_bytes()));
+                Arc::new(Work { item, space: Space::Text, content, body: body.as_bytes().into() })
+            })
+            .into();
+        metrics::with_local_recorder(&recorder, || {
+            let mut bench = bench(names.clone());
+            bench.ready(Space::Text); // that it panics is told, and nothing dies
+            bench.answer(Space::Text, works.clone());
+            assert_eq!(counts(), [5, 0, 0, 0, 0]);
+            bench.desks.entry(Space::Text).or_default().tried = None;
+            bench.ready(Space::Text); // there, but it cannot be named
+            bench.answer(Space::Text, works.clone());
+            assert_eq!(counts(), [10, 0, 0, 0, 0]);
+            bench.ready(Space::Text);
+            bench.answer(Space::Text, works.clone());
+            assert_eq!(counts(), [10, 1, 1, 2, 1]);
+            bench.answer(Space::Text, works);
+            assert_eq!(counts(), [10, 1, 1, 4, 4]);
+        });
+    }
+
+    /// Between two calls of a model it is looked whether to stop; after that none is made, of a batch as of pieces that are tried alone.
+    #[test]
+    fn c43_who_stops_it_waits_for_one_call_at_most() {
+        for (bodies, begun) in [((10..26).map(|n| n.to_string()).collect::<Vec<_>>(), AT_ONCE), (vec!["!".into(), "a".into()], 2)]
+        {
+            let (give, leave) = unbounded();
+            let scene = scene(Some(leave), || Ok(()), 0);
+            scene.record();
+            scene.offer("first", "first");
+            assert_eq!(scene.call(), ["first"]);
+            bodies.iter().for_each(|body| scene.offer(body, body));
+            give.send(()).expect("it listens");
+            assert_eq!(scene.call().len(), begun);
+            scene.encoders.stop();
+            drop(give);
+            drop(scene.encoders);
+            assert_eq!(scene.calls.try_iter().next(), None);
+        }
+    }
+
+    #[test]
+    fn c43_a_call_that_never_returns_holds_nobody_up_who_stops() {
+        let (give, leave) = unbounded();
+        let scene = scene(Some(leave), || Ok(()), 0);
+        scene.record();
+        scene.offer("a", "one");
+        scene.call();
+        let (done, stopped) = bounded::<()>(1);
+        std::thread::spawn(move || {
+            drop(scene.encoders);
+            done.send(()).expect("the test listens");
+        });
+        stopped.recv_timeout(PATIENCE).expect("the thread is left alone");
+        drop(give);
     }
 
     /// Whatever the encoder does, who leaves something for it is not held up.
@@ -333,12 +468,13 @@ mod tests {
         let stuck = scene(Some(leave), || Ok(()), 0);
         stuck.record();
         let missing = scene(None, || Err("no file".to_string()), 0);
-        let begun = Instant::now();
+        stuck.offer("first", "first");
+        assert_eq!(stuck.call(), ["first"]);
         for n in 0..5_000 {
             stuck.offer(&format!("i{n}"), &format!("text {n}"));
             missing.offer(&format!("i{n}"), &format!("text {n}"));
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(stuck.calls.try_recv().is_err() && stuck.records.try_recv().is_err(), "it is in its first call");
         drop(give); // it goes on
         assert!(stuck.items(1)[0].1);
         drop((stuck.encoders, missing.encoders));

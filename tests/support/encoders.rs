@@ -38,8 +38,23 @@ fn save(folder: &Path, node: Vec<Node>, initializer: Vec<super::onnx::Tensor>, i
     std::fs::write(folder.join("model.onnx"), model.encode_to_vec()).expect("there is room");
 }
 
+/// How a text encoder is unlike the plain one.
+#[derive(Default)]
+pub struct Unlike {
+    /// It takes its time.
+    pub rounds: usize,
+    /// It takes no mask, and mixes all tokens into each.
+    pub maskless: bool,
+    /// It knows so many positions and fails where there are more, and its tokenizer does not say so.
+    pub positions: usize,
+}
+
 /// A text encoder. Each word has a vector; padding has one too, so who counts it in is found out. With `rounds` it takes its time.
 pub fn text(folder: &Path, rounds: usize) {
+    text_unlike(folder, Unlike { rounds, ..Unlike::default() });
+}
+
+pub fn text_unlike(folder: &Path, Unlike { rounds, maskless, positions }: Unlike) {
     let mut vectors = drawn(7, (WORDS.len() + 5) * TEXT_WIDTH);
     vectors[..TEXT_WIDTH].iter_mut().for_each(|x| *x = 9.0);
     let (count, width, wide) = (WORDS.len() as i64 + 5, TEXT_WIDTH as i64, 4096);
@@ -53,7 +68,24 @@ pub fn text(folder: &Path, rounds: usize) {
         floats("kinds", &[2, width], &vec![0.0; 2 * TEXT_WIDTH]),
         floats("nothing", &[1], &[0.0]),
     ];
-    let mut last = "sum".to_string();
+    let mut sum = "sum";
+    if maskless || positions > 0 {
+        initializer.push(longs("axis", &[1]));
+    }
+    if maskless {
+        nodes.extend([node("ReduceSum", &[sum, "axis"], "all"), node("Add", &[sum, "all"], "mixed")]);
+        sum = "mixed";
+    }
+    if positions > 0 {
+        initializer.push(floats("positions", &[positions as i64 + 1, width], &vec![0.0; (positions + 1) * TEXT_WIDTH]));
+        nodes.extend([
+            node("CumSum", &["attention_mask", "axis"], "places"),
+            node("Gather", &["positions", "places"], "of_places"),
+            node("Add", &[sum, "of_places"], "placed"),
+        ]);
+        sum = "placed";
+    }
+    let mut last = sum.to_string();
     if rounds > 0 {
         initializer.push(floats("up", &[width, wide], &vec![0.001; TEXT_WIDTH * wide as usize]));
         initializer.push(floats("down", &[wide, width], &vec![0.001; TEXT_WIDTH * wide as usize]));
@@ -65,15 +97,18 @@ pub fn text(folder: &Path, rounds: usize) {
         nodes.push(node("Mul", &[&last, "nothing"], "heat"));
         last = "heat".to_string();
     }
-    let (op, input) = if rounds > 0 { ("Add", &["sum", last.as_str()][..]) } else { ("Identity", &["sum"][..]) };
+    let (op, input) = if rounds > 0 { ("Add", &[sum, last.as_str()][..]) } else { ("Identity", &[sum][..]) };
     nodes.push(node(op, input, "last_hidden_state"));
-    let input = ["input_ids", "attention_mask", "token_type_ids"].map(|name| open(name, I64, 2, &[]));
-    save(folder, nodes, initializer, input.into(), open("last_hidden_state", F32, 2, &[width]));
-    std::fs::write(folder.join("tokenizer.json"), tokenizer()).expect("there is room");
+    let takes =
+        ["input_ids", "attention_mask", "token_type_ids"].into_iter().filter(|name| !maskless || *name != "attention_mask");
+    let input = takes.map(|name| open(name, I64, 2, &[])).collect();
+    save(folder, nodes, initializer, input, open("last_hidden_state", F32, 2, &[width]));
+    std::fs::write(folder.join("tokenizer.json"), tokenizer((positions == 0).then_some(16))).expect("there is room");
 }
 
-/// As BERT's is written, with few words.
-fn tokenizer() -> String {
+/// As BERT's is written, with few words; cut at so many tokens, if that is said. Nobody here wants a stride.
+fn tokenizer(most: Option<usize>) -> String {
+    let truncation = most.map(|most| json!({"direction": "Right", "max_length": most, "strategy": "OnlyFirst", "stride": 14}));
     let own = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let vocab: serde_json::Map<_, _> =
         own.iter().chain(&WORDS).enumerate().map(|(n, word)| (word.to_string(), json!(n))).collect();
@@ -84,7 +119,7 @@ fn tokenizer() -> String {
     let part = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
     json!({
         "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0},
+        "truncation": truncation,
         "padding": {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
         "added_tokens": added.collect::<Vec<_>>(),
         "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
@@ -111,6 +146,13 @@ pub fn image(folder: &Path) {
     let initializer = vec![longs("rows", &[0, 3]), floats("mix", &[3, IMAGE_WIDTH as i64], &drawn(11, 3 * IMAGE_WIDTH))];
     let input = vec![open("pixel_values", F32, 1, &[3, 224, 224])];
     save(folder, nodes, initializer, input, open("image_embeds", F32, 1, &[IMAGE_WIDTH as i64]));
+}
+
+/// One that gives a vector for each patch of a picture, and none for the picture.
+pub fn patches(folder: &Path) {
+    let nodes = vec![node("Reshape", &["pixel_values", "rows"], "last_hidden_state")];
+    let input = vec![open("pixel_values", F32, 1, &[3, 224, 224])];
+    save(folder, nodes, vec![longs("rows", &[0, 196, 768])], input, open("last_hidden_state", F32, 1, &[196, 768]));
 }
 
 /// A PNG of one colour.
