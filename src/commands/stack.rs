@@ -23,6 +23,7 @@ use crate::{sources, telemetry};
 pub struct Stack {
     /// Ended first: it orders what the engine follows.
     trainer: Option<Trainer>,
+    /// Told to stop before the engine, which waits for none of them.
     encoders: Option<Encoders>,
     engine: Option<Runs>,
     shim: Option<shim::Handle>,
@@ -76,8 +77,9 @@ impl Stack {
     pub fn stop(self) -> Result<Option<Stats>, StartError> {
         tracing::info!("stopping");
         drop(self.trainer);
-        drop(self.encoders);
+        self.encoders.iter().for_each(Encoders::stop);
         let stopped = self.engine.map(Runs::stop);
+        drop(self.encoders);
         if let Some(shim) = self.shim {
             shim.stop();
         }
