@@ -34,6 +34,11 @@ impl Near {
 
 /// Items whose nearest are remembered at most.
 const REMEMBERED: usize = 1 << 16;
+/// So many times as much it costs to correct by one change as to look at one item (`cargo bench --bench content`): after more changes
+/// than one for so many items the nearest are found anew, which costs less.
+const DEARER: usize = 16;
+/// After so few they never are.
+const FEW: usize = 64;
 
 /// One item's directions, each with what makes its length 1.
 type Place = [Option<(Arc<Direction>, f64)>; SPACES];
@@ -93,8 +98,7 @@ impl Shelf {
         }
         self.changes += 1;
         self.changed.push_back(*item);
-        // to correct by more of them than there are items costs more than to look at all items anew
-        let kept = self.changed.len().min(self.ids.len());
+        let kept = self.changed.len().min((self.ids.len() / DEARER).max(FEW));
         self.changed.drain(..self.changed.len() - kept);
     }
 
