@@ -422,6 +422,23 @@ filter = 'off'
     }
 
     /// From what is sent over HTTP to what is shown; and a process that is killed and started again encodes nothing twice.
+    /// A run starts without its encoders, so who asks is told.
+    #[test]
+    fn c43_doctor_tries_the_encoders_that_are_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        bring::text(&dir.path().join("text"), 0);
+        std::fs::write(dir.path().join("settings.toml"), SETTINGS).expect("there is room");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+        command.arg("doctor").arg("--config").arg(dir.path().join("settings.toml")).current_dir(dir.path());
+        command
+            .env("OVERDRIVE_SERVICE_PORT", free_port().to_string())
+            .env("OVERDRIVE_SERVICE__GRPC_PORT", free_port().to_string());
+        let told = command.output().expect("the binary starts");
+        let shown = String::from_utf8_lossy(&told.stdout);
+        assert!(shown.contains("✓ text encoder") && shown.contains("✗ image encoder"), "{shown}");
+        assert!(shown.contains("in image") && shown.contains("there is no model.onnx") && !told.status.success(), "{shown}");
+    }
+
     #[test]
     fn c43_texts_and_images_that_are_sent_get_neighbours_by_content_and_a_restart_encodes_nothing_twice() {
         let dir = tempfile::tempdir().expect("a folder");

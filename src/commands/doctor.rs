@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::say;
 use crate::config::Config;
 
+mod encoders;
 mod machine;
 mod servers;
 
@@ -22,7 +23,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     if let Some(address) = args.ask {
         return machine::ask(&address);
     }
-    let findings = [machine::findings(config), servers::findings(config)].concat();
+    let findings = [machine::findings(config), servers::findings(config), encoders::findings(config)].concat();
     say(&table(&findings))?;
     match findings.iter().filter(|finding| finding.mark == Mark::Bad).count() {
         0 => Ok(()),

@@ -1,0 +1,26 @@
+//! The encoders that the settings name: the engine starts without them, so nothing else says at once what they lack.
+
+use std::path::Path;
+
+use super::Finding;
+use crate::config::Config;
+use crate::encoders;
+use crate::model::content::Space;
+
+/// Every encoder that is named, opened and tried.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    let content = &config.recommend.content;
+    let named = Space::ENCODED.into_iter().filter_map(|space| Some((space, content.encoder(space)?)));
+    named.map(|(space, folder)| encoder(space, folder, &config.onnx.library)).collect()
+}
+
+fn encoder(space: Space, folder: &str, library: &str) -> Finding {
+    let what = match space {
+        Space::Image => "image encoder",
+        Space::Text | Space::Embedding => "text encoder",
+    };
+    match encoders::open(space, Path::new(folder), library) {
+        Ok(encoder) => Finding::good(what, format!("{folder}: {:016x}", encoder.digest())),
+        Err(why) => Finding::bad(what, why, "until then items have no direction of this kind; slates go on without it"),
+    }
+}
