@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use overdrive::commands::{self, Cli};
 use overdrive::config::Layers;
+use overdrive::encoders;
 
 /// Slates are made by the workers and freed by the writer; this allocator hands memory back across threads cheaply.
 #[global_allocator]
@@ -22,9 +23,20 @@ fn main() -> ExitCode {
     };
     notes.iter().for_each(|note| eprintln!("overdrive: note: {note}"));
     match commands::run(command, &config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(commands::Failed { code, reason }) => failed(&reason, code),
+        Ok(()) => end(0),
+        Err(commands::Failed { code, reason }) => {
+            failed(&reason, code);
+            end(code)
+        }
     }
+}
+
+/// A model that is still being called is left alone.
+fn end(code: u8) -> ExitCode {
+    if encoders::one_is_left() {
+        commands::end_at_once(code);
+    }
+    ExitCode::from(code)
 }
 
 /// Every line of `reason` on the error stream; an empty one was told already.

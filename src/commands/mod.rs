@@ -22,6 +22,8 @@ mod stack;
 pub mod token;
 pub mod train;
 
+pub use signals::end_at_once;
+
 /// Keeps every active user's feed up to date while events arrive.
 #[derive(Debug, Parser)]
 #[command(name = "overdrive", version, propagate_version = true, disable_help_subcommand = true, after_help = AFTER_HELP)]

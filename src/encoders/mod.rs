@@ -27,7 +27,7 @@ mod thread;
 #[cfg(feature = "onnx")]
 pub use golden::cosine;
 pub use inbox::Inbox;
-pub use thread::{Encoders, Place};
+pub use thread::{Encoders, Place, one_is_left};
 
 /// What makes directions of pieces of one space.
 pub trait Encode {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,14 @@ const AT_ONCE: usize = 8;
 /// What was made lately that is remembered, for the same content on other items.
 const REMEMBERED: usize = 4096;
 
+/// Whether a thread was left in a call of a model.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether a model is still being called though its encoders were stopped: what ends the process then must not clean up after it.
+pub fn one_is_left() -> bool {
+    LEFT.load(Ordering::Acquire)
+}
+
 impl Encoders {
     /// Encodes from now on.
     pub fn start(place: Place) -> Result<Self, String> {
@@ -84,6 +93,7 @@ impl Drop for Encoders {
         self.stop();
         match self.ended.recv_timeout(ENDS_WITHIN) {
             Err(RecvTimeoutError::Timeout) => {
+                LEFT.store(true, Ordering::Release);
                 tracing::warn!(thread = NAME, waited = ?ENDS_WITHIN, "a model takes long; its thread is left to the end of the process");
             }
             _ => self.thread.take().into_iter().for_each(|thread| _ = thread.join()),
