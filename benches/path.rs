@@ -1,6 +1,6 @@
 //! The whole path without servers: how many events a second go from the embedded log into the store in memory, and what CPU that
 //! takes. `EVENTS`, `USERS`, `ITEMS`, `WORKERS` and `EPOCH` (rows of a full epoch) change the workload, `LEARN=1` turns the learned
-//! blend on; under `perf record -g` it shows where the time goes.
+//! blend on, beside it `SHADOW=VERSION REGISTRY=DIR` a shadow; under `perf record -g` it shows where the time goes.
 
 mod common;
 
@@ -16,6 +16,8 @@ fn main() {
     let mut config = whole::config(dir.path(), number("WORKERS", 2) as usize);
     config.recovery.enabled = false;
     config.recommend.learn.enabled = number("LEARN", u64::from(config.recommend.learn.enabled)) > 0;
+    config.recommend.ranker.shadow = std::env::var("SHADOW").unwrap_or_default();
+    config.recommend.ranker.registry = std::env::var("REGISTRY").unwrap_or_default();
     config.engine.epoch_rows = number("EPOCH", config.engine.epoch_rows as u64) as usize;
     let events = number("EVENTS", 200_000);
     whole::fill(&config, events, number("USERS", 20_000), number("ITEMS", 20_000));
