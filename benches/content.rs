@@ -62,6 +62,7 @@ fn main() {
                 (0..TURNS)
                     .map(|n| {
                         let changed = |c: usize| items / 2 + (n * changes + c) % (items / 2);
+                        nearest(&mut shelf, n); // right up to here
                         (0..changes).for_each(|c| shelf.put(&points(changed(c), &mut rng)));
                         let began = thread_cpu();
                         nearest(&mut shelf, n);

@@ -88,7 +88,7 @@ fn c11_what_is_like_something_a_user_took_is_offered_and_says_so() {
     let off = Params { content: overdrive::dataflows::ContentParams { enabled: false, ..params().content }, ..params() };
     assert_eq!(alike(&run_by(&log, Run::plain(), &off)), []);
     let (_, kept) = resume_by(&log.saved_at_the_end(), &Kept::new(), Run::plain(), &off);
-    assert!(!kept.contains_key("content/1"), "nothing is built");
+    assert!(!kept.contains_key("content/2"), "nothing is built");
     assert!(kept["slates/6"].iter().all(|entry| entry.payload[0] != 6), "and nothing is kept");
 
     // what made it alike goes, item by item
@@ -97,7 +97,7 @@ fn c11_what_is_like_something_a_user_took_is_offered_and_says_so() {
     after(&mut log, vec![like(10, 2, 0)]);
     let (changes, kept) = resume_by(&log.saved_at_the_end(), &Kept::new(), Run::plain(), &params());
     assert_eq!(alike(&changes), []);
-    assert_eq!(kept["content/1"].len(), 3, "of items 4 and 7, and the encoders");
+    assert_eq!(kept["content/2"].len(), 3, "of items 4 and 7, and the encoders");
 }
 
 #[test]
@@ -421,7 +421,6 @@ filter = 'off'
         ])
     }
 
-    /// From what is sent over HTTP to what is shown; and a process that is killed and started again encodes nothing twice.
     /// A run starts without its encoders, so who asks is told.
     #[test]
     fn c43_doctor_tries_the_encoders_that_are_named() {
@@ -439,6 +438,7 @@ filter = 'off'
         assert!(shown.contains("in image") && shown.contains("there is no model.onnx") && !told.status.success(), "{shown}");
     }
 
+    /// From what is sent over HTTP to what is shown; and a process that is killed and started again encodes nothing twice.
     #[test]
     fn c43_texts_and_images_that_are_sent_get_neighbours_by_content_and_a_restart_encodes_nothing_twice() {
         let dir = tempfile::tempdir().expect("a folder");

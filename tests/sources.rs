@@ -6,7 +6,7 @@ use bytes::Bytes;
 use overdrive::config::Config;
 use overdrive::sources::file::{self, FileSource};
 use overdrive::sources::log::{self, LogAppender, LogSource};
-use overdrive::sources::{Appender, Place, Positions, Record, Role, Source, SourceError, partition_of};
+use overdrive::sources::{Appender, POLL_BYTES, Place, Positions, Record, Role, Source, SourceError, partition_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -181,6 +181,26 @@ fn keeps_the_contract(case: &dyn Case) {
     assert!(message.contains("events/77"), "{message}");
 }
 
+/// Items of the size that those with an image have do not come all at once, however many are asked for.
+fn brings_large_records_bit_by_bit(case: &dyn Case) {
+    let text = "x".repeat(700_000);
+    let large = |i| (Bytes::from(format!("i{i}")), Some(Bytes::from(format!(r#"{{"item_id":"i{i}","text":"{text}"}}"#))));
+    let sent: Sent = (0..40).map(large).collect();
+    case.append(Role::Items, sent.clone());
+    let mut source = case.open(Positions::new()).expect("opens");
+    let (mut records, until) = (Vec::new(), Instant::now() + PATIENCE);
+    while records.len() < sent.len() {
+        let mut some = Vec::new();
+        source.poll(1_000, Duration::from_millis(50), &mut some).expect("reads");
+        let bytes: usize = some.iter().filter_map(|record| record.payload.as_ref()).map(Bytes::len).sum();
+        assert!(bytes < POLL_BYTES + 2 * text.len(), "{bytes} bytes at once");
+        records.extend(some);
+        assert!(Instant::now() < until, "{} of {} records arrived", records.len(), sent.len());
+    }
+    assert_dense(&records, &Positions::new());
+    assert_same(&records, Role::Items, &sent);
+}
+
 struct LogCase {
     dir: TempDir,
     params: log::Params,
@@ -220,6 +240,7 @@ impl Case for LogCase {
 #[test]
 fn the_log_keeps_the_contract() {
     keeps_the_contract(&LogCase::new(4, 1 << 20));
+    brings_large_records_bit_by_bit(&LogCase::new(4, 1 << 30));
 }
 
 #[test]
@@ -380,6 +401,7 @@ impl Case for FileCase {
 #[test]
 fn files_keep_the_contract() {
     keeps_the_contract(&FileCase { dir: tempfile::tempdir().expect("a folder") });
+    brings_large_records_bit_by_bit(&FileCase { dir: tempfile::tempdir().expect("a folder") });
 }
 
 #[test]
@@ -541,6 +563,7 @@ mod kafka {
     #[test]
     fn kafka_keeps_the_contract() {
         keeps_the_contract(&KafkaCase::new("contract"));
+        brings_large_records_bit_by_bit(&KafkaCase::new("large"));
     }
 
     #[test]

@@ -217,8 +217,8 @@ impl Pieces {
             let now = self.points(item);
             out.extend((now != before).then_some(Output::Points(now)));
         }
-        come.extend(self.asked_in_vain(epoch));
         come.into_iter().for_each(|piece| out.extend(self.ask(piece, epoch.clock_ms)));
+        self.asked_in_vain(epoch).into_iter().for_each(|piece| out.extend(self.ask(piece, epoch.clock_ms)));
     }
 
     fn points(&self, item: ItemId) -> Points {
@@ -306,6 +306,7 @@ impl Pieces {
             }
         }
         self.encoders[n] = Some(encoder);
+        self.waiting.retain(|(_, _, _, of)| *of != n); // the one before may have left something that this one has read
         let waits = |(item, of): (&ItemId, &Arc<OfItem>)| Some((key_group(item.0), self.is_due(of, n)?, *item, n));
         let waits: Vec<Waits> = self.items.iter().filter_map(waits).collect();
         self.waiting.extend(waits);
@@ -351,7 +352,7 @@ impl Pieces {
 }
 
 impl Durable for Pieces {
-    const UID: &'static str = "content/1";
+    const UID: &'static str = "content/2";
 
     fn save(&self, into: &mut Saver) {
         for (item, of) in self.items.clone() {
@@ -463,6 +464,18 @@ mod tests {
         let gone = step(&mut pieces, 0, NOBODY, vec![made(1, Text, "b", 8, pointing(5)), Row::Item(ItemId(1), None)]);
         assert_eq!(gone, (vec![], vec![]), "the item goes first");
         assert!(pieces.items.is_empty() && pieces.waiting.is_empty());
+    }
+
+    /// What an encoder made counts again when it is named again, and is not made anew.
+    #[test]
+    fn c43_an_encoder_that_is_rolled_back_leaves_nothing_to_do() {
+        let mut pieces = Pieces::new(usize::MAX);
+        let encoder = |named| Row::Encoder(Space::Text, named);
+        step(&mut pieces, 0, NOBODY, vec![encoder(7), item(1, "a", ""), item(2, "b", "")]);
+        step(&mut pieces, 0, NOBODY, vec![made(1, Space::Text, "a", 7, pointing(5))]);
+        step(&mut pieces, 0, NOBODY, vec![encoder(8)]);
+        let back = step(&mut pieces, 10 * AGAIN_AFTER, Turn::ALL, vec![encoder(7)]);
+        assert_eq!(back, (vec![(1, [None, Some(5), None])], vec![(2, Space::Text, "b".to_string())]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! The facts that must stay true: nothing in the engine waits for this room, whatever is missing, slow or broken here; what it makes
 //! reaches slates as a record of the input and in no other way; and what finds no room, or fails, is asked for again by the engine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use crate::model::content::{Direction, Space};
@@ -49,6 +50,14 @@ pub fn open(space: Space, folder: &Path, library: &str) -> Result<Box<dyn Encode
         Space::Embedding => Err("embeddings come with their items; there is nothing to encode".to_string()),
     }
     .map_err(said)
+}
+
+/// What code of others yields; that it panics is an error like any other. It keeps nothing between two calls that a panic could leave half done.
+pub fn caught<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(format!("it panics: {}", said.unwrap_or("it does not say why")))
+    })
 }
 
 /// This build runs no models.

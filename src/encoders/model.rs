@@ -6,7 +6,7 @@
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, TensorElementType, ValueType};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::golden;
 use crate::registry::runtime::{environment, session_of};
@@ -116,25 +116,34 @@ fn mean(tokens: &[f32], mask: &[i64], width: usize) -> Vec<f32> {
 }
 
 /// The first eight bytes of a BLAKE3 of a folder: of the name and the content of each of its files, in the order of the names. All, because
-/// weights may lie beside the model, under any name; but for the golden pieces, which change nothing of what is made.
+/// weights may lie beside the model, under any name; but for hidden ones, and for the golden pieces, which change nothing of what is made.
 pub fn digest(folder: &Path) -> Result<u64, String> {
-    let said = |e: std::io::Error| format!("its files cannot be read: {e}");
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(said)? {
-        let path = entry.map_err(said)?.path();
-        if path.is_file() && path.file_name().is_some_and(|name| name != golden::FILE) {
-            paths.push(path); // or a link to a file, as caches of models are made of
-        }
-    }
+    files(folder, &mut paths).map_err(|e| format!("its files cannot be read: {e}"))?;
+    paths.retain(|path| *path != folder.join(golden::FILE));
     paths.sort();
     let mut hasher = blake3::Hasher::new();
     for path in paths {
         let mut content = blake3::Hasher::new();
         let read = std::fs::File::open(&path).and_then(|file| content.update_reader(file).map(drop));
         read.map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let name = path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes();
         hasher.update(blake3::hash(name).as_bytes()).update(content.finalize().as_bytes());
     }
     let bytes = hasher.finalize();
     Ok(u64::from_be_bytes(*bytes.as_bytes().first_chunk().expect("it has 32 bytes")))
+}
+
+/// The files of a folder and of those in it that are not hidden; links to files too, as caches of models are made of.
+fn files(folder: &Path, into: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        match entry.file_name().as_encoded_bytes().starts_with(b".") {
+            true => {}
+            false if entry.file_type()?.is_dir() => files(&path, into)?,
+            false => into.extend(path.is_file().then_some(path)),
+        }
+    }
+    Ok(())
 }

@@ -6,14 +6,13 @@
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::inbox::Inbox;
-use super::{Encode, record};
+use super::{Encode, caught, record};
 use crate::aside::stand_back;
 use crate::model::Names;
 use crate::model::content::{Direction, Encoded, Space, Work};
@@ -55,15 +54,15 @@ const OPENED_AGAIN: Duration = Duration::from_secs(30);
 const UNWRITTEN: Duration = Duration::from_secs(1);
 /// Pieces that are taken at once.
 const BATCH: usize = 16;
-/// Pieces an encoder is given at once; before each such call it is looked whether to stop.
+/// Pieces an encoder is given at once; before each time it is looked whether to stop.
 const AT_ONCE: usize = 8;
 /// What was made lately that is remembered, for the same content on other items.
 const REMEMBERED: usize = 4096;
 
-/// Whether a thread was left in a call of a model.
+/// Whether a thread was left in a call of a model, or of the broker.
 static LEFT: AtomicBool = AtomicBool::new(false);
 
-/// Whether a model is still being called though its encoders were stopped: what ends the process then must not clean up after it.
+/// Whether a model may still be called though its encoders were stopped: what ends the process then must not clean up under it.
 pub fn one_is_left() -> bool {
     LEFT.load(Ordering::Acquire)
 }
@@ -94,7 +93,7 @@ impl Drop for Encoders {
         match self.ended.recv_timeout(ENDS_WITHIN) {
             Err(RecvTimeoutError::Timeout) => {
                 LEFT.store(true, Ordering::Release);
-                tracing::warn!(thread = NAME, waited = ?ENDS_WITHIN, "a model takes long; its thread is left to the end of the process");
+                tracing::warn!(thread = NAME, waited = ?ENDS_WITHIN, "a call of a model, or of the broker, takes long; its thread is left to the end of the process");
             }
             _ => self.thread.take().into_iter().for_each(|thread| _ = thread.join()),
         }
@@ -249,14 +248,6 @@ fn encoded(encoder: &mut dyn Encode, place: &Place, works: &[&Arc<Work>]) -> Vec
         }
         (Err(_), _) => works.iter().flat_map(|work| encoded(encoder, place, &[work])).collect(),
     }
-}
-
-/// What code of others yields; that it panics is an error like any other. It keeps nothing between two calls that a panic could leave half done.
-fn caught<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(format!("it panics: {}", said.unwrap_or("it does not say why")))
-    })
 }
 
 #[cfg(test)]
@@ -435,7 +426,7 @@ mod tests {
         });
     }
 
-    /// Between two calls of a model it is looked whether to stop; after that none is made, of a batch as of pieces that are tried alone.
+    /// Before an encoder is given more it is looked whether to stop; after that it is given nothing, of a batch as of pieces that are tried alone.
     #[test]
     fn c43_who_stops_it_waits_for_one_call_at_most() {
         for (bodies, begun) in [((10..26).map(|n| n.to_string()).collect::<Vec<_>>(), AT_ONCE), (vec!["!".into(), "a".into()], 2)]

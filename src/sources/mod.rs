@@ -56,9 +56,38 @@ pub enum SourceError {
     Stop(String),
 }
 
+/// Bytes of keys and payloads after which a poll takes no further record: a few hundred large ones are not to fill the memory.
+pub const POLL_BYTES: usize = 16 << 20;
+
+/// What a poll may still take.
+struct Room {
+    records: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// For so many records.
+    fn of(records: usize) -> Self {
+        Self { records, bytes: POLL_BYTES }
+    }
+
+    /// How many records more.
+    fn left(&self) -> usize {
+        if self.bytes > 0 { self.records } else { 0 }
+    }
+
+    /// Takes one.
+    fn take(&mut self, record: Record, into: &mut Vec<Record>) {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        self.records -= 1;
+        self.bytes = self.bytes.saturating_sub(len(&record.key) + len(&record.payload));
+        into.push(record);
+    }
+}
+
 /// A stream of records over partitions.
 pub trait Source: Send {
-    /// Appends what is there to `into`, at most `max` records; waits up to `wait` for the first.
+    /// Appends what is there to `into`, at most `max` records and past [`POLL_BYTES`] none; waits up to `wait` for the first.
     fn poll(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError>;
 
     /// Partitions that were found since the last time this was asked, and where they begin.

@@ -7,9 +7,12 @@ use crate::config::Config;
 use crate::encoders;
 use crate::model::content::Space;
 
-/// Every encoder that is named, opened and tried.
+/// Every encoder that is named, opened and tried; of a cluster only process 0 encodes.
 pub fn findings(config: &Config) -> Vec<Finding> {
     let content = &config.recommend.content;
+    if config.cluster.process > 0 {
+        return Vec::new();
+    }
     let named = Space::ENCODED.into_iter().filter_map(|space| Some((space, content.encoder(space)?)));
     named.map(|(space, folder)| encoder(space, folder, &config.onnx.library)).collect()
 }
@@ -19,7 +22,7 @@ fn encoder(space: Space, folder: &str, library: &str) -> Finding {
         Space::Image => "image encoder",
         Space::Text | Space::Embedding => "text encoder",
     };
-    match encoders::open(space, Path::new(folder), library) {
+    match encoders::caught(|| encoders::open(space, Path::new(folder), library)) {
         Ok(encoder) => Finding::good(what, format!("{folder}: {:016x}", encoder.digest())),
         Err(why) => Finding::bad(what, why, "until then items have no direction of this kind; slates go on without it"),
     }

@@ -94,7 +94,8 @@ async fn append(shim: &Shim, role: Role, records: Records, rejected: Vec<Rejecte
 /// Sorts the records into those the engine will take, each under its key, and the others.
 fn check(shim: &Shim, role: Role, sent: Vec<Bytes>) -> (Records, Vec<Rejected>) {
     let names = Arc::new(Names::default());
-    let (decoder, now) = (decoder(shim, names.clone()), now_ms());
+    let limits = Limits { dimensions: shim.rules.dimensions, ..limits(shim) };
+    let (decoder, now) = (Decoder::new(names.clone(), limits), now_ms());
     let (mut records, mut rejected) = (Vec::with_capacity(sent.len()), Vec::new());
     for (index, record) in sent.into_iter().enumerate() {
         match decoder.decode(role, None, Some(&record), now).and_then(|input| key(&input, &names)) {
@@ -118,8 +119,11 @@ fn key(input: &Input, names: &Names) -> Result<Arc<str>, String> {
     Ok(key.expect("the decoder has just interned it"))
 }
 
-/// Reads records as the engine will, into these names.
+/// Reads records as the engine will, into these names; but embeddings, which nobody looks at here, may have any width.
 pub fn decoder(shim: &Shim, names: Arc<Names>) -> Decoder {
-    let (id_bytes, payload_bytes) = (shim.params.max_id_bytes, shim.params.body_limit);
-    Decoder::new(names, Limits { id_bytes, payload_bytes, dimensions: shim.rules.dimensions })
+    Decoder::new(names, limits(shim))
+}
+
+fn limits(shim: &Shim) -> Limits {
+    Limits { id_bytes: shim.params.max_id_bytes, payload_bytes: shim.params.body_limit, dimensions: 0 }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Positions, Record, Role, Source, SourceError, refuse_unknown};
+use super::{Positions, Record, Role, Room, Source, SourceError, refuse_unknown};
 
 mod columns;
 mod jsonl;
@@ -79,11 +79,11 @@ impl FileSource {
     }
 
     fn take(&mut self, max: usize, into: &mut Vec<Record>) -> Result<(), SourceError> {
-        let full = into.len() + max;
-        while into.len() < full {
+        let mut room = Room::of(max);
+        while room.left() > 0 {
             let Some(part) = self.parts.get_mut(self.current) else { break };
             match part.take()? {
-                Some(record) => into.push(record),
+                Some(record) => room.take(record, into),
                 None => self.current += 1,
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::succession::{Step, Succession};
 use crate::sources::ranges::{Ranges, out_of_range, outside, positions};
-use crate::sources::{Positions, Record, Role, Source, SourceError, refuse_unknown};
+use crate::sources::{Positions, Record, Role, Room, Source, SourceError, refuse_unknown};
 
 /// Openings of a stream that bring no record before the cluster is asked what it still holds.
 const FRUITLESS: u32 = 10;
@@ -67,21 +67,26 @@ impl<C: Cluster> Reader<C> {
     }
 
     fn take(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
-        let (before, mut wait) = (into.len(), wait);
-        while into.len() < before + max {
+        let (before, mut room, mut wait) = (into.len(), Room::of(max), wait);
+        while room.left() > 0 {
             let Some(arrival) = self.cluster.next(wait) else { break };
-            self.hear(arrival, into)?;
+            self.hear(arrival, &mut room, into)?;
             // Only the first is waited for; the others are here or come with the next poll.
             wait = if into.len() == before { wait } else { Duration::ZERO };
         }
         Ok(())
     }
 
-    fn hear(&mut self, Arrival { partition, opening, what }: Arrival, into: &mut Vec<Record>) -> Result<(), SourceError> {
+    fn hear(
+        &mut self,
+        Arrival { partition, opening, what }: Arrival,
+        room: &mut Room,
+        into: &mut Vec<Record>,
+    ) -> Result<(), SourceError> {
         let Some(succession) = self.partitions.get_mut(&partition).filter(|of| of.opening() == opening) else { return Ok(()) };
         match what {
             Ok(record) => match succession.step(record.offset) {
-                Step::Next => into.push(record),
+                Step::Next => room.take(record, into),
                 Step::Seen => {}
                 Step::Gap => {
                     let (next, came) = (succession.next(), record.offset);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Context, identities, identity, partitions, prepared, range, ranges, topic};
 use crate::model::epoch::{BEGIN_ANEW, TopicIds};
 use crate::sources::ranges::{out_of_range, outside, positions};
-use crate::sources::{KafkaParams, Positions, Record, Role, Source, SourceError, now_ms, refuse_unknown};
+use crate::sources::{KafkaParams, Positions, Record, Role, Room, Source, SourceError, now_ms, refuse_unknown};
 
 /// How long a question about partitions may hold the reading up.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -43,14 +43,14 @@ impl KafkaSource {
     }
 
     fn take(&mut self, max: usize, wait: Duration, into: &mut Vec<Record>) -> Result<(), SourceError> {
-        let mut wait = wait;
-        for _ in 0..max {
+        let (mut room, mut wait) = (Room::of(max), wait);
+        while room.left() > 0 {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
                     let record = record(&self.params, &message)?;
                     self.next.insert((record.role, record.partition), record.offset + 1);
-                    into.push(record);
+                    room.take(record, into);
                 }
                 Some(Err(error)) => return Err(self.explain(&error)),
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::bell::Bell;
 use super::segment::Cursor;
 use super::{Params, name, partition_folder, partitions, prepare};
-use crate::sources::{Positions, Record, Role, Source, SourceError, refuse_unknown};
+use crate::sources::{Positions, Record, Role, Room, Source, SourceError, refuse_unknown};
 
 /// How often a waiting reader looks for what other processes appended.
 const LOOK: Duration = Duration::from_millis(2);
@@ -41,15 +41,15 @@ impl LogSource {
     /// What is there now, at most `max` records, an equal share from each partition that has as many.
     fn take(&mut self, max: usize, into: &mut Vec<Record>) -> Result<(), SourceError> {
         let count = self.cursors.len();
-        let full = into.len() + max;
+        let mut room = Room::of(max);
         self.turn = (self.turn + 1) % count;
         let mut idle = 0;
         for i in (0..count).cycle() {
-            let share = (full - into.len()).div_ceil(count);
+            let share = room.left().div_ceil(count);
             if share == 0 || idle == count {
                 break;
             }
-            let taken = take_some(&mut self.cursors[(self.turn + i) % count], share, into)?;
+            let taken = take_some(&mut self.cursors[(self.turn + i) % count], share, &mut room, into)?;
             idle = if taken < share { idle + 1 } else { 0 };
         }
         Ok(())
@@ -59,23 +59,18 @@ impl LogSource {
 fn take_some(
     (role, partition, cursor): &mut (Role, u32, Cursor),
     max: usize,
+    room: &mut Room,
     into: &mut Vec<Record>,
 ) -> Result<usize, SourceError> {
     let mut taken = 0;
-    while taken < max {
+    while taken < max && room.left() > 0 {
         let offset = cursor.next_offset();
         let Some(frame) = cursor.read()? else { break };
         if frame.blank {
             continue;
         }
-        into.push(Record {
-            role: *role,
-            partition: *partition,
-            offset,
-            key: Some(frame.key),
-            payload: frame.payload,
-            accepted_ms: frame.accepted_ms,
-        });
+        let (key, payload, accepted_ms) = (Some(frame.key), frame.payload, frame.accepted_ms);
+        room.take(Record { role: *role, partition: *partition, offset, key, payload, accepted_ms }, into);
         taken += 1;
     }
     Ok(taken)
