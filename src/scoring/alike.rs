@@ -36,7 +36,7 @@ impl Near {
 const REMEMBERED: usize = 1 << 16;
 /// So many times as much it costs to correct by one change as to look at one item (`cargo bench --bench content`): after more changes
 /// than one for so many items the nearest are found anew, which costs less.
-const DEARER: usize = 16;
+const DEARER: usize = 4;
 /// After so few they never are.
 const FEW: usize = 64;
 
