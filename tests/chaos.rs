@@ -15,10 +15,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use support::actions::{Action, Drive};
-use support::engines::{Dice, Scene, Shape, Stage, connect, number, shown, until, wait_for};
+use support::engines::{Dice, Scene, Shape, Stage, connect, number, shown, wait_for};
 use support::free_port;
 use support::redis::RedisServer;
 use support::topics::KafkaInput;
+use support::until;
 
 /// What is killed and started: workers of each process, and processes.
 const SHAPES: [Shape; 4] = [Shape(1, 1), Shape(2, 1), Shape(3, 1), Shape(1, 2)];

@@ -12,8 +12,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Output, Stdio};
 use std::time::Duration;
-use support::engines::{Fleet, Process, Scene, Shape, arguments, command, is_there, shown, until};
+use support::engines::{Fleet, Process, Scene, Shape, arguments, command, is_there, shown};
 use support::redis::RedisServer;
+use support::until;
 
 /// Waits for answers newer than those that are there.
 fn moves_on(redis: &RedisServer) {

@@ -17,6 +17,9 @@ mod dataflow;
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod onnx;
 #[cfg(feature = "onnx")]
+#[path = "support/running.rs"]
+mod running;
+#[cfg(feature = "onnx")]
 mod support;
 
 use dataflow::{Changes, Kept, Log, Run, described_with, item, resume_by, run_by, user};
@@ -165,15 +168,15 @@ fn c43_what_encoders_say_is_a_record_like_any_other() {
 #[cfg(feature = "onnx")]
 mod encoders {
     use super::bring;
-    use super::client::{get, get_with, post};
-    use super::support::free_port;
+    use super::client::{get, get_with};
+    use super::running::Running;
+    use super::support::{free_port, until};
     use overdrive::encoders::{cosine, open};
     use overdrive::model::content::{Direction, Space};
     use serde_json::{Value, json};
-    use std::net::SocketAddr;
     use std::path::Path;
-    use std::process::{Child, Command};
-    use std::time::{Duration, Instant};
+    use std::process::Command;
+    use std::time::Duration;
 
     fn made(space: Space, folder: &Path, bodies: &[&[u8]]) -> Vec<Option<Direction>> {
         open(space, folder, "").and_then(|mut encoder| encoder.encode(bodies)).unwrap_or_else(|why| panic!("{why}"))
@@ -288,26 +291,6 @@ mod encoders {
         assert!(refused(Space::Text, &folder("mixed")).contains("tokenizer.json is no tokenizer"));
     }
 
-    /// Longer than anything here takes on any machine.
-    const PATIENCE: Duration = Duration::from_secs(120);
-
-    fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(found) = found() {
-                return found;
-            }
-            assert!(Instant::now() < end, "it takes too long until {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// `overdrive run`, killed when dropped.
-    struct Run {
-        child: Child,
-        shim: SocketAddr,
-    }
-
     const SETTINGS: &str = "
 [content]
 enabled = true
@@ -328,97 +311,57 @@ snapshot_every = '1s'
 filter = 'off'
 ";
 
-    impl Run {
-        fn start(dir: &Path) -> Self {
-            let port = free_port();
-            std::fs::write(dir.join("settings.toml"), SETTINGS).expect("there is room");
-            let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
-            command.arg("run").arg("--config").arg(dir.join("settings.toml")).current_dir(dir);
-            command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
-            command.env("OVERDRIVE_SERVICE__GRPC_PORT", "0");
-            let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
-            until("it is ready", || {
-                let listens = std::net::TcpStream::connect(run.shim).is_ok();
-                (listens && get(run.shim, "/readyz").status == 200).then_some(())
-            });
-            run
-        }
-
-        /// `kill -9`; yields when the state is nobody's.
-        fn kill(mut self, dir: &Path) {
-            self.end();
-            let free = || std::fs::File::open(dir.join("state/state/lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-            until("the engine is gone", || free().then_some(()));
-        }
-
-        fn end(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-
-        /// Sends records; yields the token of the write.
-        fn send(&self, path: &str, records: Value) -> String {
-            let answer = post(self.shim, path, &records.to_string());
-            assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
-            answer.json()["token"].as_str().expect("something was accepted").to_string()
-        }
-
-        fn like(&self, user: &str, item: &str) -> String {
-            self.send("/v1/events", json!([{"type": "like", "user_id": user, "item_id": item}]))
-        }
-
-        /// What stands in a user's feed because it is like something: item and reason.
-        fn alike(&self, user: &str) -> Vec<(String, String)> {
-            let feed = get(self.shim, &format!("/v1/feeds/home/{user}?k=50")).json();
-            let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_string();
-            let items = feed["items"].as_array().cloned().unwrap_or_default();
-            items
-                .iter()
-                .filter(|of| of["source"] == json!("content"))
-                .map(|of| (text(of, "item_id"), text(of, "reason")))
-                .collect()
-        }
-
-        /// Pieces of a space with this outcome, of this process.
-        fn count(&self, space: &str, outcome: &str) -> u64 {
-            let metrics = get(self.shim, "/metrics").body;
-            let of = |line: &&str| {
-                line.starts_with("overdrive_encoded_total")
-                    && [space, outcome].iter().all(|label| line.contains(&format!("\"{label}\"")))
-            };
-            metrics.lines().find(of).and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
-        }
-
-        fn ready(&self, space: &str) -> Option<bool> {
-            let metrics = get(self.shim, "/metrics").body;
-            let of = |line: &&str| line.starts_with("overdrive_encoder_ready") && line.contains(&format!("\"{space}\""));
-            metrics.lines().find(of).map(|line| line.ends_with(" 1"))
-        }
+    /// By these settings.
+    fn start(dir: &Path) -> Running {
+        std::fs::write(dir.join("settings.toml"), SETTINGS).expect("there is room");
+        Running::start(dir, &[])
     }
 
-    impl Drop for Run {
-        fn drop(&mut self) {
-            self.end();
-        }
+    fn like(run: &Running, user: &str, item: &str) -> String {
+        run.send("/v1/events", &[json!({"type": "like", "user_id": user, "item_id": item})])
     }
 
-    fn texts() -> Value {
-        json!([
-            {"item_id": "pie", "title": "Red apple", "text": "pie"},
-            {"item_id": "tart", "title": "Red apple tart"},
-            {"item_id": "again", "title": "Red apple tart"},
-            {"item_id": "racer", "title": "Fast car"},
-        ])
+    /// What stands in a user's feed because it is like something: item and reason.
+    fn alike(run: &Running, user: &str) -> Vec<(String, String)> {
+        let feed = get(run.shim, &format!("/v1/feeds/home/{user}?k=50")).json();
+        let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_string();
+        let items = feed["items"].as_array().cloned().unwrap_or_default();
+        items.iter().filter(|of| of["source"] == json!("content")).map(|of| (text(of, "item_id"), text(of, "reason"))).collect()
     }
 
-    fn pictures() -> Value {
+    /// Pieces of a space with this outcome, of this process.
+    fn count(run: &Running, space: &str, outcome: &str) -> u64 {
+        let metrics = get(run.shim, "/metrics").body;
+        let of = |line: &&str| {
+            line.starts_with("overdrive_encoded_total")
+                && [space, outcome].iter().all(|label| line.contains(&format!("\"{label}\"")))
+        };
+        metrics.lines().find(of).and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    fn ready(run: &Running, space: &str) -> Option<bool> {
+        let metrics = get(run.shim, "/metrics").body;
+        let of = |line: &&str| line.starts_with("overdrive_encoder_ready") && line.contains(&format!("\"{space}\""));
+        metrics.lines().find(of).map(|line| line.ends_with(" 1"))
+    }
+
+    fn texts() -> Vec<Value> {
+        vec![
+            json!({"item_id": "pie", "title": "Red apple", "text": "pie"}),
+            json!({"item_id": "tart", "title": "Red apple tart"}),
+            json!({"item_id": "again", "title": "Red apple tart"}),
+            json!({"item_id": "racer", "title": "Fast car"}),
+        ]
+    }
+
+    fn pictures() -> Vec<Value> {
         let of = |colour| bring::in_base64(&bring::picture(320, 240, colour));
-        json!([
-            {"item_id": "rose", "image": of([220, 10, 10])},
-            {"item_id": "poppy", "image": of([210, 20, 12])},
-            {"item_id": "sea", "image": of([10, 10, 220])},
-            {"item_id": "noise", "image": bring::in_base64(b"no picture at all")},
-        ])
+        vec![
+            json!({"item_id": "rose", "image": of([220, 10, 10])}),
+            json!({"item_id": "poppy", "image": of([210, 20, 12])}),
+            json!({"item_id": "sea", "image": of([10, 10, 220])}),
+            json!({"item_id": "noise", "image": bring::in_base64(b"no picture at all")}),
+        ]
     }
 
     /// A run starts without its encoders, so who asks is told.
@@ -444,34 +387,36 @@ filter = 'off'
         let dir = tempfile::tempdir().expect("a folder");
         bring::text(&dir.path().join("text"), 0);
         bring::image(&dir.path().join("image"));
-        let run = Run::start(dir.path());
-        run.send("/v1/items", texts());
-        run.send("/v1/items", pictures());
-        run.like("ann", "pie");
-        let found = until("what is like the pie is shown", || Some(run.alike("ann")).filter(|found| found.len() >= 2));
+        let run = start(dir.path());
+        run.send("/v1/items", &texts());
+        run.send("/v1/items", &pictures());
+        like(&run, "ann", "pie");
+        let found = until("what is like the pie is shown", || Some(alike(&run, "ann")).filter(|found| found.len() >= 2));
         let shown: Vec<&str> = found.iter().take(2).map(|(item, _)| item.as_str()).collect();
         assert!(shown.contains(&"tart") && shown.contains(&"again"), "{found:?}");
         assert!(found[0].1 == "because you liked pie", "{found:?}");
-        until("all is encoded", || (run.count("text", "encoded") == 3 && run.count("image", "encoded") == 3).then_some(()));
-        until("what is no picture is known to be none", || (run.count("image", "nothing") == 1).then_some(()));
-        assert_eq!((run.count("text", "known"), run.ready("text"), run.ready("image")), (1, Some(true), Some(true)));
+        until("all is encoded", || (count(&run, "text", "encoded") == 3 && count(&run, "image", "encoded") == 3).then_some(()));
+        until("what is no picture is known to be none", || (count(&run, "image", "nothing") == 1).then_some(()));
+        assert_eq!((count(&run, "text", "known"), ready(&run, "text"), ready(&run, "image")), (1, Some(true), Some(true)));
         std::thread::sleep(Duration::from_secs(3)); // a snapshot, and epochs after it
         run.kill(dir.path());
 
-        let run = Run::start(dir.path());
-        until("the encoders are ready", || (run.ready("text") == Some(true) && run.ready("image") == Some(true)).then_some(()));
-        run.send("/v1/items", texts());
-        run.send("/v1/items", pictures());
-        run.like("bob", "rose");
-        let found = until("what is like the rose is shown", || Some(run.alike("bob")).filter(|found| !found.is_empty()));
+        let run = start(dir.path());
+        until("the encoders are ready", || {
+            (ready(&run, "text") == Some(true) && ready(&run, "image") == Some(true)).then_some(())
+        });
+        run.send("/v1/items", &texts());
+        run.send("/v1/items", &pictures());
+        like(&run, "bob", "rose");
+        let found = until("what is like the rose is shown", || Some(alike(&run, "bob")).filter(|found| !found.is_empty()));
         assert_eq!(found[0].0, "poppy", "{found:?}");
         // and the directions of the texts are there as well, or they would have to be encoded, which is counted
-        run.like("carl", "pie");
-        let found = until("what is like the pie is shown", || Some(run.alike("carl")).filter(|found| found.len() >= 2));
+        like(&run, "carl", "pie");
+        let found = until("what is like the pie is shown", || Some(alike(&run, "carl")).filter(|found| found.len() >= 2));
         let shown: Vec<&str> = found.iter().take(2).map(|(item, _)| item.as_str()).collect();
         assert!(shown.contains(&"tart") && shown.contains(&"again"), "{found:?}");
         let counts = ["encoded", "known", "nothing", "failed", "missing"]
-            .map(|outcome| run.count("text", outcome) + run.count("image", outcome));
+            .map(|outcome| count(&run, "text", outcome) + count(&run, "image", outcome));
         assert_eq!(counts, [0; 5], "nothing was asked for again");
     }
 
@@ -483,7 +428,7 @@ filter = 'off'
             &dir.path().join("text"),
             bring::Unlike { rounds: 10_000, positions: 300, ..bring::Unlike::default() },
         );
-        let mut run = Run::start(dir.path());
+        let mut run = start(dir.path());
         std::thread::sleep(Duration::from_secs(3)); // it has begun to open it
         let pid = rustix::process::Pid::from_child(&run.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
@@ -503,26 +448,28 @@ filter = 'off'
             if name == "broken" {
                 std::fs::write(dir.path().join("text/model.onnx"), "no model").expect("there is room");
             }
-            let run = Run::start(dir.path());
+            let run = start(dir.path());
             let words = |n: usize| (0..14).map(|at| bring::WORDS[(n >> (at % 8)) % 2 + at % 7]).collect::<Vec<_>>().join(" ");
             let item = |n: usize| json!({"item_id": format!("i{n}"), "title": words(n)});
-            run.send("/v1/items", (0..TEXTS).map(item).collect());
+            run.send("/v1/items", &(0..TEXTS).map(item).collect::<Vec<_>>());
             for n in 0..20 {
                 let user = format!("u{n}");
-                let token = run.like(&user, &format!("i{n}"));
+                let token = like(&run, &user, &format!("i{n}"));
                 until("the write is in the feed", || {
                     let feed = get_with(run.shim, &format!("/v1/feeds/home/{user}"), &token).json();
                     let items = feed["items"].as_array().map_or(0, Vec::len);
                     (feed["stale"] == json!(false) && feed["fallback"] == json!(false) && items > 0).then_some(())
                 });
             }
-            let encoded = run.count("text", "encoded");
+            let encoded = count(&run, "text", "encoded");
             assert!(encoded < TEXTS as u64, "{name}: feeds came after all was encoded; give it more to do");
             if rounds > 0 {
-                until("it has encoded some", || (run.count("text", "encoded") > 0).then_some(()));
+                until("it has encoded some", || (count(&run, "text", "encoded") > 0).then_some(()));
             } else {
-                until("it is counted", || (run.count("text", "missing") > 0 && run.ready("text") == Some(false)).then_some(()));
-                assert_eq!(run.ready("image"), Some(false), "its folder is not there");
+                until("it is counted", || {
+                    (count(&run, "text", "missing") > 0 && ready(&run, "text") == Some(false)).then_some(())
+                });
+                assert_eq!(ready(&run, "image"), Some(false), "its folder is not there");
             }
         }
     }

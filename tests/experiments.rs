@@ -11,23 +11,22 @@ mod client;
 #[path = "support/onnx.rs"]
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod onnx;
+#[path = "support/running.rs"]
+mod running;
 mod support;
 
-use client::{get, get_with, post, send};
+use client::{get, get_with, send};
 use overdrive::config::Config;
 use overdrive::model::UserId;
 use overdrive::registry::Registry;
 use overdrive::scoring::experiments::Params;
+use running::Running;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
-use support::engines::until;
+use support::{PATIENCE, until};
 
-/// Longer than anything here takes on any machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 const USERS: usize = 160;
 
 /// Two thirds of the users are in an experiment: half of them ranked for by the blend, half by a version that likes what is young.
@@ -42,77 +41,35 @@ rollout = 0.66
 arms = [{ name = 'control', weight = 1, ranks = 'blend' }, { name = 'young', weight = 1, ranks = 'young-1' }]
 ";
 
-/// `overdrive run`, killed when dropped.
-struct Run {
-    child: Child,
-    shim: SocketAddr,
+/// By the settings in the folder, with the versions that lie there.
+fn start(dir: &Path) -> Running {
+    Running::start(dir, &[("OVERDRIVE_RANKER__REGISTRY", "registry")])
 }
 
-impl Run {
-    fn start(dir: &Path) -> Self {
-        let port = support::free_port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
-        command.arg("run").arg("--config").arg(dir.join("settings.toml")).current_dir(dir);
-        command.env("OVERDRIVE_STATE_DIR", dir.join("state")).env("OVERDRIVE_SERVICE_PORT", port.to_string());
-        command.env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry")).env("OVERDRIVE_SERVICE__GRPC_PORT", "0");
-        let run = Self { child: command.spawn().expect("the binary starts"), shim: SocketAddr::from(([127, 0, 0, 1], port)) };
-        until("it listens", || std::net::TcpStream::connect(run.shim).is_ok().then_some(()));
-        until("it is ready", || (get(run.shim, "/readyz").status == 200).then_some(()));
-        run
-    }
+/// Sends what users say of themselves, and waits until the engine knows it: what they do from then on they do as such.
+fn say(run: &Running, profiles: &[Value]) {
+    let token = run.send("/v1/users", profiles);
+    let user = profiles[0]["user_id"].as_str().expect("an id");
+    let read = || get_with(run.shim, &format!("/v1/feeds/home/{user}"), &token).json();
+    until("the profiles are known", || (read()["stale"] == json!(false)).then_some(()));
+    std::thread::sleep(Duration::from_millis(2)); // what has the time of the last of them was done before
+}
 
-    /// `kill -9`; yields when the state is nobody's. (The engine ends with its supervisor.)
-    fn kill(mut self, dir: &Path) {
-        self.end();
-        let free = || std::fs::File::open(dir.join("state/state/lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-        until("the engine is gone", || free().then_some(()));
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn send(&self, path: &str, records: &[Value]) {
-        for batch in records.chunks(500) {
-            let answer = post(self.shim, path, &Value::from(batch).to_string());
-            assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
-        }
-    }
-
-    /// Sends what users say of themselves, and waits until the engine knows it: what they do from then on they do as such.
-    fn say(&self, profiles: &[Value]) {
-        let answer = post(self.shim, "/v1/users", &Value::from(profiles).to_string());
-        assert_eq!((answer.status, answer.json()["rejected"].as_array().map(Vec::len)), (202, Some(0)), "{}", answer.body);
-        let (told, user) = (answer.json(), profiles[0]["user_id"].as_str().expect("an id"));
-        let token = told["token"].as_str().expect("something was accepted");
-        let read = || get_with(self.shim, &format!("/v1/feeds/home/{user}"), token).json();
-        until("the profiles are known", || (read()["stale"] == json!(false)).then_some(()));
-        std::thread::sleep(Duration::from_millis(2)); // what has the time of the last of them was done before
-    }
-
-    /// The experiment, once its arms have so many (users, impressions, clicks, seconds).
-    fn stands(&self, name: &str, expected: &BTreeMap<String, [u64; 4]>) -> Value {
-        let mut last = Value::Null;
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            let answer = get(self.shim, &format!("/v1/experiments/{name}"));
-            if answer.status == 200 {
-                last = answer.json();
-                if arms(&last) == *expected {
-                    return last;
-                }
+/// The experiment, once its arms have so many (users, impressions, clicks, seconds).
+fn stands(run: &Running, name: &str, expected: &BTreeMap<String, [u64; 4]>) -> Value {
+    let mut last = Value::Null;
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let answer = get(run.shim, &format!("/v1/experiments/{name}"));
+        if answer.status == 200 {
+            last = answer.json();
+            if arms(&last) == *expected {
+                return last;
             }
-            std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("expected {expected:?}, found {last:#}");
+        std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.end();
-    }
+    panic!("expected {expected:?}, found {last:#}");
 }
 
 fn arms(experiment: &Value) -> BTreeMap<String, [u64; 4]> {
@@ -171,7 +128,7 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
     let dir = tempfile::tempdir().expect("a folder");
     let experiments = prepared(dir.path(), SETTINGS);
     let users: Vec<String> = (0..USERS).map(|n| format!("u{n}")).collect();
-    let run = Run::start(dir.path());
+    let run = start(dir.path());
     let items: Vec<Value> = (0..30).map(|n| json!({"item_id": format!("i{n}"), "categories": [format!("c{}", n % 3)]})).collect();
     run.send("/v1/items", &items);
     let all = |(n, user): (usize, &String)| acts(user, n, arm_of(&experiments, user).as_deref());
@@ -179,7 +136,7 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
 
     let sums = expected(&experiments, users.iter().enumerate());
     assert!(sums.values().all(|arm| arm[0] > 30) && sums.values().map(|arm| arm[0]).sum::<u64>() < 130, "{sums:?}");
-    let told = run.stands("youth", &sums);
+    let told = stands(&run, "youth", &sums);
     let (control, young) = (&told["arms"][0], &told["arms"][1]);
     assert_eq!((&control["ranks"], &young["ranks"]), (&json!("blend"), &json!("young-1")));
     assert_eq!((&control["verdict"], &young["verdict"]), (&Value::Null, &json!("ahead")), "{told:#}");
@@ -211,15 +168,15 @@ fn an_experiment_ranks_counts_forgets_and_goes_on() {
     assert_eq!(send(run.shim, "DELETE", &format!("/v1/users/{}", users[leaves]), &[], b"").status, 202);
     let mut sums = expected(&experiments, users.iter().enumerate().filter(|(n, _)| *n != leaves));
     sums.get_mut("young").expect("an arm")[2] -= 1;
-    let told = run.stands("youth", &sums);
+    let told = stands(&run, "youth", &sums);
 
     // a process that is killed counts on
     run.kill(dir.path());
-    let run = Run::start(dir.path());
+    let run = start(dir.path());
     let late = json!({"type": "click", "user_id": users[undoes], "item_id": "i9"});
     run.send("/v1/events", &[late]);
     sums.get_mut("young").expect("an arm")[2] += 1;
-    let again = run.stands("youth", &sums);
+    let again = stands(&run, "youth", &sums);
     assert_eq!(again["began"], told["began"]);
 }
 
@@ -262,7 +219,7 @@ fn c29_an_experiment_is_for_its_cohort_and_keeps_what_they_did_in_it() {
     let experiments = prepared(dir.path(), COHORTS);
     let (germans, others): (Vec<String>, Vec<String>) =
         (0..40).map(|n| format!("u{n}")).partition(|user| user.ends_with(['1', '3', '5']));
-    let run = Run::start(dir.path());
+    let run = start(dir.path());
     let items: Vec<Value> = (0..30).map(|n| json!({"item_id": format!("i{n}"), "categories": [format!("c{}", n % 3)]})).collect();
     run.send("/v1/items", &items);
     let german = |user: &String| json!({"user_id": user, "language": "de", "interests": ["jazz", "rock"]});
@@ -271,16 +228,16 @@ fn c29_an_experiment_is_for_its_cohort_and_keeps_what_they_did_in_it() {
         _ => json!({"user_id": user, "language": "en", "interests": ["jazz"]}),
     };
     let english = others.iter().enumerate().filter(|(n, _)| n % 3 < 2).map(lacks); // some say nothing
-    run.say(&germans.iter().map(german).chain(english).collect::<Vec<_>>());
+    say(&run, &germans.iter().map(german).chain(english).collect::<Vec<_>>());
     let acts = |user: &String, item: usize| {
         ["impression", "click"].map(|kind| json!({"type": kind, "user_id": user, "item_id": format!("i{item}")}))
     };
     run.send("/v1/events", &germans.iter().chain(&others).flat_map(|user| acts(user, 0)).collect::<Vec<_>>());
-    let told = run.stands("german", &one_each(&experiments, "german", germans.iter()));
+    let told = stands(&run, "german", &one_each(&experiments, "german", germans.iter()));
     assert_eq!(told["cohort"], json!({"languages": ["de"], "cities": [], "interests": ["jazz"], "users": null}));
-    let rest = run.stands("rest", &one_each(&experiments, "rest", others.iter()));
+    let rest = stands(&run, "rest", &one_each(&experiments, "rest", others.iter()));
     assert_eq!(rest["cohort"], Value::Null);
-    let shown_as = |run: &Run, user: &String, name: &str| {
+    let shown_as = |run: &Running, user: &String, name: &str| {
         let arm = arm_in(&experiments, name, user);
         let model = if arm == "young" { "young-1" } else { "blend" };
         let expected = [json!(name), json!(arm), json!(model)];
@@ -294,19 +251,19 @@ fn c29_an_experiment_is_for_its_cohort_and_keeps_what_they_did_in_it() {
 
     // some are not interested any more: what they did stays where it was done, what they do goes on in the next experiment
     let (left, stayed) = germans.split_at(4);
-    run.say(&left.iter().map(|user| json!({"user_id": user, "language": "de"})).collect::<Vec<_>>());
+    say(&run, &left.iter().map(|user| json!({"user_id": user, "language": "de"})).collect::<Vec<_>>());
     left.iter().for_each(|user| shown_as(&run, user, "rest"));
     run.send("/v1/events", &left.iter().flat_map(|user| acts(user, 1)).collect::<Vec<_>>());
-    let told = run.stands("german", &one_each(&experiments, "german", germans.iter()));
-    run.stands("rest", &one_each(&experiments, "rest", others.iter().chain(left)));
+    let told = stands(&run, "german", &one_each(&experiments, "german", germans.iter()));
+    stands(&run, "rest", &one_each(&experiments, "rest", others.iter().chain(left)));
 
     // a process that is killed knows who belongs to whom, and forgets in both
     run.kill(dir.path());
-    let run = Run::start(dir.path());
+    let run = start(dir.path());
     assert_eq!(send(run.shim, "DELETE", &format!("/v1/users/{}", left[0]), &[], b"").status, 202);
-    let again = run.stands("german", &one_each(&experiments, "german", left[1..].iter().chain(stayed)));
+    let again = stands(&run, "german", &one_each(&experiments, "german", left[1..].iter().chain(stayed)));
     assert_eq!(again["began"], told["began"]);
-    run.stands("rest", &one_each(&experiments, "rest", others.iter().chain(&left[1..])));
+    stands(&run, "rest", &one_each(&experiments, "rest", others.iter().chain(&left[1..])));
     left[1..].iter().for_each(|user| shown_as(&run, user, "rest"));
     stayed.iter().for_each(|user| shown_as(&run, user, "german"));
 }

@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use support::redis::RedisServer;
+use support::wait;
 
 /// In every text that is the user's, and in nothing else.
 const CANARY: &str = "canary-7f3a9c";
@@ -38,9 +38,6 @@ const USER: &str = "canary-7f3a9c-user";
 /// For who named the interest that the user has, too.
 const EXPERIMENTS: &str = "[{ name = 'liked', rollout = 1.0, cohort = { interests = ['c1'] }, arms = [\
                            { name = 'a', weight = 1, ranks = 'blend' }, { name = 'b', weight = 1, ranks = 'blend' }] }]";
-/// Longer than anything here takes on any machine.
-const PATIENCE: Duration = Duration::from_secs(150);
-
 /// `overdrive run` and `overdrive serve`, killed when dropped. What they say is added to files in `said`.
 struct Run {
     children: [Child; 2],
@@ -100,14 +97,6 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !until() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -102,8 +102,9 @@ fn what_cannot_be_evaluated_is_said_with_what_to_do() {
 /// Engines that swap models: real processes over a real Redis.
 #[cfg(feature = "redis")]
 mod engines {
-    use super::support::engines::{Beside, Fleet, Scene, Shape, Stage, connect, until};
+    use super::support::engines::{Beside, Fleet, Scene, Shape, Stage, connect};
     use super::support::redis::RedisServer;
+    use super::support::until;
     use super::*;
     use bytes::Bytes;
     use overdrive::model::Role;

@@ -18,12 +18,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::authority::{Authority, Files};
 use support::redis::RedisServer;
+use support::wait;
 
-/// Longer than anything here takes on any machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// In no file that a process writes.
 const PASSWORDS: [&str; 3] = ["hunter-of-the-engine", "hunter-of-the-shim", "hunter-of-the-admin"];
 /// Without them something is slower or not noticed, and all is written.
@@ -364,14 +363,6 @@ fn overdrive(secured: &Secured, user: &str, dir: &Path, port: u16) -> Command {
     command.env("OVERDRIVE_REDIS__CA", params.ca).env("OVERDRIVE_REDIS__RETRY_MAX", "100ms");
     command.env("OVERDRIVE_SERVICE_PORT", port.to_string()).env("OVERDRIVE_SERVICE__GRPC_PORT", "0");
     command
-}
-
-fn wait(what: &str, mut until: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !until() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

@@ -14,10 +14,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
-use support::engines::{Fleet, Scene, Shape, Stage, command, until, wait_for};
+use support::engines::{Fleet, Scene, Shape, Stage, command, wait_for};
 use support::input::{Input, Records};
 use support::redis::RedisServer;
 use support::topics::KafkaInput;
+use support::until;
 
 fn views(from: usize, to: usize) -> Records {
     let view = |i| {

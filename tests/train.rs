@@ -6,6 +6,7 @@
 #[path = "shim/client.rs"]
 #[allow(dead_code, reason = "this binary uses a part of it")]
 mod client;
+mod support;
 
 use overdrive::model::place::Place;
 use overdrive::model::rng::Rng;
@@ -288,15 +289,13 @@ fn training_that_cannot_be_done_says_why_and_what_to_do() {
 mod engine {
     use super::*;
     use crate::client;
+    use crate::support::{free_port, until};
     use overdrive::model::UserId;
     use overdrive::model::time::{Millis, now_ms};
     use serde_json::{Value, json};
     use std::net::SocketAddr;
     use std::process::Child;
-    use std::time::{Duration, Instant};
 
-    /// Longer than anything here takes on any machine.
-    const PATIENCE: Duration = Duration::from_secs(150);
     const JSON: &str = "content-type: application/json";
 
     /// An engine with its shim, ended when dropped.
@@ -308,7 +307,7 @@ mod engine {
     impl Engine {
         /// `overdrive run` in a folder, with this Python.
         fn start(dir: &Path, python: &Path, every: &str) -> Self {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+            let port = free_port();
             let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
             command.args(["run", "--serve"]).env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_SERVICE_PORT", port.to_string());
             command.env("OVERDRIVE_SERVICE__GRPC_PORT", "0").env("OVERDRIVE_PYTHON", python);
@@ -345,17 +344,6 @@ mod engine {
             let pid = rustix::process::Pid::from_child(&self.child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
             self.child.wait().expect("it ends");
-        }
-    }
-
-    fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(found) = holds() {
-                return found;
-            }
-            assert!(Instant::now() < end, "in vain: {what}");
-            std::thread::sleep(Duration::from_millis(100));
         }
     }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::client::{Answer, connect, get, parse};
 use super::support::authority::{self, Authority, Identity};
+use super::support::wait;
 use super::world::World;
 
-/// How long a change may take to be noticed before the test is given up.
+/// How long a write may take before the test is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The files of a shim with TLS.
@@ -86,13 +87,6 @@ fn get_by(addr: SocketAddr, client: &Arc<ClientConfig>, target: &str) -> Option<
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     parse(&bytes)
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < until, "{what} does not happen");
-    }
 }
 
 /// Asks until the files must have been looked at and read as they are now; all the while `as_before` must be true. A change is read at

@@ -18,14 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::free_port;
 use super::input::{Append, Input, LogInput};
 use super::redis::RedisServer;
-
-/// How long anything may take before a test is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+use super::{free_port, until};
 
 /// A number from the environment.
 pub fn number(name: &str, otherwise: u64) -> u64 {
@@ -182,18 +179,6 @@ impl Fleet {
 
     pub fn live(&mut self) -> bool {
         self.0.iter_mut().all(Process::lives)
-    }
-}
-
-/// Waits for something.
-pub fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        if let Some(there) = there() {
-            return there;
-        }
-        assert!(Instant::now() < give_up, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

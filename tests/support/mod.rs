@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "redis")]
 pub mod actions;
@@ -23,6 +24,26 @@ pub mod topics;
 
 /// What a test says when a server is not installed.
 pub const MISSING: &str = "run `make test`, which installs it";
+
+/// Longer than anything here takes on any machine.
+pub const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Waits for something.
+pub fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(there) = there() {
+            return there;
+        }
+        assert!(Instant::now() < give_up, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until something is so.
+pub fn wait(what: &str, mut so: impl FnMut() -> bool) {
+    until(what, || so().then_some(()));
+}
 
 /// A server that lives no longer than this process.
 pub struct Server {

@@ -4,9 +4,9 @@ use overdrive::model::Positions;
 use overdrive::sources::kafka::{self, KafkaAppender, KafkaSource};
 use overdrive::sources::{Appender, KafkaParams, Source};
 
-use super::engines::until;
 use super::input::{Append, Input, Records};
 use super::kafka::KafkaBroker;
+use super::until;
 
 /// The topics of a broker.
 pub struct KafkaInput {
