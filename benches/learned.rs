@@ -86,7 +86,8 @@ impl Stages {
     fn request(&mut self, user: UserId, epoch: &Epoch, best: usize, ready: &Ready, parts: &mut Parts) -> Request {
         let (profile, ring) = self.users.entry(user).or_default();
         let filter = profile.filter();
-        let viewer = Viewer { ring, habit: Some([0.0; 3]), city: profile.city(), filter: &filter, liked: &[], near: &[] };
+        let viewer =
+            Viewer { ring, habit: Some([0.0; 3]), city: profile.city(), filter: &filter, liked: &[], near: &[], found: &[] };
         let now = Now::at(epoch.clock_ms);
         let (sampler, store, scores) = (&mut self.sampler, &self.store, &mut self.scores);
         let known = parts.of("candidates", || sampler.gather(&viewer, store, &now, best, &[]));

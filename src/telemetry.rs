@@ -20,6 +20,8 @@ pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 pub const REFRESHES: &str = "overdrive_refreshes_total";
 /// Candidates a model was given.
 pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
+/// Calls of a tower that gave no vector.
+pub const TOWER_FAILURES: &str = "overdrive_tower_failures_total";
 /// Candidates of callers that a model was given.
 pub const RANK_ROWS: &str = "overdrive_rank_rows_total";
 /// What a model in the shadow would have done.
@@ -88,12 +90,18 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 31] = [
+pub const METRICS: [Metric; 32] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
     (MODEL_ROWS, Counter, Count, "candidates given to the model, by outcome: scored, or unscored where the blend stood in"),
+    (
+        TOWER_FAILURES,
+        Counter,
+        Count,
+        "calls of an item or user tower that gave no vector; what it was for is not found by the towers",
+    ),
     (
         RANK_ROWS,
         Counter,

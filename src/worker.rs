@@ -383,6 +383,12 @@ pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::P
         tracing::info!(model = model.name, digest = model.digest, "candidates are ranked by a model");
         params.ranker.loaded = Some(model);
     }
+    if !params.towers.model.is_empty() {
+        let towers = registry::load_towers(Path::new(&params.towers.model), &config.onnx.library);
+        let towers = towers.map_err(|e| StartError::Stop(e.to_string()))?;
+        tracing::info!(towers = towers.name, digest = towers.digest, "candidates are found by towers");
+        params.towers.loaded = Some(towers);
+    }
     Ok(params)
 }
 

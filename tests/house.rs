@@ -13,6 +13,7 @@ use overdrive::commands::Cli;
 use overdrive::config::{Config, Layers};
 use overdrive::model::serving::Recipe;
 use overdrive::telemetry::METRICS;
+use overdrive::training::towers;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -349,7 +350,11 @@ fn every_file_of_training_is_carried_by_the_program_and_every_recipe_has_its_own
     assert_eq!(carried.map(str::to_string).collect::<BTreeSet<_>>(), there);
     let recipes: Vec<_> = Recipe::ALL.map(Recipe::name).to_vec();
     assert!(recipes.iter().all(|recipe| there.contains(&format!("{recipe}.py"))), "{recipes:?} of {there:?}");
-    assert!(read("training/train.py").contains(&format!("RECIPES = {recipes:?}")), "train.py names {recipes:?}");
+    let towers: Vec<_> = towers::Recipe::ALL.map(towers::Recipe::name).to_vec();
+    assert!(towers.iter().all(|recipe| there.contains(&format!("{recipe}.py"))), "{towers:?} of {there:?}");
+    for (names, recipes) in [("RECIPES", &recipes), ("TOWERS", &towers)] {
+        assert!(read("training/train.py").contains(&format!("{names} = {recipes:?}")), "train.py names {recipes:?}");
+    }
     let listed = [
         "schemas/events.proto",
         "schemas/service.proto",

@@ -18,10 +18,13 @@ use overdrive::model::content::{Direction, Encoded, Space, hash};
 use overdrive::model::ids::{TokenId, TokenKind};
 use overdrive::model::slate::Slate;
 use overdrive::model::time::{DAY, HOUR, MINUTE, SECOND};
-use overdrive::model::{Change, Control, Event, Input, Kind, Op, Row, SignalKey, Source, Surface, UserId};
+use overdrive::model::{Change, Control, Event, Input, ItemId, Kind, Op, Row, SignalKey, Source, Surface, UserId};
 use overdrive::scoring::blend;
 use overdrive::scoring::cohorts::{self, Cohort};
 use overdrive::scoring::experiments::{Arm, Experiment, Place, Ranks};
+use overdrive::scoring::factors::{DIMENSIONS, Vector};
+use overdrive::scoring::ranker::ScoreError;
+use overdrive::scoring::towers::{Tower, Towers};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +43,29 @@ fn params() -> Params {
     params.surfaces.list = vec![second()];
     (params.content.enabled, params.content.text_encoder, params.content.kept) = (true, "there".into(), 3);
     (params.explore.every, params.explore.shown, params.explore.young) = (2, 4, 100 * DAY);
+    params.towers.loaded = Some(Towers { name: "drawn".into(), digest: "1".into(), open: Arc::new(|| Ok(Box::new(Draw))) });
+    params.towers.kept = 3;
     params
+}
+
+/// Towers that know every item by its id and tokens, and a user by the sum of what they took, the latest most.
+struct Draw;
+
+impl Tower for Draw {
+    fn item(&mut self, item: ItemId, tokens: &[TokenId]) -> Result<[f32; DIMENSIONS], ScoreError> {
+        let drawn = tokens.iter().fold(Vector::drawn(item.0).0, |sum, token| add(sum, &Vector::drawn(token.0), 1.0));
+        Ok(drawn.map(|x| 2.0 * x))
+    }
+
+    fn user(&mut self, history: &[&Vector]) -> Result<[f32; DIMENSIONS], ScoreError> {
+        let places = history.iter().enumerate();
+        Ok(places.fold([0.0; DIMENSIONS], |sum, (back, vector)| add(sum, vector, 1.0 / (1.0 + back as f32))))
+    }
+}
+
+fn add(mut sum: [f32; DIMENSIONS], vector: &Vector, times: f32) -> [f32; DIMENSIONS] {
+    sum.iter_mut().zip(vector.0).for_each(|(sum, x)| *sum += times * x);
+    sum
 }
 
 /// Three places for what is of one category.
@@ -78,13 +103,30 @@ fn c43_content_is_in_what_these_laws_are_about() {
     let clock = log.advance(SECOND);
     let like = Act { content: None, says: None, user: 1, item: 4, kind: 1, undo: false, ago: 0, id: 50 };
     log.epoch(vec![input(&like, clock, 1)]);
+    let sources = sources(&run(&log, Run::plain()));
+    assert!(sources.contains(&Source::Content), "{sources:?}");
+}
+
+/// And so is what towers find.
+#[test]
+fn c14_towers_are_in_what_these_laws_are_about() {
+    let mut log = Log::with_catalogue();
+    for (id, item) in [4, 7, 9].into_iter().enumerate() {
+        let clock = log.advance(SECOND);
+        let like = Act { content: None, says: None, user: 1, item, kind: 1, undo: false, ago: 0, id: id as u8 };
+        log.epoch(vec![input(&like, clock, 1)]);
+    }
     let changes = run(&log, Run::plain());
+    assert!(sources(&changes).contains(&Source::Towers), "{:?}", sources(&changes));
+}
+
+/// Of everything in slates.
+fn sources(changes: &Changes) -> BTreeSet<Source> {
     let slates = changes.values().flatten().filter_map(|change| match change {
         Change::Slate { slate: Some(slate), .. } => Some(slate),
         _ => None,
     });
-    let sources: BTreeSet<Source> = slates.flat_map(|slate| &slate.items).map(|item| item.source).collect();
-    assert!(sources.contains(&Source::Content), "{sources:?}");
+    slates.flat_map(|slate| &slate.items).map(|item| item.source).collect()
 }
 
 fn speaks(language: &str) -> User {

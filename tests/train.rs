@@ -88,8 +88,7 @@ fn figure(said: &str, word: &str) -> f64 {
 }
 
 fn train(kind: &str) -> PathBuf {
-    let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
-    assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+    python();
     let out = made().dir.path().join(kind);
     let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&versions()).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
     let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
@@ -131,12 +130,75 @@ fn what_is_trained_ranks_the_stream_and_is_named() {
     }
 }
 
+fn python() {
+    let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
+    assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+}
+
+/// Of the same examples: they are proven, find what popularity does not, and are a source of the stream's rankings.
+#[test]
+fn c14_towers_are_trained_and_find() {
+    python();
+    let (out, log) = (made().dir.path().join("towers"), made().examples());
+    for kind in ["twotower", "sequence"] {
+        let said = good(&["train", kind, "--log", path(&log), "--out", path(&out)], &[]);
+        assert!(said.contains("ONNX Runtime gives what it must") && said.contains("OVERDRIVE_TOWERS__MODEL="), "{said}");
+        assert!(figure(&said, "recall@50") > figure(&said, "most taken:"), "{said}");
+        let page = std::fs::read_to_string(out.join(kind).join("report.html")).expect("a report");
+        assert!(page.contains("<svg") && page.contains("ecall"), "{page}");
+        let (folder, data) = (out.join(kind), made().stream());
+        let settings = [("OVERDRIVE_LEARN__ENABLED", "true"), ("OVERDRIVE_TOWERS__MODEL", path(&folder))];
+        let ranked = good(&["eval", "prequential", "--dataset", "synth", "--data", path(&data), "--json"], &settings);
+        assert!(ndcg(&ranked) > 0.9 * made().blend, "{kind}: {} after {}", ndcg(&ranked), made().blend);
+        let said: serde_json::Value = serde_json::from_str(&ranked).expect("one object");
+        assert!(said["hits_by_source"]["towers"].as_f64().is_some_and(|share| share > 0.1), "{kind}: {}", said["hits_by_source"]);
+    }
+    for (wrong, says) in [(&["--publish"][..], "--publish is for rankers"), (&["--for", "rank"], "--for rank is for rankers")] {
+        let output = overdrive(&[&["train", "twotower", "--log", path(&log)], wrong].concat(), &[]);
+        assert!(!output.status.success() && text(&output.stderr).contains(says), "{}", text(&output.stderr));
+    }
+}
+
+/// Users go from item to item by a rule that no popularity knows: what comes next is learned, by id where nothing else is said of items.
+#[test]
+fn c16_what_comes_next_is_learned_from_what_came_before() {
+    python();
+    let dir = tempfile::tempdir().expect("a folder");
+    const ITEMS: usize = 120;
+    let (names, mut rng) = (Arc::new(Names::default()), Rng::of(5, [0, 0]));
+    let items: Vec<_> = (0..ITEMS).map(|n| names.item(&format!("i{n}")).expect("no collision")).collect();
+    let examples = Examples::open(dir.path(), names.clone()).expect("a folder");
+    let mut at = vec![Vec::new(); 150];
+    for n in 0..6_000u64 {
+        let who = rng.below(150) as usize;
+        let last = at[who].first().copied().unwrap_or(rng.below(ITEMS as u32) as usize);
+        let next = (last * 7 + 3) % ITEMS;
+        let user = names.user(&format!("u{who}")).expect("no collision");
+        let history = at[who].iter().map(|item: &usize| items[*item]).collect();
+        let candidates: Vec<_> = [next, rng.below(ITEMS as u32) as usize].map(|of| (items[of], of == next)).to_vec();
+        let candidates = if candidates[1].1 { candidates[..1].to_vec() } else { candidates };
+        let (columns, tokens) = (vec![0.0; candidates.len() * columns::COLUMNS], vec![Vec::new(); candidates.len()]);
+        examples.take(1 + n, Arc::new(Example { user, at: 1_000 * n as i64, candidates, columns, history, tokens }));
+        at[who].retain(|item| *item != next);
+        at[who].insert(0, next);
+        at[who].truncate(5);
+    }
+    drop(examples);
+    let (log, out) = (dir.path().join("examples"), dir.path().join("out"));
+    for kind in ["twotower", "sequence"] {
+        let said = good(&["train", kind, "--log", path(&log), "--out", path(&out)], &[]);
+        let report = std::fs::read_to_string(out.join(kind).join("report.json")).expect("a report");
+        let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+        let of = |what: &str| report["ndcg_10"][what].as_f64().expect("a figure");
+        assert!(of("model") > 0.8 && of("popular") < 0.3, "{kind}: {said}");
+    }
+}
+
 /// For callers' candidates, out of the same examples: what comes out takes what is at hand and nothing else, and orders what was held out better than the
 /// fixed weights, but for the logistic regression, which sees nothing of what a user took.
 #[test]
 fn c25_what_is_trained_for_rank_takes_what_is_at_hand() {
-    let python = std::env::var_os("OVERDRIVE_PYTHON").unwrap_or_default();
-    assert!(Path::new(&python).is_file(), "OVERDRIVE_PYTHON names no Python: run `make test`, which makes one");
+    python();
     let out = made().dir.path().join("rank");
     let settings = [("OVERDRIVE_RANKER__REGISTRY", path(&out).to_string()), ("OVERDRIVE_LEARN__ENABLED", "true".into())];
     let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
@@ -204,7 +266,17 @@ fn hometown(dir: &Path) -> f64 {
             columns.extend(columns::row_at_hand(&row));
         }
         let user = names.user(&format!("user_{n:06}")).expect("no collision");
-        examples.take(1 + n, Arc::new(Example { user, at: 1_700_000_000_000 + 1_000 * n as i64, candidates, columns }));
+        examples.take(
+            1 + n,
+            Arc::new(Example {
+                user,
+                at: 1_700_000_000_000 + 1_000 * n as i64,
+                tokens: vec![Vec::new(); candidates.len()],
+                candidates,
+                columns,
+                ..Example::default()
+            }),
+        );
     }
     quality::auc(later).expect("some clicked")
 }
@@ -362,8 +434,9 @@ mod engine {
                 of[feature] = if row == best { sign } else { (row as f32) / 100.0 };
                 of[blend] = -of[feature];
             }
-            let candidates = items.iter().enumerate().map(|(row, item)| (*item, row == best)).collect();
-            let example = Example { user, at: from + 1_000 * n as Millis, candidates, columns: of };
+            let candidates: Vec<_> = items.iter().enumerate().map(|(row, item)| (*item, row == best)).collect();
+            let (at, tokens) = (from + 1_000 * n as Millis, vec![Vec::new(); candidates.len()]);
+            let example = Example { user, at, candidates, columns: of, tokens, ..Example::default() };
             examples.take(1 + n as u64, Arc::new(example));
         }
     }

@@ -18,8 +18,9 @@ AFTER = ["user_pause"]
 # Parts of the examples, by time: what is trained on, what says when to stop, what is held out.
 TRAIN, STOP = 0.7, 0.8
 LEAST = 200  # examples
-KEYS = 5  # epoch, ts_ms, user_id, item_id, taken
-ALIKE = ("alike_most", "alike_mean")  # the engine alone knows them; examples of an earlier version lack them
+KEYS = ["epoch", "ts_ms", "user_id", "item_id", "taken"]
+ALIKE = ("alike_most", "alike_mean", "tower")  # the engine alone knows them; examples of an earlier version lack them
+TOWERS = ["item", "tokens", "history"]  # what the towers learn from; examples of an earlier version lack them
 MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 
 
@@ -32,21 +33,18 @@ def load(folder, where="slates"):
     files = newest(files)
     for n, file in enumerate(files):
         try:
-            table = pq.read_table(file)
+            table = opened(file)
         except FileNotFoundError:
             continue  # an engine that runs makes room, or takes out whom it forgets
-        schema = (table.schema.metadata or {}).get(b"overdrive.schema", b"").decode()
-        if schema != SCHEMA:
-            raise Refused(f"{file} is of schema {schema or 'unknown'}, this program trains on {SCHEMA}; move the file away")
-        known = [name for name in table.column_names[KEYS:] if name not in ALIKE]
+        known = looked_at(table)
         wanted = known[:known.index("blend") + 1] if where == "slates" else known[known.index("blend") + 1:]
         if not wanted:
             earlier += 1
             continue
-        if tables and wanted != [name for name in tables[0].column_names[KEYS:] if name not in ALIKE]:
+        if tables and wanted != looked_at(tables[0]):
             raise Refused(f"{file} has other columns than {files[0]}; they are of two versions, move the older ones away")
         alike = [name for name in ALIKE if where == "slates" and name in table.column_names]
-        tables.append(table.select(table.column_names[:KEYS] + wanted + alike))
+        tables.append(table.select(KEYS + wanted + alike))
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
     if not tables:
         raise Refused(f"the {earlier} files in {folder} were logged by an earlier version, without the columns that are at hand where callers bring "
@@ -54,17 +52,8 @@ def load(folder, where="slates"):
     common = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
     table = pa.concat_tables([table.select(common) for table in tables])
     table = table.drop_columns([name for name in ALIKE if name in common and not table[name].to_numpy().any()])  # content is not looked at
-    table = table.append_column("place", pa.array(np.arange(len(table))))
-    order = [(key, "ascending") for key in ("ts_ms", "epoch", "user_id", "item_id", "place")]
-    table = table.sort_by(order).drop_columns(["place"])
-    whole = [table[key].combine_chunks() for key in ("ts_ms", "epoch", "user_id", "item_id")]
-    again = np.ones(len(table), bool)
-    for column in whole:  # a row is the one before again when nothing of its key differs
-        codes = column.dictionary_encode().indices.to_numpy()
-        again[1:] &= codes[1:] == codes[:-1]
-    again[:1] = False
-    table = table.filter(pa.array(~again))
-    names = table.column_names[KEYS:]
+    table = once(table)
+    names = table.column_names[len(KEYS):]
     x = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
     epochs, times = table["epoch"].to_numpy(), table["ts_ms"].to_numpy()
     users = table["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -75,6 +64,32 @@ def load(folder, where="slates"):
         raise Refused(f"{folder} holds {len(starts)} examples, at least {LEAST} are needed; log for longer, or raise learn.logged")
     return {"takes": [name for name in names if name not in AFTER], "begins": "blend" if where == "slates" else "fixed", "names": names, "x": x, "y": table["taken"].to_numpy().astype(np.int8), "ts": times[starts],
             "user": users[starts], "ends": np.append(starts, len(epochs))}
+
+
+def opened(file, only=None):
+    """A file's table, or of it the columns named, those that it has."""
+    schema = pq.read_schema(file)
+    version = (schema.metadata or {}).get(b"overdrive.schema", b"").decode()
+    if version != SCHEMA:
+        raise Refused(f"{file} is of schema {version or 'unknown'}, this program trains on {SCHEMA}; move the file away")
+    return pq.read_table(file, columns=[name for name in schema.names if (name in only if only else name not in TOWERS)])
+
+
+def looked_at(table):
+    return [name for name in table.column_names if name not in KEYS and name not in ALIKE]
+
+
+def once(table):
+    """Every row once, in the order of time."""
+    table = table.append_column("place", pa.array(np.arange(len(table))))
+    keys = ("ts_ms", "epoch", "user_id", "item_id")
+    table = table.sort_by([(key, "ascending") for key in (*keys, "place")]).drop_columns(["place"])
+    again = np.ones(len(table), bool)
+    for key in keys:  # a row is the one before again when nothing of its key differs
+        codes = table[key].combine_chunks().dictionary_encode().indices.to_numpy()
+        again[1:] &= codes[1:] == codes[:-1]
+    again[:1] = False
+    return table.filter(pa.array(~again))
 
 
 def beginning(data):
@@ -96,10 +111,10 @@ def beginning(data):
     return at, float(np.float32(max(0.0, w[0] / scale)))
 
 
-def newest(files):
+def newest(files, most=MOST):
     """As many of the newest files as hold so many rows; a file's name begins with its first epoch."""
     rows, first = 0, len(files)
-    while first > 0 and rows < MOST:
+    while first > 0 and rows < most:
         first -= 1
         try:
             rows += pq.read_metadata(files[first]).num_rows

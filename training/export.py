@@ -2,21 +2,51 @@
 
 import os
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from said import SCHEMA
+
+
+class Graph:
+    """Nodes and constants, as they are written one after the other."""
+
+    def __init__(self):
+        self.nodes, self.made = [], []
+
+    def constant(self, value):
+        self.made.append(numpy_helper.from_array(np.asarray(value), f"constant_{len(self.made)}"))
+        return self.made[-1].name
+
+    def node(self, kind, *takes, **settings):
+        gives = settings.pop("gives", f"{kind.lower()}_{len(self.nodes)}")
+        self.nodes.append(helper.make_node(kind, list(takes), [gives], **settings))
+        return gives
+
+    def layer(self, takes, matrix, bias):
+        return self.node("Gemm", takes, self.constant(matrix), self.constant(bias))
 
 
 def write_onnx(path, model):
     nodes, made, width = model["graph"]()
     takes = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", width])
     gives = helper.make_tensor_value_info("score", TensorProto.FLOAT, ["rows", 1])
-    graph = helper.make_graph(nodes, path.stem, [takes], [gives], made)
+    said = {"overdrive.score": model["kind"], "overdrive.features": ",".join(model["takes"])}
+    write_graph(path, helper.make_graph(nodes, path.stem, [takes], [gives], made), said)
+
+
+def write_tower(path, graph, takes, width):
+    """`takes` is of each input the type and the shape of a row; what it gives is vectors of so many numbers."""
+    takes = [helper.make_tensor_value_info(name, kind, ["rows", *shape]) for name, (kind, shape) in takes.items()]
+    gives = helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["rows", width])
+    write_graph(path, helper.make_graph(graph.nodes, path.stem, takes, [gives], graph.made), {"overdrive.tower": path.stem})
+
+
+def write_graph(path, graph, said):
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="overdrive")
-    said = {"overdrive.schema": SCHEMA, "overdrive.score": model["kind"], "overdrive.features": ",".join(model["takes"])}
-    helper.set_model_props(proto, said)
+    helper.set_model_props(proto, {"overdrive.schema": SCHEMA} | said)
     onnx.checker.check_model(proto)
     replace(path, proto.SerializeToString())
 

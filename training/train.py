@@ -1,12 +1,14 @@
-"""Trains a ranker on the examples that Overdrive logs, and writes it as ONNX with golden rows and a report.
+"""Trains a model on the examples that Overdrive logs, and writes it as ONNX with golden rows and a report.
 
     train.py {lr,lambdarank,deepfm} --log STATE_DIR/examples --out DIR [--for rank]
+    train.py {twotower,sequence} --log STATE_DIR/examples --out DIR
 
-The report compares the model with what ranks without it on the examples held out, candidate for candidate. `overdrive train` runs this file; it prints
-one JSON object a line.
+The first are rankers; their report compares the model with what ranks without it on the examples held out, candidate for candidate. The
+others are towers, which find candidates: theirs compares them, over all items, with what is popular and with what was taken soon after.
+`overdrive train` runs this file; it prints one JSON object a line.
 
-To add a recipe: a file here with a `train`, its name in RECIPES below, in src/training/script.rs, in src/model/serving.rs, and in the contracts
-that tests/house.rs looks at.
+To add a ranker: a file here with a `train`, its name in RECIPES below, in src/training/script.rs, in src/model/serving.rs, and in the contracts
+that tests/house.rs looks at. Towers: a file with what towers.py asks of it, its name in TOWERS, in src/training/script.rs and in src/training/towers.rs.
 """
 
 import argparse
@@ -18,8 +20,9 @@ from pathlib import Path
 
 from said import Refused, say
 
-# Each is a file beside this one.
+# Each is a file beside this one: rankers, and towers.
 RECIPES = ["lr", "lambdarank", "deepfm"]
+TOWERS = ["twotower", "sequence"]
 GOLDEN = 64  # rows
 
 
@@ -73,9 +76,29 @@ def make(kind, where, log, out):
     say(done=1.0, what="written", model=str(path), report=found)
 
 
+def make_towers(kind, log, out):
+    """The same for two towers, which stand in a folder of their own."""
+    import export
+    import report
+    import towers
+
+    recipe = importlib.import_module(kind)
+    data = towers.load(log)
+    weights, items = towers.train(recipe, data)
+    say(done=0.8, what="evaluating")
+    found = towers.evaluate(recipe, weights, items, data)
+    path = out / kind
+    path.mkdir(parents=True, exist_ok=True)
+    export.replace(path / "golden.json", json.dumps(towers.golden(recipe, weights, items, data)))
+    export.replace(path / "report.json", json.dumps(found, indent=1))
+    export.replace(path / "report.html", report.report_towers(kind, found))
+    towers.write(path, recipe, weights, items)
+    say(done=1.0, what="written", model=str(path), report=found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=RECIPES)
+    parser.add_argument("kind", choices=RECIPES + TOWERS)
     parser.add_argument("--log", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--for", dest="where", choices=["slates", "rank"], default="slates", help="where it will rank")
@@ -83,8 +106,13 @@ def main():
     args = parser.parse_args()
     if args.aside:
         stand_aside()
-    if args.kind == "deepfm":
+    if args.kind == "deepfm" or args.kind in TOWERS:
         one_thread()  # its matrices are small, and only sums in one order are the same bit by bit
+    if args.kind in TOWERS:
+        if args.where == "rank":
+            raise Refused(f"{args.kind} finds candidates, and with --for rank callers bring them; leave out --for rank, or train lr, lambdarank "
+                          "or deepfm")
+        return make_towers(args.kind, args.log, args.out)
     make(args.kind, args.where, args.log, args.out)
 
 
@@ -94,4 +122,4 @@ if __name__ == "__main__":
     except Refused as refused:
         sys.exit(str(refused))
     except ImportError as missing:
-        sys.exit(f"{missing}; install what training/requirements.txt lists: pip install lightgbm numpy onnx pyarrow")
+        sys.exit(f"{missing}; install what training/requirements.txt lists: pip install lightgbm numpy onnx pyarrow scipy")

@@ -1,42 +1,66 @@
-//! `overdrive train`: a ranker from the examples the engine logged. It runs training, shows how far it is, and tries what came out before
-//! anybody serves with it.
+//! `overdrive train`: a ranker, or two towers, from the examples the engine logged. It runs training, shows how far it is, and tries what came out
+//! before anybody serves with it.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 use super::{models, say};
 use crate::config::Config;
-use crate::model::serving::Recipe;
+use crate::model::serving;
 use crate::registry::{self, Figures};
 use crate::training::script::{self, Made, Order, Purpose};
+use crate::training::towers;
 
 /// Arguments of `overdrive train`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to train: lr (logistic regression on 14 features), lambdarank (boosted trees) or deepfm (factorisation machine and neural network)
+    /// What to train. Rankers: lr (logistic regression on 14 features), lambdarank (boosted trees), deepfm (factorisation machine and neural network).
+    /// Towers, which find candidates: twotower (the mean of what was taken, and a layer), sequence (a transformer over it)
     #[arg(value_parser = recipe())]
     kind: Recipe,
-    /// Where it will rank: slates, or rank: what callers bring to /v1/rank, by the columns that are at hand there
+    /// Where a ranker will rank: slates, or rank: what callers bring to /v1/rank, by the columns that are at hand there
     #[arg(long = "for", value_name = "PURPOSE", value_parser = purpose(), default_value = "slates")]
     purpose: Purpose,
     /// The folder of examples; that of the engine's state folder when it is not given
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
-    /// Where the model, its golden rows and its report go
+    /// Where the model, what it must give, and its report go
     #[arg(long, value_name = "DIR", default_value = "models")]
     out: PathBuf,
     /// A Python 3 that has what training/requirements.txt lists: training.python
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
-    /// Make a version of it in the folder of [ranker] registry
+    /// Make a version of a ranker in the folder of [ranker] registry
     #[arg(long)]
     publish: bool,
 }
 
+/// What can be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recipe {
+    Ranker(serving::Recipe),
+    Towers(towers::Recipe),
+}
+
+impl Recipe {
+    fn all() -> impl Iterator<Item = Self> {
+        serving::Recipe::ALL.map(Self::Ranker).into_iter().chain(towers::Recipe::ALL.map(Self::Towers))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ranker(recipe) => recipe.name(),
+            Self::Towers(recipe) => recipe.name(),
+        }
+    }
+}
+
 /// A recipe by its name.
 fn recipe() -> impl TypedValueParser<Value = Recipe> {
-    PossibleValuesParser::new(Recipe::ALL.map(Recipe::name)).map(|name| Recipe::find(&name).expect("it is one of them"))
+    let find = |name: String| Recipe::all().find(|recipe| recipe.name() == name).expect("it is one of them");
+    PossibleValuesParser::new(Recipe::all().map(Recipe::name)).map(find)
 }
 
 fn purpose() -> impl TypedValueParser<Value = Purpose> {
@@ -46,19 +70,49 @@ fn purpose() -> impl TypedValueParser<Value = Purpose> {
 
 /// Trains, tries the model, and says how good it is.
 pub fn run(args: Args, config: &Config) -> Result<(), String> {
-    let log = args.log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
-    let published = args.publish.then(|| models::registry(config)).transpose()?;
+    let log = args.log.clone().unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
     let python = args.python.as_ref().unwrap_or(&config.training.python);
-    let order = Order { python, recipe: args.kind, purpose: args.purpose, log: &log, out: &args.out, aside: false };
-    let Made { model, figures } = follow(&order)?;
-    let loaded = if cfg!(feature = "onnx") && names_library(config) {
-        let loaded = registry::load(&model, &config.onnx.library).map_err(|e| e.to_string())?;
-        format!("ONNX Runtime gives the scores it must ({})", loaded.digest)
-    } else {
-        "not tried: no library of ONNX Runtime is named (scripts/fetch-onnxruntime.sh gets it)".to_string()
-    };
-    say(&told(&model, args.purpose, &figures, &loaded))?;
+    let order = Order { python, recipe: args.kind.name(), purpose: args.purpose, log: &log, out: &args.out, aside: false };
+    match args.kind {
+        Recipe::Ranker(_) => ranker(&order, args.publish, config),
+        Recipe::Towers(recipe) => {
+            let asked = [(args.publish, "--publish"), (args.purpose == Purpose::Rank, "--for rank")];
+            match asked.into_iter().find(|(asked, _)| *asked) {
+                Some((_, asked)) => {
+                    Err(format!("{asked} is for rankers; {} makes towers, which [towers] model names", recipe.name()))
+                }
+                None => find(&order, config),
+            }
+        }
+    }
+}
+
+fn ranker(order: &Order, publish: bool, config: &Config) -> Result<(), String> {
+    let published = publish.then(|| models::registry(config)).transpose()?;
+    let Made { model, figures } = follow(order)?;
+    let tried = tried(config, || registry::load(&model, &config.onnx.library).map(|model| model.digest))?;
+    say(&told(&model, order.purpose, &figures, &tried))?;
     published.map_or(Ok(()), |registry| say(&models::publish(&registry, &model, None, config)?))
+}
+
+fn find(order: &Order, config: &Config) -> Result<(), String> {
+    let Made { model, figures } = follow(order)?;
+    let tried = tried(config, || registry::load_towers(&model, &config.onnx.library).map(|towers| towers.digest))?;
+    say(&told_of_towers(&model, &figures, &tried))
+}
+
+/// What ONNX Runtime made of it, where a library is named.
+fn tried(config: &Config, load: impl FnOnce() -> Result<String, registry::LoadError>) -> Result<String, String> {
+    let runs = cfg!(feature = "onnx") && names_library(config);
+    runs.then(load)
+        .transpose()
+        .map(|digest| {
+            digest.map_or_else(
+                || "not tried: no library of ONNX Runtime is named (scripts/fetch-onnxruntime.sh gets it)".to_string(),
+                |digest| format!("ONNX Runtime gives what it must ({digest})"),
+            )
+        })
+        .map_err(|e| e.to_string())
 }
 
 fn names_library(config: &Config) -> bool {
@@ -66,7 +120,7 @@ fn names_library(config: &Config) -> bool {
 }
 
 /// Shows how far training is until it ends.
-fn follow(order: &Order) -> Result<Made, String> {
+fn follow<F: DeserializeOwned>(order: &Order) -> Result<Made<F>, String> {
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}").expect("a template that parses");
     let bar = ProgressBar::new(1_000).with_style(style);
     let said = |done: f64, what| {
@@ -98,5 +152,28 @@ fn told(model: &Path, purpose: Purpose, report: &Figures, loaded: &str) -> Strin
         ndcg_10.ahead.1,
         model.with_extension("report.html").display(),
         model.display(),
+    )
+}
+
+fn told_of_towers(folder: &Path, report: &towers::Figures, loaded: &str) -> String {
+    let towers::Figures { examples, items, recall_50, ndcg_10 } = report;
+    format!(
+        "{}: {loaded}\n\
+         made of {} examples; on {} later ones, among {items} items, recall@50 {:.4} (most taken: {:.4}; often taken next: {:.4}), \
+         NDCG@10 {:.4} ({:.4}; {:.4}; ahead of the better by {:.4} to {:.4} in 95 of 100 draws of users)\n\
+         the report is {}; serve with them: OVERDRIVE_TOWERS__MODEL={} overdrive run\n",
+        folder.display(),
+        examples.earlier,
+        examples.held_out,
+        recall_50.model,
+        recall_50.popular,
+        recall_50.near,
+        ndcg_10.of.model,
+        ndcg_10.of.popular,
+        ndcg_10.of.near,
+        ndcg_10.ahead.0,
+        ndcg_10.ahead.1,
+        folder.join("report.html").display(),
+        folder.display(),
     )
 }

@@ -40,6 +40,7 @@ pub fn broken(config: &Config, layers: &Layers) -> Vec<Broken> {
     flags(&mut check, config);
     factors(&mut check, config);
     content(&mut check, config);
+    towers(&mut check, config);
     service(&mut check, config);
     check.0
 }
@@ -519,6 +520,13 @@ fn content(check: &mut Check, config: &Config) {
     let used = !content.enabled || named || content.dimensions > 0;
     let keys = ["content.enabled", "content.dimensions", "content.text_encoder", "content.image_encoder"];
     check.rule(&keys, used, "content is known by embeddings of so many dimensions, or by an encoder: set one of these");
+}
+
+fn towers(check: &mut Check, config: &Config) {
+    let towers = &config.recommend.towers;
+    check.within("towers.kept", towers.kept, 1..=1_000);
+    let runs = towers.model.is_empty() || cfg!(feature = "onnx");
+    check.rule(&["towers.model"], runs, "this build runs no models; build with the feature `onnx`");
 }
 
 fn service(check: &mut Check, config: &Config) {

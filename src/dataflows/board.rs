@@ -178,6 +178,11 @@ impl Board {
         self.items.get(&item).unwrap_or(&self.blank)
     }
 
+    /// Every item of which something is known.
+    pub fn known(&self) -> impl Iterator<Item = ItemId> {
+        self.items.keys().copied()
+    }
+
     /// What the catalogue says of each item, where it says something.
     pub fn facts(&self) -> impl Iterator<Item = (ItemId, &Item)> {
         self.items.iter().filter_map(|(item, card)| Some((*item, card.facts.as_deref()?)))

@@ -1,7 +1,7 @@
 //! Candidates of one refresh: what may stand in the user's slate, from every source, each item once.
 //!
 //! Sources in order: neighbours of the latest items of the history; what factors say, where they are on; what is like the latest items,
-//! where content is looked at; items of the categories the user likes; what is near where they live; trending; fresh; popular, as far as room is left.
+//! where content is looked at; what towers find, where there are some; items of the categories the user likes; what is near where they live; trending; fresh; popular, as far as room is left.
 //!
 //! To add a source: a function here, and its line in [`gather`].
 
@@ -13,6 +13,7 @@ use super::alike::{Alike, Like};
 use super::board::{Board, Card};
 use super::profiles::{Filter, History, Profile, Recent};
 use super::surfaces::Only;
+use super::towers::Found;
 use super::trending::{List, Order};
 use crate::model::catalogue::User;
 use crate::model::changes::Scope;
@@ -39,13 +40,14 @@ impl Candidate<'_> {
     pub fn known(&self) -> Known<'_> {
         let Self { card, affinity, because, .. } = *self;
         let (tokens, category, created, heat) = (&card.tokens[..], card.category, card.created(), card.heat);
-        Known { tokens, category, created, heat, affinity, because, alike: None }
+        Known { tokens, category, created, heat, affinity, because, alike: None, tower: 0.0 }
     }
 
-    /// The same with what its content is like.
-    pub fn known_with(&self, alike: Option<&Alike>) -> Known<'_> {
+    /// The same with what its content is like, and what the towers say.
+    pub fn known_with(&self, alike: Option<&Alike>, found: Option<&Found>) -> Known<'_> {
         let like = |Like { likeness, kind, item }| (likeness, (kind, item));
-        Known { alike: alike.and_then(|alike| alike.to(self.item)).map(like), ..self.known() }
+        let tower = found.map_or(0.0, |found| f64::from(found.says(self.item).max(0.0)));
+        Known { alike: alike.and_then(|alike| alike.to(self.item)).map(like), tower, ..self.known() }
     }
 }
 
@@ -58,6 +60,8 @@ pub struct Asked<'a> {
     pub liked: &'a [ItemId],
     /// What the content of items says to them, where it is looked at.
     pub alike: Option<&'a Alike<'a>>,
+    /// What the towers say to them, where there are some.
+    pub found: Option<&'a Found<'a>>,
     pub clock: Millis,
 }
 
@@ -122,6 +126,7 @@ impl Candidates {
         self.neighbours(&asked.history.latest, board, &gates, found);
         asked.liked.iter().for_each(|item| _ = self.push(*item, board, &gates, found));
         self.alike(asked, board, &gates, found);
+        self.found(asked, board, &gates, found);
         self.near(board, &gates, found);
         let (interests, trending, fresh, kept) =
             (self.params.interests, self.params.trending, self.params.fresh, self.params.candidates);
@@ -174,8 +179,19 @@ impl Candidates {
     /// What is likest to what the user took lately.
     fn alike<'a>(&mut self, asked: &Asked, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
         let Some(alike) = asked.alike else { return };
-        let mut left = self.alike;
-        for item in alike.best() {
+        self.first(alike.best(), self.alike, board, gates, found);
+    }
+
+    /// What the towers find.
+    fn found<'a>(&mut self, asked: &Asked, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
+        let Some(towers) = asked.found else { return };
+        self.first(towers.best(), towers.kept, board, gates, found);
+    }
+
+    /// Up to `most` new items from the top of a list.
+    fn first<'a>(&mut self, list: &[ItemId], most: usize, board: &'a Board, gates: &Gates, found: &mut Vec<Candidate<'a>>) {
+        let mut left = most;
+        for item in list {
             if left == 0 {
                 break;
             }
@@ -381,7 +397,7 @@ mod tests {
         let mut found = |said: Option<User>, coldness: f64| -> (usize, usize) {
             let mut profile = Profile::default();
             profile.said = said.map(Arc::new);
-            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, clock: 0 };
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, found: None, clock: 0 };
             let found = candidates.gather(&asked, coldness, &board);
             (found.iter().filter(|of| of.item.0 < 200).count(), found.iter().filter(|of| of.item.0 >= 200).count())
         };
@@ -411,7 +427,7 @@ mod tests {
         let params = SlatesParams { trending: 20, ..defaults() };
         let mut candidates = Candidates::new(params, Only::new(&only), Weights([1_000; Kind::ALL.len()]), 5.0, 0);
         let (profile, history) = (Profile::default(), History::default());
-        let asked = Asked { profile: &profile, history: &history, liked: &[], alike: None, clock: 0 };
+        let asked = Asked { profile: &profile, history: &history, liked: &[], alike: None, found: None, clock: 0 };
         for coldness in [0.0, 1.0] {
             let found: Vec<u64> = candidates.gather(&asked, coldness, &board).iter().map(|of| of.item.0).collect();
             assert_eq!(found, (1..=20).collect::<Vec<_>>());
@@ -441,7 +457,7 @@ mod tests {
             let mut candidates = Candidates::new(params, only, Weights([1_000; Kind::ALL.len()]), 5.0, 0);
             let mut profile = Profile::default();
             profile.said = said.map(Arc::new);
-            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, clock: 0 };
+            let asked = Asked { profile: &profile, history: &History::default(), liked: &[], alike: None, found: None, clock: 0 };
             candidates.gather(&asked, 0.0, &board).iter().map(|of| of.item.0).collect()
         };
         let (own, around, far) = (1..=20, 101..=105, 201..=205);

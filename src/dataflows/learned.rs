@@ -11,8 +11,9 @@ use super::candidates::Asked;
 use super::feature_store::{FeatureStore, Now};
 use super::learner::Weights;
 use super::ledger::UserDelta;
-use super::sampler::{Drawn, RANKED_ALONE, Sampler, Viewer};
+use super::sampler::{Drawn, OF_TOWERS, RANKED_ALONE, Sampler, Viewer};
 use super::surfaces::{Rules, Scored};
+use super::towers::Found;
 use super::trails::Ring;
 use crate::model::catalogue::User as Said;
 use crate::model::changes::Compared;
@@ -88,8 +89,9 @@ pub type LookUp<'a> = dyn FnMut(&[ItemId]) -> Vec<columns::LookedUp> + 'a;
 /// What was asked for and learned of a user's steps.
 #[derive(Default)]
 pub struct Seen {
-    pub ranking: Option<Vec<(ItemId, u16)>>,
-    pub example: Option<Arc<Example>>,
+    pub ranking: Option<Vec<(ItemId, u32)>>,
+    /// Without what is known of the user and the items elsewhere.
+    pub example: Option<Example>,
 }
 
 /// A user, as a slate is made for them.
@@ -220,7 +222,7 @@ impl Learned {
         taken: &[usize],
         store: &FeatureStore,
         look_up: &mut LookUp,
-    ) -> Option<Arc<Example>> {
+    ) -> Option<Example> {
         if taken.is_empty() || lot((delta.user.0 ^ epoch.number).rotate_left(32)) >= self.params.logged {
             return None;
         }
@@ -236,7 +238,7 @@ impl Learned {
                 columns.extend_from_slice(row);
             }
         }
-        Some(Arc::new(Example { user: delta.user, at: epoch.clock_ms, candidates, columns }))
+        Some(Example { user: delta.user, at: epoch.clock_ms, candidates, columns, ..Example::default() })
     }
 
     /// Where the shadow and what serves had the items the user then took, among the candidates just scored.
@@ -322,7 +324,7 @@ impl Learned {
     }
 
     /// The candidates just scored, best first; ties go to what was there first.
-    fn ranking(&self, store: &FeatureStore) -> Vec<(ItemId, u16)> {
+    fn ranking(&self, store: &FeatureStore) -> Vec<(ItemId, u32)> {
         let mut order: Vec<(f32, Millis, &Drawn)> = Vec::with_capacity(self.sampler.drawn.len());
         for (drawn, score) in self.sampler.drawn.iter().zip(&self.scores.scores) {
             order.push((*score, store.item(drawn.slot).tally.first, drawn));
@@ -343,10 +345,10 @@ impl Learned {
         rules: &mut Rules,
         weights: &Weights,
     ) -> (Vec<Scored<'b>>, Option<Arc<ModelName>>) {
-        let Asked { profile, liked, alike, clock, .. } = user.asked;
+        let Asked { profile, liked, alike, found, clock, .. } = user.asked;
         let filter = profile.filter();
-        let near = alike.map_or(&[][..], Alike::best);
-        let viewer = Viewer { ring: user.ring, habit: user.habit, city: profile.city(), filter: &filter, liked, near };
+        let (near, found) = (alike.map_or(&[][..], Alike::best), found.map_or(&[][..], Found::best));
+        let viewer = Viewer { ring: user.ring, habit: user.habit, city: profile.city(), filter: &filter, liked, near, found };
         let others = rules.others(&user.asked, board, self.params.per_source);
         let now = Now::at(clock);
         let request = self.sampler.request(&viewer, store, &now, &weights.model.means, self.params.per_source, &others);
@@ -409,6 +411,10 @@ impl Learned {
         store: &FeatureStore,
         young: bool,
     ) -> (Source, Reason) {
+        let found = user.asked.found.filter(|_| drawn.sources == OF_TOWERS); // by nothing else
+        if let Some(because) = found.and_then(|found| found.because(store.item(drawn.slot).id)) {
+            return because;
+        }
         let mut voices = [Voice::Content, Voice::Collaborative, Voice::Now, Voice::Lasting, Voice::Habit, Voice::Age];
         voices.sort_by(|a, b| adds[*b as usize].total_cmp(&adds[*a as usize]));
         let in_words = |voice: &Voice| match voice {

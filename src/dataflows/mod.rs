@@ -30,6 +30,7 @@ pub mod stays;
 pub mod surfaces;
 pub mod tallies;
 pub mod tastes;
+pub mod towers;
 pub mod trails;
 pub mod trending;
 
@@ -67,6 +68,7 @@ pub struct Params {
     pub flags: crate::scoring::flags::Params,
     pub factors: FactorsParams,
     pub content: ContentParams,
+    pub towers: crate::scoring::towers::Params,
 }
 
 impl Params {

@@ -29,7 +29,7 @@ mod rung {
 }
 
 /// The candidate sources, in their order: each yields its best.
-pub const SOURCES: [&str; 16] = [
+pub const SOURCES: [&str; 17] = [
     "pop_10m",
     "pop_40m",
     "pop_3h",
@@ -46,16 +46,18 @@ pub const SOURCES: [&str; 16] = [
     "with_50",
     "factors",
     "content",
+    "towers",
 ];
 
+/// The places of those that bring a list from elsewhere.
+const FACTORS: usize = 14;
+const CONTENT: usize = 15;
+const TOWERS: usize = 16;
+
 /// The bit of the factors among the sources of a candidate: they rank by themselves too.
-pub const OF_FACTORS: u16 = {
-    let mut place = 0;
-    while !matches!(SOURCES[place].as_bytes(), b"factors") {
-        place += 1;
-    }
-    1 << place
-};
+pub const OF_FACTORS: u32 = 1 << FACTORS;
+/// The bit of the towers.
+pub const OF_TOWERS: u32 = 1 << TOWERS;
 
 /// How many items a ranking by one source alone has at most.
 pub const RANKED_ALONE: usize = 1_000;
@@ -76,6 +78,8 @@ pub struct Viewer<'a> {
     pub liked: &'a [ItemId],
     /// What is likest to what they took lately, the likest first.
     pub near: &'a [ItemId],
+    /// What towers find for them, best first.
+    pub found: &'a [ItemId],
 }
 
 /// A candidate: where it came from, and which item of the ring speaks loudest for it.
@@ -83,7 +87,7 @@ pub struct Viewer<'a> {
 pub struct Drawn {
     pub slot: Slot,
     /// Bit by bit, as [`SOURCES`].
-    pub sources: u16,
+    pub sources: u32,
     pub because: Option<ItemId>,
 }
 
@@ -351,8 +355,9 @@ impl Sampler {
             11 => self.loudest(source, viewer, store, best, |_, v| v.next),
             12 => self.loudest(source, viewer, store, best, |slot, v| v.near_3 * store.rarity(slot)),
             13 => self.loudest(source, viewer, store, best, |slot, v| v.with_50 * store.rarity(slot)),
-            14 => self.listed(source, viewer.liked, viewer, store, best),
-            _ => self.listed(source, viewer.near, viewer, store, best),
+            FACTORS => self.listed(source, viewer.liked, viewer, store, best),
+            CONTENT => self.listed(source, viewer.near, viewer, store, best),
+            _ => self.listed(source, viewer.found, viewer, store, best),
         }
     }
 
@@ -370,7 +375,7 @@ impl Sampler {
         }
     }
 
-    /// What was found elsewhere: by the factors, or by what items are like.
+    /// What was found elsewhere: by the factors, by what items are like, or by towers.
     fn listed(&mut self, source: usize, list: &[ItemId], viewer: &Viewer, store: &FeatureStore, best: usize) {
         let mut left = best;
         for slot in list.iter().filter_map(|item| store.find(*item)) {
@@ -443,7 +448,7 @@ impl Sampler {
         heard.allowed == 1
     }
 
-    fn draw(&mut self, slot: Slot, source: u16) {
+    fn draw(&mut self, slot: Slot, source: u32) {
         let next = self.drawn.len() as u16 + 1;
         let heard = self.heard(slot);
         if heard.place > 0 {
@@ -706,7 +711,7 @@ pub fn reading(item: Option<Slot>, store: &FeatureStore, now: &Now) -> [f32; REA
     [ln(store.heat(slot).at(rung::DAYS_2, now) + 0.05), ln(tally.steps as f32 + 0.05), ln(1.0 + minutes)]
 }
 
-const _: () = assert!(ORDERS == RUNGS + 1 && SOURCES.len() <= 16);
+const _: () = assert!(ORDERS == RUNGS + 1 && SOURCES.len() <= 32);
 
 #[cfg(test)]
 mod tests {
@@ -740,7 +745,8 @@ mod tests {
         let (profile, ring) =
             (Profile::default(), Ring { items: (0..45).map(|n| ItemId(n * 13)).collect(), steps: 60, last: Some(5) });
         let filter = profile.filter();
-        let viewer = Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter, liked: &[], near: &[] };
+        let viewer =
+            Viewer { ring: &ring, habit: Some([0.5, 0.2, 3.0]), city: None, filter: &filter, liked: &[], near: &[], found: &[] };
         let seen = |store: &FeatureStore| {
             let mut sampler = Sampler::default();
             let request = sampler.request(&viewer, store, &Now::at(1_700_000_000_000), &[0.1; READINGS], 40, &[ItemId(3)]);

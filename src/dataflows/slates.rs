@@ -28,6 +28,7 @@ use super::ledger::UserDelta;
 use super::profiles::{History, Profile};
 use super::sampler::{Viewer, reading};
 use super::surfaces::{Rules, Scored};
+use super::towers::{Found, Vectors};
 use super::trails::Ring;
 use crate::model::changes::{Account, Acts, Arms};
 use crate::model::content::Points;
@@ -35,12 +36,13 @@ use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Slate, SlateItem, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, ItemId, Kind, Ranker, UserId, Variant};
+use crate::model::{Change, Epoch, Example, ItemId, Kind, Ranker, UserId, Variant};
 use crate::operators::{Arrivals, Arrive, Clock, Durable, Route, Saver, Vault};
 use crate::scoring::alike::Shelf;
 use crate::scoring::blend;
 use crate::scoring::learned::{Lesson, READINGS};
 use crate::scoring::ranker::Tally;
+use crate::scoring::towers::{HISTORY, TOKENS};
 
 /// What a refresh stage takes in. The order of the variants is the order of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +118,13 @@ impl Queue {
 
 /// When a user is due again whose slate came out empty: at the start the board has not been told anything yet.
 const SOON: Millis = SECOND;
+
+/// An example with what the user took before, and what its items are like.
+fn told(example: Example, profile: &Profile, board: &Board) -> Example {
+    let history = profile.history(HISTORY).latest.iter().map(|recent| recent.item).collect();
+    let tokens = |(item, _): &(ItemId, bool)| board.item(*item).tokens.iter().take(TOKENS).copied().collect();
+    Example { history, tokens: example.candidates.iter().map(tokens).collect(), ..example }
+}
 
 /// What was let out of a slate.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -199,6 +208,8 @@ pub struct State {
     liked: FxHashMap<UserId, Best>,
     /// What items are like, where that is looked at.
     alike: Option<Shelf>,
+    /// What items are to the towers, where there are some.
+    towers: Option<Vectors>,
     queues: Vec<Queue>,
     /// What those did whom the model ranks for, and the others, in this epoch.
     arms: Arms,
@@ -231,6 +242,7 @@ impl State {
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
             alike: params.content.enabled.then(|| Shelf::new(params.content.kept)),
+            towers: Vectors::of(&params.towers),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
             arms: Arms::default(),
             params: params.clone(),
@@ -278,7 +290,7 @@ impl State {
         rows.sort_by_key(Row::place);
         for row in rows.drain(..) {
             match row {
-                Row::Post(post) => self.board.post(post),
+                Row::Post(post) => self.post(post),
                 Row::Fact(fact) => self.store.take(fact),
                 Row::Interests((user, interests)) => self.user(user).profile.interests = interests,
                 Row::Ring(user, ring) => self.user(user).ring = ring,
@@ -290,10 +302,16 @@ impl State {
         self.refresh_those_due(epoch, out);
     }
 
+    fn post(&mut self, post: Post) {
+        self.towers.iter_mut().for_each(|towers| towers.note(&post));
+        self.board.post(post);
+    }
+
     /// What the users took in this epoch, seen from just before it: rankings that were asked for, and what is learned.
     fn look_back(&mut self, epoch: &Epoch, rows: &[Row], out: &mut Vec<Change>) -> Option<Arc<Lesson>> {
         let mut lesson = Lesson::default();
         let (now, weights) = (Now::at(epoch.clock_ms), self.shared.borrow());
+        self.towers.iter_mut().for_each(|towers| towers.settle(&self.board));
         for row in rows {
             let Row::Delta(delta) = row else { continue };
             let steps = || delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive());
@@ -303,8 +321,9 @@ impl State {
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             if delta.asked == Some(Ranker::Fixed) {
                 let history = of.profile.history(self.params.slates.neighbours_from);
-                let (liked, alike) = (&[][..], None);
-                let asked = Asked { profile: &of.profile, history: &history, liked, alike, clock: epoch.clock_ms };
+                let found = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
+                let (liked, alike, found) = (&[][..], None, found.as_ref());
+                let asked = Asked { profile: &of.profile, history: &history, liked, alike, found, clock: epoch.clock_ms };
                 let viewer = self.home.viewer(&asked, &self.board);
                 let scored = self.home.scored(&asked, &viewer, &self.board);
                 let ranking = self.home.choose(scored).iter().map(|scored| (scored.item, 0)).collect();
@@ -316,18 +335,19 @@ impl State {
             let history = self.alike.is_some().then(|| of.profile.history(self.params.slates.neighbours_from));
             let alike = self.alike.as_mut().zip(history.as_ref());
             let alike = alike.map(|(shelf, history)| Alike::new(shelf, history, &self.params.content));
-            let near = alike.as_ref().map_or(&[][..], Alike::best);
-            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked, near };
+            let towers = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
+            let (near, found) = (alike.as_ref().map_or(&[][..], Alike::best), towers.as_ref().map_or(&[][..], Found::best));
+            let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked, near, found };
             let look_up: &mut LookUp = &mut |items| {
                 let history = of.profile.history(self.params.slates.neighbours_from);
-                let (liked, alike) = (&[][..], alike.as_ref());
-                let asked = Asked { profile: &of.profile, history: &history, liked, alike, clock: epoch.clock_ms };
+                let (liked, alike, found) = (&[][..], alike.as_ref(), towers.as_ref());
+                let asked = Asked { profile: &of.profile, history: &history, liked, alike, found, clock: epoch.clock_ms };
                 self.home.look_up(&asked, &self.board, items)
             };
             let said = of.profile.said.as_deref();
             let seen = self.learned.look_back(epoch, delta, said, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
             out.extend(seen.ranking.map(|ranking| Change::Ranking(delta.user, ranking)));
-            out.extend(seen.example.map(Change::Example));
+            out.extend(seen.example.map(|example| Change::Example(Arc::new(told(example, &of.profile, &self.board)))));
             for update in steps() {
                 let reading = reading(self.store.find(update.item), &self.store, &now);
                 lesson.read(reading);
@@ -341,6 +361,7 @@ impl State {
 
     fn refresh_those_due(&mut self, epoch: &Epoch, out: &mut Vec<Change>) {
         let mut account = Account::default();
+        self.towers.iter_mut().for_each(|towers| towers.settle(&self.board));
         for group in 0..self.queues.len() {
             for user in self.turn(epoch, group) {
                 self.refresh(epoch, user, out);
@@ -353,7 +374,8 @@ impl State {
         }
         let Tally { scored, unscored } = self.learned.tally();
         let (shadow, failed) = (self.learned.compared(), self.learned.failed());
-        let arms = Arms { scored, unscored, shadow, failed, ..std::mem::take(&mut self.arms) };
+        let towers = self.towers.as_mut().map(Vectors::failures).unwrap_or_default();
+        let arms = Arms { scored, unscored, shadow, failed, towers, ..std::mem::take(&mut self.arms) };
         out.extend((arms != Arms::default()).then(|| Change::Arms(Arc::new(arms))));
         if account != Account::default() {
             out.push(Change::Account(account));
@@ -461,7 +483,9 @@ impl State {
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
         let history = of.profile.history(self.params.slates.neighbours_from);
         let alike = self.alike.as_mut().map(|shelf| Alike::new(shelf, &history, &self.params.content));
-        let asked = Asked { profile: &of.profile, history: &history, liked, alike: alike.as_ref(), clock: epoch.clock_ms };
+        let found = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
+        let (alike, found) = (alike.as_ref(), found.as_ref());
+        let asked = Asked { profile: &of.profile, history: &history, liked, alike, found, clock: epoch.clock_ms };
         let viewer = self.home.viewer(&asked, &self.board);
         let (scored, model) = if self.learned.serves(user, of.profile.said.as_deref(), &weights) {
             let habit = (of.taken > 0).then_some(of.habit);

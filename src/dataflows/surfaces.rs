@@ -234,7 +234,9 @@ impl Rules {
             let (terms, ..) = viewer.terms(&candidate.known(), &blend);
             let (offer, fond) = (candidate.card.offer(), viewer.is_fond_of(candidate.card.category));
             let alike = asked.alike.map_or(columns::Alike::default(), |alike| alike.columns(candidate.item));
-            (at_hand::row(&terms, blend.score(&terms), &asker, &offer, fond), alike)
+            let tower = asked.found.map_or(0.0, |found| found.says(candidate.item));
+            let at_hand = at_hand::row(&terms, blend.score(&terms), &asker, &offer, fond);
+            columns::LookedUp { at_hand, alike, tower }
         };
         self.candidates.look_up(items, &asked.history.latest, board).into_iter().map(row).collect()
     }
@@ -244,7 +246,9 @@ impl Rules {
         let blend = self.blend.after(asked.history.taken);
         let candidates = self.candidates.gather(asked, self.blend.coldness(asked.history.taken), board);
         let scored = |candidate: &Candidate<'b>| {
-            let (terms, source, reason) = viewer.terms(&candidate.known_with(asked.alike), &blend);
+            let (terms, source, reason) = viewer.terms(&candidate.known_with(asked.alike, asked.found), &blend);
+            let found = asked.found.filter(|_| source == Source::Towers).and_then(|found| found.because(candidate.item));
+            let (source, reason) = found.unwrap_or((source, reason));
             Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
         };
         candidates.iter().map(scored).collect()

@@ -155,6 +155,8 @@ pub struct Arms {
     pub shadow: Compared,
     /// Why a batch failed, if one did.
     pub failed: Option<String>,
+    /// Calls of a tower that gave no vector, and why one did not.
+    pub towers: (u64, Option<String>),
 }
 
 /// What became of the events of one epoch: `consumed` is the sum of the other five, always.
@@ -243,7 +245,7 @@ pub enum Change {
     /// An item came, changed or went: what the read side needs of it to filter.
     Catalogue(ItemId, bool),
     /// What was asked for by `Control::Rank`: every candidate, best first, with the sources it came from, bit by bit.
-    Ranking(UserId, Vec<(ItemId, u16)>),
+    Ranking(UserId, Vec<(ItemId, u32)>),
     /// What somebody took, out of what they could have been shown: to train models with.
     Example(Arc<Example>),
     /// A worker's part of what a loaded model did.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ItemId, UserId};
+use super::ids::{ItemId, TokenId, UserId};
 use super::time::Millis;
 
 /// Everything was read before the events of the epoch were counted: nothing in it knows what came after.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     pub user: UserId,
     /// The clock of the epoch.
@@ -15,4 +15,8 @@ pub struct Example {
     pub candidates: Vec<(ItemId, bool)>,
     /// Every column of every candidate, candidate by candidate (`scoring/columns.rs`).
     pub columns: Vec<f32>,
+    /// What the user took before, the latest first, as far as towers look back.
+    pub history: Vec<ItemId>,
+    /// What each candidate is like, in tokens, as far as towers look at them.
+    pub tokens: Vec<Vec<TokenId>>,
 }

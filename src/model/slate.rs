@@ -53,11 +53,12 @@ pub enum Source {
     History = 6,
     Explored = 7,
     Content = 8,
+    Towers = 9,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 8] = [
+    pub const ALL: [Source; 9] = [
         Source::Neighbours,
         Source::Interests,
         Source::Trending,
@@ -66,6 +67,7 @@ impl Source {
         Source::History,
         Source::Explored,
         Source::Content,
+        Source::Towers,
     ];
 
     /// The name readers see.
@@ -79,6 +81,7 @@ impl Source {
             Source::History => "history",
             Source::Explored => "explored",
             Source::Content => "content",
+            Source::Towers => "towers",
         }
     }
 }

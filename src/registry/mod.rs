@@ -13,16 +13,20 @@ use std::path::{Path, PathBuf};
 
 use crate::scoring::columns;
 use crate::scoring::ranker::Kind;
+use crate::scoring::towers::Towers;
 
 #[cfg(feature = "onnx")]
 mod onnx;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 mod shelf;
+pub mod towers;
+#[cfg(feature = "onnx")]
+mod towers_onnx;
 mod versions;
 
 pub use shelf::Shelf;
-pub use versions::{About, Figures, Registry};
+pub use versions::{About, Examples, Figures, Registry};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +66,19 @@ pub fn load(path: &Path, library: &str) -> Result<crate::scoring::ranker::Model,
 pub fn load(path: &Path, _: &str) -> Result<crate::scoring::ranker::Model, LoadError> {
     let reason = "this build has no ONNX Runtime; build with the feature `onnx`, or leave ranker.model empty".to_string();
     Err(LoadError { path: path.to_path_buf(), reason })
+}
+
+/// Reads two towers, with the library of ONNX Runtime as [`load`].
+#[cfg(feature = "onnx")]
+pub fn load_towers(folder: &Path, library: &str) -> Result<Towers, LoadError> {
+    towers_onnx::load(folder, library).map_err(|reason| LoadError { path: folder.to_path_buf(), reason })
+}
+
+/// This build runs no models.
+#[cfg(not(feature = "onnx"))]
+pub fn load_towers(folder: &Path, _: &str) -> Result<Towers, LoadError> {
+    let reason = "this build has no ONNX Runtime; build with the feature `onnx`, or leave towers.model empty".to_string();
+    Err(LoadError { path: folder.to_path_buf(), reason })
 }
 
 /// The file with the golden rows of a model.

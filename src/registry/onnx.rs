@@ -88,25 +88,34 @@ fn card(session: &Session) -> Result<Card, String> {
         "input",
         session.inputs(),
         TAKES,
+        TensorElementType::Float32,
         |shape| shape.len() == 2 && [-1, width].contains(&shape[1]),
         &format!("[rows, {width}]"),
     )?;
     let column = |shape: &[i64]| shape.len() == 1 || shape.len() == 2 && shape[1] == 1;
-    fits("output", session.outputs(), GIVES, column, "[rows] or [rows, 1]")?;
+    fits("output", session.outputs(), GIVES, TensorElementType::Float32, column, "[rows] or [rows, 1]")?;
     if session.inputs().len() > 1 {
         return Err(format!("it has {} inputs; it must take `{TAKES}` alone", session.inputs().len()));
     }
     Ok(card)
 }
 
-fn fits(what: &str, outlets: &[Outlet], name: &str, good: impl Fn(&[i64]) -> bool, wanted: &str) -> Result<(), String> {
+/// Whether a tensor of this name is there, of these elements and such a shape.
+pub(super) fn fits(
+    what: &str,
+    outlets: &[Outlet],
+    name: &str,
+    of: TensorElementType,
+    good: impl Fn(&[i64]) -> bool,
+    wanted: &str,
+) -> Result<(), String> {
     let named = || outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect::<Vec<_>>().join(", ");
     let outlet = outlets.iter().find(|outlet| outlet.name() == name);
     match outlet.ok_or_else(|| format!("it has no {what} `{name}`, but {}", named()))?.dtype() {
-        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } if good(shape) => Ok(()),
+        ValueType::Tensor { ty, shape, .. } if *ty == of && good(shape) => Ok(()),
         ValueType::Tensor { ty, shape, .. } => {
-            Err(format!("its {what} `{name}` is {ty} of shape {:?}; it must be f32 of shape {wanted}", &shape[..]))
+            Err(format!("its {what} `{name}` is {ty} of shape {:?}; it must be {of} of shape {wanted}", &shape[..]))
         }
-        other => Err(format!("its {what} `{name}` is {other}; it must be a tensor of f32 of shape {wanted}")),
+        other => Err(format!("its {what} `{name}` is {other}; it must be a tensor of {of} of shape {wanted}")),
     }
 }

@@ -11,13 +11,15 @@ use super::learned::{CONTEXT, FEATURES, NAMES};
 /// Changes when a column of the same name means something else.
 pub const SCHEMA: &str = "1";
 /// How many columns there are.
-pub const COLUMNS: usize = ALIKE + OF_CONTENT.len();
+pub const COLUMNS: usize = TOWER + 1;
 /// The place of the score that the learned blend gives.
 pub const BLEND: usize = FEATURES + CONTEXT;
 /// From here on they are those that are at hand in the shim, too.
 pub const AT_HAND: usize = BLEND + 1;
 /// From here on only the engine knows them again: how alike a candidate is to what the user took lately.
 pub const ALIKE: usize = AT_HAND + at_hand::COLUMNS;
+/// The place of what the towers say.
+pub const TOWER: usize = ALIKE + OF_CONTENT.len();
 /// The place of the score that the fixed weights give.
 pub const FIXED: usize = AT_HAND + 5;
 
@@ -31,15 +33,23 @@ const OF_CONTENT: [&str; 2] = ["alike_most", "alike_mean"];
 /// The same of one candidate.
 pub type Alike = [f32; OF_CONTENT.len()];
 
+/// What the towers say of a candidate: the cosine of its vector and the user's.
+const OF_TOWERS: &str = "tower";
+
 /// What is looked up of a candidate where a model or an example takes it.
-pub type LookedUp = (at_hand::Row, Alike);
+#[derive(Clone, Copy, Debug)]
+pub struct LookedUp {
+    pub at_hand: at_hand::Row,
+    pub alike: Alike,
+    pub tower: f32,
+}
 
 /// One row: every column of one candidate.
 pub type Row = [f32; COLUMNS];
 
 /// The names, in the order of a [`Row`].
 pub fn names() -> impl Iterator<Item = &'static str> {
-    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"]).chain(at_hand::NAMES).chain(OF_CONTENT)
+    NAMES.into_iter().chain(OF_REQUEST).chain(["blend"]).chain(at_hand::NAMES).chain(OF_CONTENT).chain([OF_TOWERS])
 }
 
 /// The place of a column.
@@ -70,9 +80,10 @@ fn put_at_hand(row: &mut Row, at_hand: &at_hand::Row) {
 }
 
 /// The same with what only the engine looks up.
-pub fn put_looked_up(row: &mut Row, (at_hand, alike): &LookedUp) {
+pub fn put_looked_up(row: &mut Row, LookedUp { at_hand, alike, tower }: &LookedUp) {
     put_at_hand(row, at_hand);
-    row[ALIKE..].copy_from_slice(alike);
+    row[ALIKE..TOWER].copy_from_slice(alike);
+    row[TOWER] = *tower;
 }
 
 #[cfg(test)]
@@ -95,8 +106,9 @@ mod tests {
     fn a_row_holds_features_then_context_then_the_blend_then_what_is_looked_up() {
         let mut row = row(&[1.0; FEATURES], &[2.0; CONTEXT], 3.0);
         assert_eq!((row[0], row[FEATURES], row[BLEND], row[AT_HAND]), (1.0, 2.0, 3.0, 0.0));
-        put_looked_up(&mut row, &([4.0; at_hand::COLUMNS], [5.0; 2]));
-        assert_eq!((row[BLEND], row[AT_HAND], row[ALIKE - 1], row[ALIKE], row[COLUMNS - 1]), (3.0, 4.0, 4.0, 5.0, 5.0));
+        put_looked_up(&mut row, &LookedUp { at_hand: [4.0; at_hand::COLUMNS], alike: [5.0; 2], tower: 6.0 });
+        let looked_up = [AT_HAND, ALIKE - 1, ALIKE, TOWER - 1, TOWER].map(|at| row[at]);
+        assert_eq!((row[BLEND], looked_up, row[COLUMNS - 1]), (3.0, [4.0, 4.0, 5.0, 5.0, 6.0], 6.0));
         assert_eq!((find("blend"), find("content"), find("fixed")), (Some(BLEND), Some(AT_HAND), Some(FIXED)));
         assert_eq!(row_at_hand(&[4.0; at_hand::COLUMNS])[..AT_HAND], [0.0; AT_HAND]);
     }

@@ -22,3 +22,4 @@ pub mod ranker;
 pub mod scan;
 pub mod shadow;
 pub mod terms;
+pub mod towers;

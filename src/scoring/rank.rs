@@ -104,7 +104,10 @@ pub fn rank(
             let affinity = heard.map_or(0.0, |voices| voices.affinity(candidate.users, params.damping));
             let Candidate { tokens, category, created, trending_milli, .. } = candidate;
             let heat = heat(*trending_milli);
-            viewer.terms(&Known { tokens, category: *category, created: *created, heat, affinity, because, alike: None }, &blend)
+            viewer.terms(
+                &Known { tokens, category: *category, created: *created, heat, affinity, because, alike: None, tower: 0.0 },
+                &blend,
+            )
         })
         .collect();
     let terms: Vec<Terms> = scored.iter().map(|(terms, ..)| *terms).collect();

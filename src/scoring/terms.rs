@@ -24,6 +24,8 @@ pub struct Known<'a> {
     pub because: Option<(Kind, ItemId)>,
     /// How alike its content is to that of something the user took, 0 to 1, and to what of it most.
     pub alike: Option<(f64, (Kind, ItemId))>,
+    /// How much the towers say for it, as a cosine.
+    pub tower: f64,
 }
 
 /// A trending score (in thousandths) on the scale by which candidates are compared: twice as hot is one step more, not twice as good.
@@ -105,19 +107,24 @@ impl Viewer {
         category.and_then(|category| self.taste.weights.get(&category)).is_some_and(|[long, _]| *long > 0.0)
     }
 
-    /// The terms of a candidate, and its reason.
+    /// The terms of a candidate, and its reason; where the towers speak loudest, what of the history they speak of is for them to say.
     pub fn terms(&self, known: &Known, blend: &Blend) -> (Terms, Source, Reason) {
         let [(named, token), (now, token_now)] = self.taste.likes(known.tokens);
         // what it is called or what it is like, whichever fits better
         let alike = known.alike.filter(|(likeness, _)| *likeness > named);
+        let collaborative = known.affinity / (known.affinity + HALF_AFFINITY);
         let terms = [
             alike.map_or(named, |(likeness, _)| likeness),
-            known.affinity / (known.affinity + HALF_AFFINITY),
+            collaborative.max(known.tower.min(1.0)),
             if self.hottest > 0.0 { (known.heat / self.hottest).min(1.0) } else { 0.0 }, // the list may be older than the item's signals
             now,
             known.created.map_or(0.0, |created| libm::exp2(-((self.clock - created).max(0) as f64) / self.fresh_half_life)),
         ];
-        let (source, reason) = reason(known, alike.map(|(_, like)| like), token.or(token_now), &blend.contributions(&terms));
+        let adds = blend.contributions(&terms);
+        if known.tower > collaborative && adds[Term::Collaborative as usize] >= adds.into_iter().fold(0.0, f64::max) {
+            return (terms, Source::Towers, Reason::Popular);
+        }
+        let (source, reason) = reason(known, alike.map(|(_, like)| like), token.or(token_now), &adds);
         (terms, source, reason)
     }
 }

@@ -2,13 +2,17 @@
 //! user took something, and whether it was what they took.
 //!
 //! ```text
-//! epoch  ts_ms  user_id  item_id  taken  <every column of scoring/columns.rs> …
+//! epoch  ts_ms  user_id  item_id  taken  <every column of scoring/columns.rs> …  item  tokens  history
 //! ```
+//! The last three are for towers: ids as hashes of the item, of what it is like in tokens, and, on rows that were taken, of what the user took before.
+//!
 //! A file is there whole or not at all. After a crash the last epochs are written again, so a reader keeps one of two rows with the same
 //! epoch, time, user and item; what a crash took before it was a file is lost, and so is what comes faster than it can be written:
 //! examples are a sample. Old files go when all are more than a limit.
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Float32Array, Int64Array, Int64Builder, ListBuilder, RecordBatch, StringArray, UInt64Array,
+};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
 use parquet::arrow::ArrowWriter;
@@ -176,20 +180,33 @@ fn schema() -> Schema {
         ("taken", DataType::Boolean),
     ];
     let known = known.into_iter().map(|(name, of)| Field::new(name, of, false));
-    let fields: Vec<Field> = known.chain(columns::names().map(|name| Field::new(name, DataType::Float32, false))).collect();
+    let columns = columns::names().map(|name| Field::new(name, DataType::Float32, false));
+    let item = Field::new("item", DataType::Int64, false);
+    let for_towers = [item].into_iter().chain(["tokens", "history"].map(|name| Field::new(name, hashes(), false)));
+    let fields: Vec<Field> = known.chain(columns).chain(for_towers).collect();
     let schema = HashMap::from([("overdrive.schema".to_string(), columns::SCHEMA.to_string())]);
     Schema::new_with_metadata(fields, schema)
+}
+
+/// Ids as towers take them.
+fn hashes() -> DataType {
+    DataType::new_list(DataType::Int64, false)
 }
 
 /// The rows of examples whose users and items have names.
 fn batch(examples: &[(u64, Arc<Example>)], names: &Names) -> Option<RecordBatch> {
     let mut rows: Vec<(u64, i64, Arc<str>, Arc<str>, bool)> = Vec::new();
     let mut columns: Vec<Vec<f32>> = vec![Vec::new(); COLUMNS];
+    let (mut items, mut tokens, mut histories) = (Vec::new(), list(), list());
     for (epoch, example) in examples {
         let Some(user) = names.users.get(example.user.0) else { continue };
-        for ((item, taken), values) in example.candidates.iter().zip(example.columns.chunks_exact(COLUMNS)) {
-            let Some(item) = names.items.get(item.0) else { continue };
-            rows.push((*epoch, example.at, user.clone(), item, *taken));
+        let candidates = example.candidates.iter().zip(&example.tokens).zip(example.columns.chunks_exact(COLUMNS));
+        for (((item, taken), like), values) in candidates {
+            let Some(name) = names.items.get(item.0) else { continue };
+            rows.push((*epoch, example.at, user.clone(), name, *taken));
+            items.push(item.0 as i64);
+            put(&mut tokens, like.iter().map(|token| token.0));
+            put(&mut histories, example.history.iter().filter(|_| *taken).map(|item| item.0));
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(*value));
         }
     }
@@ -201,7 +218,18 @@ fn batch(examples: &[(u64, Arc<Example>)], names: &Names) -> Option<RecordBatch>
         Arc::new(rows.iter().map(|row| Some(row.4)).collect::<BooleanArray>()),
     ];
     arrays.extend(columns.into_iter().map(|column| Arc::new(Float32Array::from(column)) as ArrayRef));
+    arrays.extend([Arc::new(Int64Array::from(items)) as ArrayRef, Arc::new(tokens.finish()), Arc::new(histories.finish())]);
     RecordBatch::try_new(Arc::new(schema()), arrays).ok()
+}
+
+/// Lists of ids.
+fn list() -> ListBuilder<Int64Builder> {
+    ListBuilder::new(Int64Builder::new()).with_field(Field::new_list_field(DataType::Int64, false))
+}
+
+fn put(lists: &mut ListBuilder<Int64Builder>, ids: impl Iterator<Item = u64>) {
+    ids.for_each(|id| lists.values().append_value(id as i64));
+    lists.append(true);
 }
 
 /// A file with these rows, in place of the one before, durably.
@@ -297,12 +325,14 @@ fn stays(batch: &RecordBatch, leavers: &Leavers) -> Option<BooleanArray> {
 mod tests {
     use super::*;
     use crate::model::forget::Until;
+    use crate::model::{ItemId, TokenId};
 
     fn example(names: &Names, user: &str, first: f32) -> Arc<Example> {
         let user = names.user(user).expect("a new name");
         let item = |name| names.item(name).expect("a new name");
         let columns = (0..2 * COLUMNS).map(|n| first + n as f32).collect();
-        Arc::new(Example { user, at: 77, candidates: vec![(item("i1"), false), (item("i2"), true)], columns })
+        let (candidates, history) = (vec![(item("i1"), false), (item("i2"), true)], vec![ItemId(u64::MAX), ItemId(5)]);
+        Arc::new(Example { user, at: 77, candidates, columns, history, tokens: vec![vec![TokenId(7)], Vec::new()] })
     }
 
     fn rows(folder: &Path) -> Vec<(u64, String, String, bool, f32)> {

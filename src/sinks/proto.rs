@@ -106,6 +106,7 @@ pub enum Source {
     History = 6,
     Explored = 7,
     Content = 8,
+    Towers = 9,
 }
 
 /// Why an item is there.

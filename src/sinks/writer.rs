@@ -208,6 +208,7 @@ pub struct WriteBehind {
     feed_fails: bool,
     letters_fail: bool,
     model_fails: bool,
+    tower_fails: bool,
     batch: Vec<Write>,
     stats: Stats,
     meters: Meters,
@@ -319,6 +320,7 @@ impl WriteBehind {
             feed_fails: false,
             letters_fail: false,
             model_fails: false,
+            tower_fails: false,
             batch: Vec::new(),
             stats: Stats::default(),
             meters: Meters::new(),
@@ -359,13 +361,7 @@ impl WriteBehind {
             }
             if let Change::Arms(arms) = &change {
                 self.meters.arms(arms);
-                if let Some(why) = arms.failed.as_ref().filter(|_| !self.model_fails) {
-                    self.model_fails = true;
-                    tracing::warn!(
-                        why,
-                        "the model failed, and the blend stood in; further failures are counted and not repeated here"
-                    );
-                }
+                self.tell_failures(arms);
             }
             self.dirty.merge(change, binding.epoch);
         }
@@ -376,6 +372,16 @@ impl WriteBehind {
         self.meters.dirty.set(self.dirty.len() as f64);
         if let Some(save) = save {
             save.0(self.left());
+        }
+    }
+
+    /// Says once why a model failed, and once why a tower did.
+    fn tell_failures(&mut self, arms: &Arms) {
+        if let Some(why) = arms.failed.as_ref().filter(|_| !std::mem::replace(&mut self.model_fails, true)) {
+            tracing::warn!(why, "the model failed, and the blend stood in; further failures are counted and not repeated here");
+        }
+        if let Some(why) = arms.towers.1.as_ref().filter(|_| !std::mem::replace(&mut self.tower_fails, true)) {
+            tracing::warn!(why, "a tower failed, and other sources stood in; further failures are counted and not repeated here");
         }
     }
 
@@ -645,6 +651,7 @@ struct Meters {
     refreshes: Counter,
     coalesced: Counter,
     outcomes: [Counter; 5],
+    tower_failures: Counter,
     by_model: [Counter; 2],
     shadow: [Counter; 11],
     arms: [[Counter; 3]; 2],
@@ -672,6 +679,7 @@ impl Meters {
                     .map(|event| counter!("overdrive_arm_events_total", "arm" => arm, "event" => event))
             }),
             shadow: Compared::default().counts().map(|(count, _)| counter!("overdrive_shadow_total", "count" => count)),
+            tower_failures: counter!("overdrive_tower_failures_total"),
             by_model: ["scored", "unscored"].map(|outcome| counter!("overdrive_model_rows_total", "outcome" => outcome)),
         }
     }
@@ -691,6 +699,7 @@ impl Meters {
             counters.iter().zip(counts).for_each(|(counter, n)| counter.increment(n));
         }
         self.shadow.iter().zip(arms.shadow.counts()).for_each(|(counter, (_, n))| counter.increment(n));
+        self.tower_failures.increment(arms.towers.0);
         for (counter, n) in self.by_model.iter().zip([arms.scored, arms.unscored]) {
             counter.increment(n);
         }

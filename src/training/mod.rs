@@ -18,6 +18,7 @@ mod measure;
 pub mod schedule;
 pub mod script;
 mod status;
+pub mod towers;
 mod trainer;
 mod verdict;
 

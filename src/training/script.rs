@@ -1,6 +1,7 @@
 //! Training itself, which is Python (`training/`, compiled in): runs it and hears how far it is.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,18 +9,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::model::serving::Recipe;
-use crate::registry::Figures;
-
 /// Runs the files below.
 const CARRIED: &str = include_str!("../../training/carried.py");
 /// The files of training, each under the name by which the others know it.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 12] = [
     ("train", include_str!("../../training/train.py")),
     ("examples", include_str!("../../training/examples.py")),
     ("lr", include_str!("../../training/lr.py")),
     ("lambdarank", include_str!("../../training/lambdarank.py")),
     ("deepfm", include_str!("../../training/deepfm.py")),
+    ("towers", include_str!("../../training/towers.py")),
+    ("twotower", include_str!("../../training/twotower.py")),
+    ("sequence", include_str!("../../training/sequence.py")),
     ("figures", include_str!("../../training/figures.py")),
     ("report", include_str!("../../training/report.py")),
     ("export", include_str!("../../training/export.py")),
@@ -32,14 +33,15 @@ struct Line {
     done: f64,
     what: String,
     model: Option<PathBuf>,
-    report: Option<Figures>,
+    report: Option<serde_json::Value>,
 }
 
 /// How a training is to run.
 pub struct Order<'a> {
     /// A Python 3 that has what training/requirements.txt lists.
     pub python: &'a Path,
-    pub recipe: Recipe,
+    /// The name of the recipe.
+    pub recipe: &'static str,
     pub purpose: Purpose,
     /// The folder of examples.
     pub log: &'a Path,
@@ -71,21 +73,21 @@ impl Purpose {
     }
 }
 
-/// What was written: the model, and how good it is.
-pub struct Made {
+/// What was written: the model, and how good it is, in the figures of its kind.
+pub struct Made<F> {
     pub model: PathBuf,
-    pub figures: Figures,
+    pub figures: F,
 }
 
 /// How often it is asked whether to go on.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs it to its end. `said` hears how far it is, from 0 to 1, and with what; an error of `asked` ends the training.
-pub fn run(
+pub fn run<F: DeserializeOwned>(
     order: &Order,
     mut said: impl FnMut(f64, String),
     mut asked: impl FnMut() -> Result<(), String>,
-) -> Result<Made, String> {
+) -> Result<Made<F>, String> {
     let mut child = Ended(start(order)?);
     let mut errors = child.0.stderr.take().expect("it is piped");
     let reader = std::thread::spawn(move || {
@@ -100,7 +102,7 @@ pub fn run(
         match lines.recv_timeout(ASKED_EVERY) {
             Ok(line) => {
                 said(line.done, line.what);
-                made = line.model.zip(line.report).map(|(model, figures)| Made { model, figures }).or(made);
+                made = line.model.zip(line.report).or(made);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -115,7 +117,11 @@ pub fn run(
     };
     let errors = reader.join().unwrap_or_default();
     match made {
-        Some(made) if ended.success() => Ok(made),
+        Some((model, report)) if ended.success() => {
+            let figures =
+                serde_json::from_value(report).map_err(|e| format!("training gave other figures than it should: {e}"))?;
+            Ok(Made { model, figures })
+        }
         _ => Err(format!("training failed: {}", last_words(&errors))),
     }
 }
@@ -144,7 +150,7 @@ impl Drop for Ended {
 fn start(order: &Order) -> Result<Child, String> {
     let Order { python, recipe, purpose, log, out, aside } = order;
     let mut command = Command::new(python);
-    command.args(["-", recipe.name(), "--for", purpose.name()]).arg("--log").arg(log).arg("--out").arg(out);
+    command.args(["-", recipe, "--for", purpose.name()]).arg("--log").arg(log).arg("--out").arg(out);
     if *aside {
         command.arg("--aside");
     }

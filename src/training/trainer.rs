@@ -171,8 +171,14 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
     fn made(&self, recipe: Recipe, began_ms: Millis) -> Result<(String, Figures), String> {
         let Place { registry, library, log, out } = &self.place;
         let (out, begun, mut said) = (out.join(began_ms.to_string()), Instant::now(), None::<Instant>);
-        let order =
-            script::Order { python: &self.params.python, recipe, purpose: script::Purpose::Slates, log, out: &out, aside: true };
+        let order = script::Order {
+            python: &self.params.python,
+            recipe: recipe.name(),
+            purpose: script::Purpose::Slates,
+            log,
+            out: &out,
+            aside: true,
+        };
         let say = |done, what: String| {
             if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
                 said = Some(Instant::now());

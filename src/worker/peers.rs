@@ -89,6 +89,8 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     settings.insert("ranker.model".into(), model.to_string());
     let shadow = params.ranker.shadowing.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.shadow".into(), shadow.to_string());
+    let towers = params.towers.loaded.as_ref().map_or("none", |towers| &towers.digest);
+    settings.insert("towers.model".into(), towers.to_string());
     let versions = params.experiments.versions.values().map(|model| model.digest.as_str());
     settings.insert("experiments.versions".into(), versions.collect::<Vec<_>>().join(","));
     settings

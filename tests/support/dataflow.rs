@@ -54,6 +54,7 @@ pub fn params() -> Params {
         "flags",
         "factors",
         "content",
+        "towers",
     ];
     let of = |room: &str| (room.to_string(), all[room].clone());
     let mut params: Params = toml::Value::Table(rooms.map(of).into_iter().collect()).try_into().expect("the defaults fit");

@@ -275,7 +275,7 @@ fn work(worker: &mut Worker, plan: &Arc<Plan>, params: &Params, note: &Arc<Note>
 impl Question {
     /// Where the tested rows stand in a ranking, without what the user has taken already.
     fn answer(&self, ranking: &[Shown]) -> Vec<Ranked> {
-        let mut places: BTreeMap<ItemId, (u32, u16)> = BTreeMap::new();
+        let mut places: BTreeMap<ItemId, (u32, u32)> = BTreeMap::new();
         for (item, sources) in ranking.iter().filter(|(item, _)| !self.unheard.contains(item)) {
             places.insert(*item, (places.len() as u32 + 1, *sources));
         }

@@ -17,7 +17,7 @@ pub struct Ranked {
     /// The item had never appeared.
     pub new_item: bool,
     /// Where it came from, bit by bit.
-    pub sources: u16,
+    pub sources: u32,
 }
 
 /// How good a part of a stream was ranked.
@@ -117,7 +117,7 @@ pub fn by_source(stream: &Stream, ranked: &[Ranked]) -> BTreeMap<&'static str, f
 }
 
 /// Of hits, each with its sources bit by bit: the share that each source had.
-pub fn share_by_source(hits: &[u16]) -> BTreeMap<&'static str, f64> {
+pub fn share_by_source(hits: &[u32]) -> BTreeMap<&'static str, f64> {
     let share =
         |bit: usize| hits.iter().filter(|sources| **sources >> bit & 1 == 1).count() as f64 / (hits.len() as f64).max(1.0);
     SOURCES.into_iter().enumerate().map(|(bit, source)| (source, share(bit))).collect()

@@ -12,7 +12,7 @@ use crate::model::{ItemId, UserId};
 use crate::scoring::factors::Matrix;
 
 /// An item of a ranking, with the sources it came from, bit by bit.
-pub type Shown = (ItemId, u16);
+pub type Shown = (ItemId, u32);
 
 /// How long a ranking is.
 pub const RANKED: usize = 100;

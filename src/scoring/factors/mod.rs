@@ -50,7 +50,7 @@ impl Vector {
     pub const ZERO: Self = Self([0.0; DIMENSIONS]);
 
     /// The nearest there is to these numbers; what is no number is nothing.
-    fn near(numbers: &[f32; DIMENSIONS]) -> Self {
+    pub fn near(numbers: &[f32; DIMENSIONS]) -> Self {
         Self(numbers.map(|x| {
             let units = (x / UNIT).clamp(-MOST, MOST);
             (units + if units < 0.0 { -0.5 } else { 0.5 }) as i32 as f32 * UNIT

@@ -6,7 +6,7 @@ const POLL_MS = 1000;
 const SLATE_MS = 2000;
 const SPAN_S = 10; // over which rates and quantiles are taken
 const PAGE = 20;
-const SOURCES = ["neighbours", "interests", "trending", "fresh", "popular", "history", "explored", "content"];
+const SOURCES = ["neighbours", "interests", "trending", "fresh", "popular", "history", "explored", "content", "towers"];
 const TERMS = ["content", "collaborative", "real_time", "interests", "freshness"];
 const VERBS = { like: "like", share: "share", hide: "hide" };
 
