@@ -7,7 +7,7 @@ use common::{Rng, median, number};
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
-use overdrive::registry::load;
+use overdrive::registry::{Onnx, load};
 use overdrive::scoring::columns::{COLUMNS, Row, find};
 use overdrive::scoring::ranker::Ranker;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn main() {
 
 /// Rows a second of both, in turns; the bare one in a process of its own, for one has one environment of ONNX Runtime.
 fn compare(path: &Path, rows: &[Row]) {
-    let mut ranker = Ranker::new(&load(path, "").expect("it is good"));
+    let mut ranker = Ranker::new(&load(path, &Onnx::on_cpu()).expect("it is good"));
     let mut scores = vec![0.0; rows.len()];
     let mut ours = || _ = ranker.rescore(rows, &mut scores);
     let bare = || {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Rng, median, thread_cpu};
 use overdrive::model::{ItemId, TokenId};
-use overdrive::registry::load_towers;
+use overdrive::registry::{Onnx, load_towers};
 use overdrive::scoring::factors::{DIMENSIONS, Vector};
 use overdrive::scoring::ranker::ScoreError;
 use overdrive::scoring::towers::{HISTORY, Shelf, Tower, Towers};
@@ -48,10 +48,10 @@ fn main() {
 
 /// Calls of the towers of a folder.
 fn call(folder: &Path) {
-    let (mut rng, towers) = (Rng(7), load_towers(folder, "").expect("they are good"));
+    let (mut rng, towers) = (Rng(7), load_towers(folder, &Onnx::on_cpu()).expect("they are good"));
     let mut shelf = Shelf::new(&towers);
     let tokens = [(); 4].map(|()| TokenId(rng.next()));
-    let mut put = |n: usize| shelf.put(ItemId(1 + n as u64), Some(&tokens));
+    let mut put = |n: usize| shelf.put(ItemId(1 + n as u64), &tokens, true);
     let item = timed(&mut put);
     for taken in [5, HISTORY] {
         let history = |n: usize| (0..taken).map(move |back| ItemId(1 + (n + 7 * back) as u64 % 500));
@@ -63,7 +63,7 @@ fn call(folder: &Path) {
 /// The best of so many items, of which no two point the same way.
 fn scan(items: u64) {
     let mut shelf = Shelf::new(&Towers { name: String::new(), digest: String::new(), open: Arc::new(|| Ok(Box::new(Draw))) });
-    (1..=items).for_each(|item| shelf.put(ItemId(item), Some(&[])));
+    (1..=items).for_each(|item| shelf.put(ItemId(item), &[], true));
     let users: Vec<_> = (0..CALLS as u64).filter_map(|n| shelf.user([ItemId(1 + n * 7 % items)].into_iter())).collect();
     let best = timed(|n| _ = shelf.best(&users[n % users.len()], &[], BEST));
     println!("the best {BEST} of {items}: {best:.1} µs");

@@ -39,7 +39,7 @@ pub struct Config {
     pub access: crate::shim::AccessParams,
     pub metrics: Metrics,
     pub logging: Logging,
-    pub onnx: Onnx,
+    pub onnx: crate::registry::Onnx,
     pub training: crate::training::Params,
 }
 
@@ -82,13 +82,6 @@ pub struct Metrics {
 pub struct Logging {
     pub filter: String,
     pub format: String,
-}
-
-/// `[onnx]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Onnx {
-    pub library: String,
 }
 
 /// What is wrong with a configuration: one line for each problem, each naming the key, where its value came from and what is

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Logging;
 use crate::model::content::Space;
+use crate::registry::Device;
 
 /// From the log's acceptance of an event to its effect being readable, in seconds.
 pub const FRESHNESS: &str = "overdrive_freshness_seconds";
@@ -20,6 +21,8 @@ pub const FRONTIER_LAG: &str = "overdrive_frontier_lag_epochs";
 pub const REFRESHES: &str = "overdrive_refreshes_total";
 /// Candidates a model was given.
 pub const MODEL_ROWS: &str = "overdrive_model_rows_total";
+/// What models run on.
+pub const DEVICE: &str = "overdrive_onnx_device";
 /// Calls of a tower that gave no vector.
 pub const TOWER_FAILURES: &str = "overdrive_tower_failures_total";
 /// Candidates of callers that a model was given.
@@ -90,12 +93,13 @@ use Sort::{Counter, Gauge, Histogram};
 use metrics::Unit::{Bytes, Count, Milliseconds, Seconds};
 
 /// Every metric of Overdrive.
-pub const METRICS: [Metric; 32] = [
+pub const METRICS: [Metric; 33] = [
     (FRESHNESS, Histogram, Seconds, "from the acceptance of an event by the log to its effect in the store"),
     (EVENTS, Counter, Count, "events by outcome: applied, duplicate, late, filtered, dead"),
     (FRONTIER_LAG, Gauge, Count, "epochs a stage is behind the newest one"),
     (REFRESHES, Counter, Count, "slates made again"),
     (MODEL_ROWS, Counter, Count, "candidates given to the model, by outcome: scored, or unscored where the blend stood in"),
+    (DEVICE, Gauge, Count, "1 for what models run on, by device: cpu, cuda; absent where none was opened"),
     (
         TOWER_FAILURES,
         Counter,
@@ -197,6 +201,16 @@ pub fn init(logging: &Logging) -> Result<(), String> {
         other => return Err(format!("logging.format `{other}` is not known; use text or json")),
     };
     done.map_err(|e| format!("logging cannot start: {e}"))
+}
+
+/// Tells what models run on, once some were opened, and why it is not a GPU where one was looked for.
+pub fn device(runs_on: Option<(Device, Option<String>)>) {
+    let Some((device, why)) = runs_on else { return };
+    metrics::gauge!(DEVICE, "device" => device.name()).set(1.0);
+    match why {
+        Some(why) => tracing::info!(device = device.name(), why, "models run without a GPU"),
+        None => tracing::info!(device = device.name(), "models run here"),
+    }
 }
 
 /// The recorder of this process, installed at the first call; later calls give the same one.

@@ -361,7 +361,7 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
 /// The versions of the registry that the settings name.
 pub fn shelf(config: &Config) -> Option<Shelf> {
     let folder = &config.recommend.ranker.registry;
-    (!folder.is_empty()).then(|| Shelf::new(Registry::new(folder), &config.onnx.library))
+    (!folder.is_empty()).then(|| Shelf::new(Registry::new(folder), &config.onnx))
 }
 
 /// What the stages are set to, with the model they are to rank by once it has proven itself, and the shelf on which they find others.
@@ -378,17 +378,18 @@ pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::P
     }
     params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |id| shelf.find(id))));
     if !params.ranker.model.is_empty() {
-        let model = registry::load(Path::new(&params.ranker.model), &config.onnx.library);
+        let model = registry::load(Path::new(&params.ranker.model), &config.onnx);
         let model = model.map_err(|e| StartError::Stop(e.to_string()))?;
         tracing::info!(model = model.name, digest = model.digest, "candidates are ranked by a model");
         params.ranker.loaded = Some(model);
     }
     if !params.towers.model.is_empty() {
-        let towers = registry::load_towers(Path::new(&params.towers.model), &config.onnx.library);
+        let towers = registry::load_towers(Path::new(&params.towers.model), &config.onnx);
         let towers = towers.map_err(|e| StartError::Stop(e.to_string()))?;
         tracing::info!(towers = towers.name, digest = towers.digest, "candidates are found by towers");
         params.towers.loaded = Some(towers);
     }
+    telemetry::device(registry::runs_on());
     Ok(params)
 }
 

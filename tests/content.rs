@@ -173,17 +173,18 @@ mod encoders {
     use super::support::{free_port, until};
     use overdrive::encoders::{cosine, open};
     use overdrive::model::content::{Direction, Space};
+    use overdrive::registry::Onnx;
     use serde_json::{Value, json};
     use std::path::Path;
     use std::process::Command;
     use std::time::Duration;
 
     fn made(space: Space, folder: &Path, bodies: &[&[u8]]) -> Vec<Option<Direction>> {
-        open(space, folder, "").and_then(|mut encoder| encoder.encode(bodies)).unwrap_or_else(|why| panic!("{why}"))
+        open(space, folder, &Onnx::on_cpu()).and_then(|mut encoder| encoder.encode(bodies)).unwrap_or_else(|why| panic!("{why}"))
     }
 
     fn refused(space: Space, folder: &Path) -> String {
-        open(space, folder, "").map(|encoder| encoder.digest()).expect_err("it is refused")
+        open(space, folder, &Onnx::on_cpu()).map(|encoder| encoder.digest()).expect_err("it is refused")
     }
 
     #[test]
@@ -265,7 +266,7 @@ mod encoders {
         assert!(said.contains("[images, 3, 200, 200]") && said.contains("change crop_size"), "{said}");
         write("image", "preprocessor_config.json", r#"{"do_resize": false}"#);
         assert!(refused(Space::Image, &folder("image")).contains("do_resize"));
-        let digest = |of: &str| open(Space::Text, &folder(of), "").map(|encoder| encoder.digest());
+        let digest = |of: &str| open(Space::Text, &folder(of), &Onnx::on_cpu()).map(|encoder| encoder.digest());
         let before = digest("text").expect("it is good");
         let golden = made(Space::Text, &folder("text"), &[b"red apple"])[0].clone().expect("some");
         let golden: Vec<f32> = golden.0.iter().map(|x| f32::from(*x)).collect();

@@ -18,7 +18,7 @@ mod support;
 use client::{get, get_with, send};
 use overdrive::config::Config;
 use overdrive::model::UserId;
-use overdrive::registry::Registry;
+use overdrive::registry::{Onnx, Registry};
 use overdrive::scoring::experiments::Params;
 use running::Running;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn arms(experiment: &Value) -> BTreeMap<String, [u64; 4]> {
 fn prepared(dir: &Path, settings: &str) -> Params {
     std::fs::write(dir.join("settings.toml"), settings).expect("there is room");
     let model = onnx::write(dir, "young", &onnx::linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
-    let version = Registry::new(dir.join("registry")).publish(&model, None, 1, "").expect("it is good");
+    let version = Registry::new(dir.join("registry")).publish(&model, None, 1, &Onnx::on_cpu()).expect("it is good");
     assert_eq!(version, "young-1");
     let registry = ("OVERDRIVE_RANKER__REGISTRY".to_string(), "registry".to_string());
     let config = Config::load(Some(&dir.join("settings.toml")), [registry].into_iter()).expect("the settings are allowed");

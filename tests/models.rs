@@ -17,9 +17,15 @@ use std::process::{Command, Output};
 
 /// Runs the binary with a registry in a folder.
 fn overdrive(dir: &Path, args: &[&str]) -> Output {
+    overdrive_on("auto", dir, args)
+}
+
+/// The same, with models on a device.
+fn overdrive_on(device: &str, dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
     command.args(args).current_dir(dir).env("OVERDRIVE_RANKER__REGISTRY", dir.join("registry"));
     command.env("OVERDRIVE_LEARN__ENABLED", "true").env("OVERDRIVE_STATE_DIR", dir.join("state"));
+    command.env("OVERDRIVE_ONNX__DEVICE", device);
     command.output().expect("it runs")
 }
 
@@ -84,6 +90,37 @@ fn models_are_published_whole_and_proven_and_never_changed() {
     assert!(line("first").contains("old ") && line("first").ends_with('–'), "{listed}");
 }
 
+/// Whoever asks for a GPU gets it or is told; who leaves it open is told what models run on. (The library of `make test` is the one for CPUs.)
+#[test]
+fn c17_models_do_not_run_on_the_cpu_in_silence() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let young = model(dir, "young", -1.0);
+    let publish = ["models", "publish", text(&young)];
+    let output = overdrive_on("cuda", dir, &publish);
+    let why = String::from_utf8(output.stderr).expect("text");
+    assert!(!output.status.success() && why.contains("young.onnx cannot be used: the GPU cannot be used: "), "{why}");
+    assert!(why.contains("scripts/fetch-onnxruntime.sh gpu") && why.contains("onnx.device = \"auto\""), "{why}");
+    for (n, device) in ["cpu", "auto"].into_iter().enumerate() {
+        let output = overdrive_on(device, dir, &publish);
+        assert_eq!(String::from_utf8(output.stdout).expect("text"), format!("published as young-{}\n", n + 1));
+    }
+    let output = overdrive_on("gpu", dir, &publish);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("onnx.device"), "{}", String::from_utf8_lossy(&output.stderr));
+    for (device, mark, says) in [
+        ("cuda", "✗ ranker", "the GPU cannot be used"),
+        ("cpu", "✓ device of models", "cpu"),
+        ("auto", "– device of models", "cpu: "),
+    ] {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_overdrive"));
+        doctor.arg("doctor").current_dir(dir).env("OVERDRIVE_RANKER__MODEL", &young).env("OVERDRIVE_LEARN__ENABLED", "true");
+        let output = doctor.env("OVERDRIVE_ONNX__DEVICE", device).output().expect("it runs");
+        let shown = String::from_utf8(output.stdout).expect("text");
+        let line = shown.lines().find(|line| line.starts_with(mark)).unwrap_or_else(|| panic!("{mark}: {shown}"));
+        assert!(line.contains(says), "{shown}");
+    }
+}
+
 #[test]
 fn what_cannot_be_evaluated_is_said_with_what_to_do() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -108,7 +145,7 @@ mod engines {
     use super::*;
     use bytes::Bytes;
     use overdrive::model::Role;
-    use overdrive::registry::Registry;
+    use overdrive::registry::{Onnx, Registry};
     use std::collections::BTreeMap;
 
     type Settings = &'static [(&'static str, &'static str)];
@@ -124,7 +161,7 @@ mod engines {
     fn versions(dir: &Path) -> [String; 2] {
         let registry = Registry::new(dir.join("registry"));
         [("young", -1.0), ("old", 1.0)].map(|(name, weight)| {
-            let version = registry.publish(&model(dir, name, weight), None, 1, "").expect("it is good");
+            let version = registry.publish(&model(dir, name, weight), None, 1, &Onnx::on_cpu()).expect("it is good");
             let digest = registry.about(&version).expect("it is whole").digest().to_string();
             serde_json::json!({"op": "model", "version": version, "digest": digest}).to_string()
         })

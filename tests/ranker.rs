@@ -15,7 +15,7 @@ use overdrive::dataflows::Params;
 use overdrive::model::changes::{Arms, Compared};
 use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, ItemId, Kind, Op, Slate, UserId, Variant};
-use overdrive::registry::load;
+use overdrive::registry::{Onnx, load};
 use overdrive::scoring::cohorts::Cohort;
 use overdrive::scoring::columns::{self, COLUMNS, Row};
 use overdrive::scoring::experiments::{Arm, Experiment, Ranks};
@@ -45,7 +45,7 @@ fn golden() -> (Vec<Vec<f32>>, Vec<f32>) {
 /// The model as the engine reads it, or why it does not.
 fn read(dir: &Path, model: &Model) -> Result<overdrive::scoring::ranker::Model, String> {
     let (rows, scores) = golden();
-    load(&write(dir, "ranker", model, &rows, &scores), "").map_err(|e| e.to_string())
+    load(&write(dir, "ranker", model, &rows, &scores), &Onnx::on_cpu()).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn wide() -> Model {
 #[test]
 fn files_that_are_missing_or_broken_are_named() {
     let dir = folder();
-    let why = |path: &Path| load(path, "").expect_err("it must be refused").to_string();
+    let why = |path: &Path| load(path, &Onnx::on_cpu()).expect_err("it must be refused").to_string();
     assert!(why(&dir.path().join("none.onnx")).contains("none.onnx cannot be used: the file cannot be read"));
     let path = dir.path().join("broken.onnx");
     std::fs::write(&path, b"not a model").expect("there is room");
@@ -193,7 +193,7 @@ fn asked(changes: &Changes) -> Tally {
 fn slates_follow_the_model_and_name_it_at_any_number_of_workers() {
     let dir = folder();
     let path = write(dir.path(), "youngest", &linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
-    let model = load(&path, "").expect("it is good");
+    let model = load(&path, &Onnx::on_cpu()).expect("it is good");
     let log = log();
     let one = run_by(&log, Run { workers: 1, one_by_one: false }, &params(Some(model.clone())));
     for workers in [2, 4] {
@@ -221,7 +221,8 @@ fn slates_follow_the_model_and_name_it_at_any_number_of_workers() {
 fn a_swap_comes_with_its_epoch_at_any_number_of_workers_and_over_any_stop() {
     let dir = folder();
     let made = |name, weight: f32| {
-        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), &Onnx::on_cpu())
+            .expect("it is good")
     };
     let models = [made("young", -1.0), made("old", 1.0)];
     let ranks = |epoch: u64| match epoch {
@@ -258,7 +259,8 @@ fn a_swap_comes_with_its_epoch_at_any_number_of_workers_and_over_any_stop() {
 fn a_shadow_is_compared_and_changes_nothing() {
     let dir = folder();
     let made = |name, weight: f32| {
-        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), &Onnx::on_cpu())
+            .expect("it is good")
     };
     let (young, old, log) = (made("young", -1.0), made("old", 1.0), log());
     let mut params = params(Some(young.clone()));
@@ -316,7 +318,8 @@ fn a_share_of_the_users_is_ranked_for_and_what_both_arms_do_is_counted() {
 fn arms_of_an_experiment_are_ranked_for_by_what_they_name() {
     let dir = folder();
     let made = |name, weight: f32| {
-        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), "").expect("it is good")
+        load(&write(dir.path(), name, &linear(&["age"], &[weight]), &[vec![2.0]], &[2.0 * weight]), &Onnx::on_cpu())
+            .expect("it is good")
     };
     let (mut params, old) = (params(Some(made("young", -1.0))), made("old", 1.0));
     params.ranker.share = 0.0;
@@ -379,7 +382,7 @@ fn c31_for_whom_learned_orders_are_off_the_fixed_weights_rank() {
 fn params_with_youngest_first() -> Params {
     let dir = folder();
     let file = write(dir.path(), "young", &linear(&["age"], &[-1.0]), &[vec![2.0]], &[-2.0]);
-    params(Some(load(&file, "").expect("it is good")))
+    params(Some(load(&file, &Onnx::on_cpu()).expect("it is good")))
 }
 
 /// The learned blend learns and never serves.
@@ -422,7 +425,7 @@ fn where_a_model_fails_the_blend_serves_and_it_is_counted() {
         output: vec![rows_of("score", F32, &[1])],
     };
     let path = write(dir.path(), "log", &model(logarithm, &["age"], "margin"), &[vec![0.0]], &[0.0]);
-    let changes = run_by(&log, Run::plain(), &params(Some(load(&path, "").expect("its golden row is sound"))));
+    let changes = run_by(&log, Run::plain(), &params(Some(load(&path, &Onnx::on_cpu()).expect("its golden row is sound"))));
     let tally = asked(&changes);
     assert!(tally.scored > 0 && tally.unscored > tally.scored, "{tally:?}");
     let partly = slates(&changes);

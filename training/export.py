@@ -1,6 +1,7 @@
 """Writes what was trained: the ONNX model with what it says of itself, and every file whole or not at all."""
 
 import os
+import shutil
 
 import numpy as np
 import onnx
@@ -56,3 +57,13 @@ def replace(path, content):
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
     os.replace(unfinished, path)
+
+
+def replace_folder(path, fresh):
+    """A folder by another, whole; who dies in between leaves the one before beside it."""
+    before = path.with_name(f".{path.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    if path.exists():
+        path.rename(before)
+    fresh.rename(path)
+    shutil.rmtree(before, ignore_errors=True)

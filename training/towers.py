@@ -54,6 +54,8 @@ def load(folder):
         table = table.filter(table["taken"])
         taken.append(table.filter(compute.greater(compute.list_value_length(table["history"]), 0)).select(KEYS + TOWERS[::2]))
         say(done=0.1 * (n + 1) / len(files), what=f"reading {file.name}")
+    if not taken and not earlier:
+        raise Refused(f"the files in {folder} went away while they were read; try again")
     if not taken:
         raise Refused(f"the {earlier} files in {folder} were logged by an earlier version, without what was taken before; log for longer with "
                       "this one")
@@ -303,10 +305,11 @@ def without(scores, past):
 # How good they are.
 
 def ranks(data, begin, scores):
-    """The place at which what was taken stands among all that was not taken before; who is level with it is above it half of the time."""
+    """The place at which what was taken stands among all that were there and were not taken before; who is level with it is above it half of the time."""
     found = []
     for rows in chunks(begin, len(data["ts"]), len(data["id"])):
         these = without(scores(rows), data["past"][rows])
+        these[data["first"] > data["ts"][rows, None]] = -np.inf  # not there yet
         taken = these[np.arange(len(these)), data["target"][rows]][:, None]
         found.append((these > taken).sum(1) + ((these == taken).sum(1) - 1) / 2)
     return np.concatenate(found)

@@ -15,6 +15,7 @@ import argparse
 import importlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def make(kind, where, log, out):
 
 
 def make_towers(kind, log, out):
-    """The same for two towers, which stand in a folder of their own."""
+    """The same for two towers, which stand in a folder of their own, all of one training."""
     import export
     import report
     import towers
@@ -87,12 +88,14 @@ def make_towers(kind, log, out):
     weights, items = towers.train(recipe, data)
     say(done=0.8, what="evaluating")
     found = towers.evaluate(recipe, weights, items, data)
-    path = out / kind
-    path.mkdir(parents=True, exist_ok=True)
-    export.replace(path / "golden.json", json.dumps(towers.golden(recipe, weights, items, data)))
-    export.replace(path / "report.json", json.dumps(found, indent=1))
-    export.replace(path / "report.html", report.report_towers(kind, found))
-    towers.write(path, recipe, weights, items)
+    path, fresh = out / kind, out / f".{kind}.unfinished"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    export.replace(fresh / "golden.json", json.dumps(towers.golden(recipe, weights, items, data)))
+    export.replace(fresh / "report.json", json.dumps(found, indent=1))
+    export.replace(fresh / "report.html", report.report_towers(kind, found))
+    towers.write(fresh, recipe, weights, items)
+    export.replace_folder(path, fresh)
     say(done=1.0, what="written", model=str(path), report=found)
 
 

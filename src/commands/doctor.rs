@@ -23,7 +23,8 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     if let Some(address) = args.ask {
         return machine::ask(&address);
     }
-    let findings = [machine::findings(config), servers::findings(config), encoders::findings(config)].concat();
+    let opened = [machine::findings(config), servers::findings(config), encoders::findings(config)].concat();
+    let findings: Vec<Finding> = opened.into_iter().chain(servers::device()).collect();
     say(&table(&findings))?;
     match findings.iter().filter(|finding| finding.mark == Mark::Bad).count() {
         0 => Ok(()),

@@ -17,7 +17,7 @@ use crate::sinks::writer::Stats;
 use crate::sinks::{Completed, Kind, Store, examples};
 use crate::training::{self, Inbox, Trainer};
 use crate::worker::{Encoding, Engine, Follower, StartError};
-use crate::{sources, telemetry};
+use crate::{registry, sources, telemetry};
 
 /// What runs in this process.
 pub struct Stack {
@@ -168,7 +168,7 @@ fn engine(config: &Config, store: Box<dyn Store>, recent: Recent) -> Result<Engi
 fn trainer(config: &Config, inbox: Inbox) -> Result<Trainer, String> {
     let place = training::Place {
         registry: models::registry(config)?,
-        library: config.onnx.library.clone(),
+        onnx: config.onnx.clone(),
         log: config.engine.state_dir.join(examples::FOLDER),
         out: config.engine.state_dir.join("training"),
     };
@@ -179,11 +179,14 @@ fn trainer(config: &Config, inbox: Inbox) -> Result<Trainer, String> {
 
 /// What encodes beside the engine.
 fn encoders(config: &Config, Encoding { inbox, names }: Encoding) -> Result<Encoders, String> {
-    let (content, library, settings) = (config.recommend.content.clone(), config.onnx.library.clone(), config.clone());
+    let (content, settings) = (config.recommend.content.clone(), config.clone());
+    let onnx = config.onnx.clone();
     let spaces = Space::ENCODED.into_iter().filter(|space| content.encoder(*space).is_some()).collect();
     let open = move |space| {
         let folder = content.encoder(space).expect("only what has one is encoded");
-        encoders::open(space, Path::new(folder), &library)
+        let opened = encoders::open(space, Path::new(folder), &onnx);
+        telemetry::device(registry::runs_on());
+        opened
     };
     let mut pen = None;
     let write = move |orders| {

@@ -90,14 +90,14 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
 fn ranker(order: &Order, publish: bool, config: &Config) -> Result<(), String> {
     let published = publish.then(|| models::registry(config)).transpose()?;
     let Made { model, figures } = follow(order)?;
-    let tried = tried(config, || registry::load(&model, &config.onnx.library).map(|model| model.digest))?;
+    let tried = tried(config, || registry::load(&model, &config.onnx).map(|model| model.digest))?;
     say(&told(&model, order.purpose, &figures, &tried))?;
     published.map_or(Ok(()), |registry| say(&models::publish(&registry, &model, None, config)?))
 }
 
 fn find(order: &Order, config: &Config) -> Result<(), String> {
     let Made { model, figures } = follow(order)?;
-    let tried = tried(config, || registry::load_towers(&model, &config.onnx.library).map(|towers| towers.digest))?;
+    let tried = tried(config, || registry::load_towers(&model, &config.onnx).map(|towers| towers.digest))?;
     say(&told_of_towers(&model, &figures, &tried))
 }
 
@@ -159,7 +159,7 @@ fn told_of_towers(folder: &Path, report: &towers::Figures, loaded: &str) -> Stri
     let towers::Figures { examples, items, recall_50, ndcg_10 } = report;
     format!(
         "{}: {loaded}\n\
-         made of {} examples; on {} later ones, among {items} items, recall@50 {:.4} (most taken: {:.4}; often taken next: {:.4}), \
+         made of {} examples; on {} later ones, among {items} items, recall@50 {:.4} (most taken: {:.4}; taken soon after: {:.4}), \
          NDCG@10 {:.4} ({:.4}; {:.4}; ahead of the better by {:.4} to {:.4} in 95 of 100 draws of users)\n\
          the report is {}; serve with them: OVERDRIVE_TOWERS__MODEL={} overdrive run\n",
         folder.display(),

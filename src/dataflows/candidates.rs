@@ -40,13 +40,13 @@ impl Candidate<'_> {
     pub fn known(&self) -> Known<'_> {
         let Self { card, affinity, because, .. } = *self;
         let (tokens, category, created, heat) = (&card.tokens[..], card.category, card.created(), card.heat);
-        Known { tokens, category, created, heat, affinity, because, alike: None, tower: 0.0 }
+        Known { tokens, category, created, heat, affinity, because, alike: None, tower: None }
     }
 
     /// The same with what its content is like, and what the towers say.
     pub fn known_with(&self, alike: Option<&Alike>, found: Option<&Found>) -> Known<'_> {
         let like = |Like { likeness, kind, item }| (likeness, (kind, item));
-        let tower = found.map_or(0.0, |found| f64::from(found.says(self.item).max(0.0)));
+        let tower = found.map(|found| f64::from(found.says(self.item).clamp(0.0, 1.0)));
         Known { alike: alike.and_then(|alike| alike.to(self.item)).map(like), tower, ..self.known() }
     }
 }

@@ -10,7 +10,7 @@ use super::board::{Board, Card};
 use super::candidates::Asked;
 use super::feature_store::{FeatureStore, Now};
 use super::learner::Weights;
-use super::ledger::UserDelta;
+use super::ledger::{Update, UserDelta};
 use super::sampler::{Drawn, OF_TOWERS, RANKED_ALONE, Sampler, Viewer};
 use super::surfaces::{Rules, Scored};
 use super::towers::Found;
@@ -309,14 +309,25 @@ impl Learned {
         (tally.scored > 0).then(|| name.clone())
     }
 
+    /// Whether candidates may be asked for to rank or to learn from: whoever wants to look up something for them needs to only then.
+    pub fn looks_back(&self, epoch: &Epoch, delta: &UserDelta) -> bool {
+        delta.asked.is_some() || self.teaching(epoch, delta).next().is_some()
+    }
+
+    /// What the user did from which something may be learned.
+    fn teaching<'d>(&self, epoch: &Epoch, delta: &'d UserDelta) -> impl Iterator<Item = &'d Update> {
+        let share = if epoch.refreshes.is_some() { self.params.busy_share } else { self.params.share };
+        let (user, since, enabled) = (delta.user.0, epoch.clock_ms - self.params.late, self.params.enabled);
+        let timely = move |update: &&Update| update.at >= since && lot(user ^ update.at as u64) < share;
+        delta.updates.iter().filter(move |u| enabled && u.diff > 0 && u.kind.is_positive()).filter(timely)
+    }
+
     /// The items the user took for the first time from which something may be learned.
     fn lessons_of(&self, epoch: &Epoch, delta: &UserDelta, viewer: &Viewer, store: &FeatureStore) -> Vec<ItemId> {
-        let share = if epoch.refreshes.is_some() { self.params.busy_share } else { self.params.share };
         let mut taken: Vec<ItemId> = Vec::new();
         let allows = |item| viewer.filter.passes(item, store.find(item).and_then(|slot| store.gate(slot)));
-        for update in delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive()) {
-            let timely = update.at >= epoch.clock_ms - self.params.late && lot(delta.user.0 ^ update.at as u64) < share;
-            if self.params.enabled && timely && allows(update.item) && !taken.contains(&update.item) {
+        for update in self.teaching(epoch, delta) {
+            if allows(update.item) && !taken.contains(&update.item) {
                 taken.push(update.item);
             }
         }

@@ -711,7 +711,7 @@ pub fn reading(item: Option<Slot>, store: &FeatureStore, now: &Now) -> [f32; REA
     [ln(store.heat(slot).at(rung::DAYS_2, now) + 0.05), ln(tally.steps as f32 + 0.05), ln(1.0 + minutes)]
 }
 
-const _: () = assert!(ORDERS == RUNGS + 1 && SOURCES.len() <= 32);
+const _: () = assert!(ORDERS == RUNGS + 1 && SOURCES.len() == TOWERS + 1 && TOWERS < 32);
 
 #[cfg(test)]
 mod tests {
@@ -737,6 +737,11 @@ mod tests {
             store.take(Fact::Row(Arc::new(RowChange { item: ItemId(a), onward: 9, links })));
         }
         store
+    }
+
+    #[test]
+    fn sources_that_bring_a_list_stand_where_they_are_called() {
+        assert_eq!([FACTORS, CONTENT, TOWERS].map(|at| SOURCES[at]), ["factors", "content", "towers"]);
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl State {
             users: FxHashMap::default(),
             liked: FxHashMap::default(),
             alike: params.content.enabled.then(|| Shelf::new(params.content.kept)),
-            towers: Vectors::of(&params.towers),
+            towers: Vectors::of(params),
             queues: vec![Queue::default(); KEY_GROUPS as usize],
             arms: Arms::default(),
             params: params.clone(),
@@ -321,8 +321,7 @@ impl State {
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
             if delta.asked == Some(Ranker::Fixed) {
                 let history = of.profile.history(self.params.slates.neighbours_from);
-                let found = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
-                let (liked, alike, found) = (&[][..], None, found.as_ref());
+                let (liked, alike, found) = (&[][..], None, None); // the weights alone
                 let asked = Asked { profile: &of.profile, history: &history, liked, alike, found, clock: epoch.clock_ms };
                 let viewer = self.home.viewer(&asked, &self.board);
                 let scored = self.home.scored(&asked, &viewer, &self.board);
@@ -332,10 +331,11 @@ impl State {
             let filter = of.profile.filter();
             let habit = (of.taken > 0).then_some(of.habit);
             let liked = self.liked.get(&delta.user).map_or(&[][..], |best| best);
-            let history = self.alike.is_some().then(|| of.profile.history(self.params.slates.neighbours_from));
+            let looks = self.learned.looks_back(epoch, delta);
+            let history = (looks && self.alike.is_some()).then(|| of.profile.history(self.params.slates.neighbours_from));
             let alike = self.alike.as_mut().zip(history.as_ref());
             let alike = alike.map(|(shelf, history)| Alike::new(shelf, history, &self.params.content));
-            let towers = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
+            let towers = self.towers.as_mut().filter(|_| looks).and_then(|towers| towers.ask(&of.profile));
             let (near, found) = (alike.as_ref().map_or(&[][..], Alike::best), towers.as_ref().map_or(&[][..], Found::best));
             let viewer = Viewer { ring: &of.ring, habit, city: of.profile.city(), filter: &filter, liked, near, found };
             let look_up: &mut LookUp = &mut |items| {
@@ -483,7 +483,8 @@ impl State {
         let liked = self.liked.get(&user).map_or(&[][..], |best| best);
         let history = of.profile.history(self.params.slates.neighbours_from);
         let alike = self.alike.as_mut().map(|shelf| Alike::new(shelf, &history, &self.params.content));
-        let found = self.towers.as_mut().and_then(|towers| towers.ask(&of.profile));
+        let learned = self.params.flags.ml(user); // towers are, too
+        let found = self.towers.as_mut().filter(|_| learned).and_then(|towers| towers.ask(&of.profile));
         let (alike, found) = (alike.as_ref(), found.as_ref());
         let asked = Asked { profile: &of.profile, history: &history, liked, alike, found, clock: epoch.clock_ms };
         let viewer = self.home.viewer(&asked, &self.board);

@@ -19,7 +19,7 @@ use crate::scoring::at_hand;
 use crate::scoring::blend::{self, Handover, Terms};
 use crate::scoring::columns;
 use crate::scoring::diversity::{Entry, Race};
-use crate::scoring::terms::Viewer;
+use crate::scoring::terms::{Known, Viewer};
 
 /// `[surfaces]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -246,9 +246,13 @@ impl Rules {
         let blend = self.blend.after(asked.history.taken);
         let candidates = self.candidates.gather(asked, self.blend.coldness(asked.history.taken), board);
         let scored = |candidate: &Candidate<'b>| {
-            let (terms, source, reason) = viewer.terms(&candidate.known_with(asked.alike, asked.found), &blend);
-            let found = asked.found.filter(|_| source == Source::Towers).and_then(|found| found.because(candidate.item));
-            let (source, reason) = found.unwrap_or((source, reason));
+            let known = candidate.known_with(asked.alike, asked.found);
+            let (terms, mut source, mut reason) = viewer.terms(&known, &blend);
+            if source == Source::Towers {
+                let because = asked.found.and_then(|found| found.because(candidate.item));
+                let others = || viewer.terms(&Known { tower: None, ..known }, &blend);
+                (source, reason) = because.unwrap_or_else(|| (others().1, others().2));
+            }
             Scored { item: candidate.item, card: candidate.card, score_micro: blend.score_micro(&terms), source, reason, terms }
         };
         candidates.iter().map(scored).collect()

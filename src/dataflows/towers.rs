@@ -9,12 +9,13 @@
 
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
+use super::Params;
 use super::board::{Board, Post};
 use super::profiles::{Profile, Recent};
 use crate::model::ItemId;
 use crate::model::slate::{Reason, Source};
 use crate::scoring::factors::Vector;
-use crate::scoring::towers::{HISTORY, Params, Shelf, Towers};
+use crate::scoring::towers::{HISTORY, Shelf, Towers};
 
 /// So many more than are wanted are looked for, for some of them may not be shown.
 const SPARE: usize = 32;
@@ -22,7 +23,10 @@ const SPARE: usize = 32;
 /// The vectors of all items of a worker's board.
 pub struct Vectors {
     shelf: Shelf,
+    /// Candidates under the fixed weights.
     kept: usize,
+    /// So many are looked for.
+    most: usize,
     /// Of what the board was told something new that may change its vector; `None`: nothing was looked at yet.
     changed: Option<FxHashSet<ItemId>>,
 }
@@ -30,8 +34,10 @@ pub struct Vectors {
 impl Vectors {
     /// Of the settings, where they name towers.
     pub fn of(params: &Params) -> Option<Self> {
-        let new = |towers: &Towers| Self { shelf: Shelf::new(towers), kept: params.kept, changed: None };
-        params.loaded.as_ref().map(new)
+        let most = params.towers.kept.max(if params.learn.enabled { params.learn.per_source } else { 0 });
+        let new =
+            |towers: &Towers| Self { shelf: Shelf::new(towers), kept: params.towers.kept, most: most + SPARE, changed: None };
+        params.towers.loaded.as_ref().map(new)
     }
 
     /// The board is about to be told this.
@@ -56,7 +62,10 @@ impl Vectors {
 
     fn put(&mut self, item: ItemId, board: &Board) {
         let card = board.item(item);
-        self.shelf.put(item, (!card.is_empty()).then_some(&card.tokens[..]));
+        if card.is_empty() {
+            return self.shelf.take_away(item);
+        }
+        self.shelf.put(item, &card.tokens, card.gate.is_none_or(|gate| gate.available));
     }
 
     /// What they say to a user.
@@ -64,7 +73,7 @@ impl Vectors {
         let latest = profile.history(HISTORY).latest;
         let user = self.shelf.user(latest.iter().map(|recent| recent.item))?;
         let seen: Vec<ItemId> = profile.seen().into_iter().map(|(item, _)| item).collect();
-        let best = self.shelf.best(&user, &seen, self.kept + SPARE);
+        let best = self.shelf.best(&user, &seen, self.most);
         Some(Found { shelf: &self.shelf, kept: self.kept, latest, user, best })
     }
 
@@ -95,12 +104,14 @@ impl Found<'_> {
         self.shelf.vector(item).map_or(0.0, |vector| self.user.dot(vector))
     }
 
-    /// What a slate says of an item: to which of what they took it is nearest; of equals the latest.
+    /// What a slate says of an item: to which of what they took it is nearest, as far as it is near to any; of equals the latest.
     pub fn because(&self, item: ItemId) -> Option<(Source, Reason)> {
         let vector = self.shelf.vector(item)?;
         let others = self.latest.iter().filter(|recent| recent.item != item);
         let near = others.filter_map(|recent| Some((self.shelf.vector(recent.item)?.dot(vector), recent)));
         let nearest = near.reduce(|nearest, other| if other.0 > nearest.0 { other } else { nearest });
-        nearest.map(|(_, Recent { kind, item, .. })| (Source::Towers, Reason::Because { kind: *kind, item: *item }))
+        nearest
+            .filter(|(cosine, _)| *cosine > 0.0)
+            .map(|(_, Recent { kind, item, .. })| (Source::Towers, Reason::Because { kind: *kind, item: *item }))
     }
 }

@@ -7,6 +7,7 @@ use super::model::{Batch, Model, digest};
 use super::picture::Recipe;
 use super::{Encode, golden};
 use crate::model::content::Direction;
+use crate::registry::Onnx;
 
 /// Pictures in one call.
 const AT_ONCE: usize = 4;
@@ -24,13 +25,13 @@ pub struct Image {
 
 impl Image {
     /// Reads, checks and tries what lies in a folder.
-    pub fn open(folder: &Path, library: &str) -> Result<Self, String> {
+    pub fn open(folder: &Path, onnx: &Onnx) -> Result<Self, String> {
         let said = match std::fs::read_to_string(folder.join(FILE)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             read => Some(read.map_err(|e| format!("{FILE} cannot be read: {e}"))?),
         };
         let recipe = Recipe::read(said.as_deref())?;
-        let model = Model::open(folder, library)?;
+        let model = Model::open(folder, onnx)?;
         let input = takes(&model, recipe.crop)?;
         model.pooled("export a pooled output named image_embeds")?;
         let mut image = Self { model, input, recipe, digest: digest(folder)? };

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use crate::model::content::{Direction, Space};
+use crate::registry::Onnx;
 
 #[cfg(feature = "onnx")]
 mod golden;
@@ -42,11 +43,11 @@ pub trait Encode {
 /// Opens what encodes a space, from a folder, with the library of ONNX Runtime at this path (else the one `ORT_DYLIB_PATH` names). What is
 /// wrong with it is said with the file and what to do.
 #[cfg(feature = "onnx")]
-pub fn open(space: Space, folder: &Path, library: &str) -> Result<Box<dyn Encode>, String> {
+pub fn open(space: Space, folder: &Path, onnx: &Onnx) -> Result<Box<dyn Encode>, String> {
     let said = |why| format!("the {} encoder in {} cannot be used: {why}", space.name(), folder.display());
     match space {
-        Space::Text => text::Text::open(folder, library).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
-        Space::Image => image::Image::open(folder, library).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
+        Space::Text => text::Text::open(folder, onnx).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
+        Space::Image => image::Image::open(folder, onnx).map(|encoder| Box::new(encoder) as Box<dyn Encode>),
         Space::Embedding => Err("embeddings come with their items; there is nothing to encode".to_string()),
     }
     .map_err(said)
@@ -62,6 +63,6 @@ pub fn caught<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, String> 
 
 /// This build runs no models.
 #[cfg(not(feature = "onnx"))]
-pub fn open(space: Space, _: &Path, _: &str) -> Result<Box<dyn Encode>, String> {
+pub fn open(space: Space, _: &Path, _: &Onnx) -> Result<Box<dyn Encode>, String> {
     Err(format!("this build encodes no {}; build with the feature `onnx`", space.name()))
 }

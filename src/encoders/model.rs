@@ -9,7 +9,8 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use std::path::{Path, PathBuf};
 
 use super::golden;
-use crate::registry::runtime::{environment, session_of};
+use crate::registry::Onnx;
+use crate::registry::runtime::session_of;
 
 /// What outputs are called that have one vector for each piece.
 const NAMED: [&str; 3] = ["sentence_embedding", "text_embeds", "image_embeds"];
@@ -34,14 +35,13 @@ pub struct Batch<'a> {
 const FILE: &str = "model.onnx";
 
 impl Model {
-    /// Of a folder, by the library of ONNX Runtime at this path.
-    pub fn open(folder: &Path, library: &str) -> Result<Self, String> {
-        let environment = environment(library)?;
+    /// Of a folder, with ONNX Runtime as the settings have it.
+    pub fn open(folder: &Path, onnx: &Onnx) -> Result<Self, String> {
         let path = folder.join(FILE);
         if !path.is_file() {
             return Err(format!("there is no {FILE}; put the model there, or leave the setting empty"));
         }
-        let session = session_of(environment, &path).map_err(|e| format!("{FILE}: {e}"))?;
+        let session = session_of(onnx, &path).map_err(|e| format!("{FILE}: {e}"))?;
         let (output, tokens) = read(session.outputs())?;
         Ok(Self { session, output, tokens })
     }

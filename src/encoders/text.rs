@@ -11,6 +11,7 @@ use tokenizers::{Encoding, Tokenizer, TruncationParams, TruncationStrategy};
 use super::model::{Batch, Model, digest};
 use super::{Encode, golden};
 use crate::model::content::Direction;
+use crate::registry::Onnx;
 
 /// What a model may take, in this order here.
 const TAKES: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
@@ -36,11 +37,11 @@ pub struct Text {
 
 impl Text {
     /// Reads, checks and tries what lies in a folder.
-    pub fn open(folder: &Path, library: &str) -> Result<Self, String> {
+    pub fn open(folder: &Path, onnx: &Onnx) -> Result<Self, String> {
         let bytes =
             std::fs::read(folder.join(FILE)).map_err(|e| format!("{FILE} cannot be read: {e}; put it beside model.onnx"))?;
         let (tokenizer, padding, most) = tokenizer(&bytes)?;
-        let model = Model::open(folder, library)?;
+        let model = Model::open(folder, onnx)?;
         let takes = takes(&model)?;
         let mut text = Self { model, tokenizer, takes, padding, digest: digest(folder)? };
         text.encode(&[b"a text"])?;

@@ -36,6 +36,43 @@ pub struct LoadError {
     pub reason: String,
 }
 
+/// `[onnx]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Onnx {
+    pub library: String,
+    pub device: Device,
+}
+
+impl Onnx {
+    /// The library that `ORT_DYLIB_PATH` names, on the CPU.
+    pub fn on_cpu() -> Self {
+        Self { library: String::new(), device: Device::Cpu }
+    }
+}
+
+/// What models run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The GPU where ONNX Runtime can use one, else the CPU.
+    Auto,
+    Cpu,
+    /// The GPU, or nothing.
+    Cuda,
+}
+
+impl Device {
+    /// As it is spelt in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
 /// What a model says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
@@ -55,28 +92,36 @@ pub struct Golden {
 /// How far a score may lie from the golden one, as a share of the greater of it and 1.
 const TOLERANCE: f32 = 1e-4;
 
-/// Reads a model, with the library of ONNX Runtime at this path (else the one `ORT_DYLIB_PATH` names).
+/// Reads a model, with ONNX Runtime as the settings have it.
 #[cfg(feature = "onnx")]
-pub fn load(path: &Path, library: &str) -> Result<crate::scoring::ranker::Model, LoadError> {
-    onnx::load(path, library).map_err(|reason| LoadError { path: path.to_path_buf(), reason })
+pub fn load(path: &Path, onnx: &Onnx) -> Result<crate::scoring::ranker::Model, LoadError> {
+    self::onnx::load(path, onnx).map_err(|reason| LoadError { path: path.to_path_buf(), reason })
+}
+
+/// What the models of this process run on, and why not on a GPU where one was looked for; `None`: none was opened yet.
+pub fn runs_on() -> Option<(Device, Option<String>)> {
+    #[cfg(feature = "onnx")]
+    return runtime::runs_on();
+    #[cfg(not(feature = "onnx"))]
+    return None;
 }
 
 /// This build runs no models.
 #[cfg(not(feature = "onnx"))]
-pub fn load(path: &Path, _: &str) -> Result<crate::scoring::ranker::Model, LoadError> {
+pub fn load(path: &Path, _: &Onnx) -> Result<crate::scoring::ranker::Model, LoadError> {
     let reason = "this build has no ONNX Runtime; build with the feature `onnx`, or leave ranker.model empty".to_string();
     Err(LoadError { path: path.to_path_buf(), reason })
 }
 
-/// Reads two towers, with the library of ONNX Runtime as [`load`].
+/// Reads two towers, with ONNX Runtime as the settings have it.
 #[cfg(feature = "onnx")]
-pub fn load_towers(folder: &Path, library: &str) -> Result<Towers, LoadError> {
-    towers_onnx::load(folder, library).map_err(|reason| LoadError { path: folder.to_path_buf(), reason })
+pub fn load_towers(folder: &Path, onnx: &Onnx) -> Result<Towers, LoadError> {
+    towers_onnx::load(folder, onnx).map_err(|reason| LoadError { path: folder.to_path_buf(), reason })
 }
 
 /// This build runs no models.
 #[cfg(not(feature = "onnx"))]
-pub fn load_towers(folder: &Path, _: &str) -> Result<Towers, LoadError> {
+pub fn load_towers(folder: &Path, _: &Onnx) -> Result<Towers, LoadError> {
     let reason = "this build has no ONNX Runtime; build with the feature `onnx`, or leave towers.model empty".to_string();
     Err(LoadError { path: folder.to_path_buf(), reason })
 }

@@ -5,7 +5,7 @@ use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::runtime::{environment, session};
+use super::runtime::session;
 use super::{Card, Golden};
 use crate::scoring::columns::Row;
 use crate::scoring::ranker::{Model, Open, ScoreError, Scorer};
@@ -24,11 +24,10 @@ struct Onnx {
 }
 
 /// Reads, checks and tries a model.
-pub fn load(path: &Path, library: &str) -> Result<Model, String> {
-    let environment = environment(library)?;
+pub fn load(path: &Path, onnx: &super::Onnx) -> Result<Model, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("the file cannot be read: {e}"))?;
     let digest = blake3::hash(&bytes).to_hex()[..16].to_string();
-    let opened = session(environment, &bytes)?;
+    let opened = session(onnx, &bytes)?;
     let card = card(&opened)?;
     let golden = Golden::read(path)?;
     golden.check(card.columns.len())?;
@@ -42,9 +41,9 @@ pub fn load(path: &Path, library: &str) -> Result<Model, String> {
     golden.agrees(&scores)?;
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let (kind, columns, bytes): (_, Arc<[usize]>, _) = (card.kind, card.columns.into(), Arc::new(bytes));
-    let takes = columns.clone();
+    let (takes, onnx) = (columns.clone(), onnx.clone());
     let open: Open = Arc::new(move || {
-        let session = session(environment, &bytes).map_err(ScoreError)?;
+        let session = session(&onnx, &bytes).map_err(ScoreError)?;
         Ok(Box::new(Onnx { session, columns: takes.clone(), input: Vec::new() }))
     });
     Ok(Model { name, digest, kind, columns, open })

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::Registry;
+use super::{Onnx, Registry};
 use crate::model::serving::{Serving, Version};
 use crate::scoring::ranker::Model;
 
@@ -15,14 +15,14 @@ pub struct Shelf(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    library: String,
+    onnx: Onnx,
     loaded: Mutex<BTreeMap<u64, Model>>,
 }
 
 impl Shelf {
     /// Of a registry, with the library of ONNX Runtime at this path (else the one `ORT_DYLIB_PATH` names).
-    pub fn new(registry: Registry, library: &str) -> Self {
-        Self(Arc::new(Inner { registry, library: library.to_string(), loaded: Mutex::default() }))
+    pub fn new(registry: Registry, onnx: &Onnx) -> Self {
+        Self(Arc::new(Inner { registry, onnx: onnx.clone(), loaded: Mutex::default() }))
     }
 
     /// Loads and proves a version, unless that was done; that its files are there and whole is looked at each time, for the next start
@@ -36,7 +36,7 @@ impl Shelf {
         if let Some(model) = loaded.get(&version.id()) {
             return Ok(model.clone());
         }
-        let model = self.0.registry.load(&version.name, &self.0.library).map_err(|e| e.to_string())?;
+        let model = self.0.registry.load(&version.name, &self.0.onnx).map_err(|e| e.to_string())?;
         if model.id() != version.digest {
             return Err(format!("{version} was asked for, but its model changed while it was read"));
         }
@@ -46,7 +46,7 @@ impl Shelf {
 
     /// A version by its name alone; it is not kept.
     pub fn open(&self, version: &str) -> Result<Model, String> {
-        self.0.registry.load(version, &self.0.library).map_err(|e| e.to_string())
+        self.0.registry.load(version, &self.0.onnx).map_err(|e| e.to_string())
     }
 
     /// The version that an epoch names by this id.

@@ -5,8 +5,9 @@ use ort::value::{TensorElementType, TensorRef};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Onnx as Settings;
 use super::onnx::fits;
-use super::runtime::{environment, session};
+use super::runtime::session;
 use super::towers::{GOLDEN, Golden, check};
 use crate::model::{ItemId, TokenId};
 use crate::scoring::factors::{DIMENSIONS, Vector};
@@ -26,15 +27,15 @@ struct Onnx {
 }
 
 /// Reads, checks and tries the towers of a folder.
-pub fn load(folder: &Path, library: &str) -> Result<Towers, String> {
-    let environment = environment(library)?;
+pub fn load(folder: &Path, onnx: &Settings) -> Result<Towers, String> {
+    let onnx = onnx.clone();
     let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| format!("its {name} cannot be read: {e}"));
     let (item, user) = (Arc::new(read("item.onnx")?), Arc::new(read("user.onnx")?));
     let golden = Golden::read(&read(GOLDEN)?)?;
     let both = [&item, &user].map(|bytes| *blake3::hash(bytes).as_bytes()).concat();
     let digest = blake3::hash(&both).to_hex()[..16].to_string();
     let open = move || -> Result<Onnx, String> {
-        let opened = |bytes: &[u8], which: &str| session(environment, bytes).map_err(|e| format!("{which}.onnx: {e}"));
+        let opened = |bytes: &[u8], which: &str| session(&onnx, bytes).map_err(|e| format!("{which}.onnx: {e}"));
         Ok(Onnx { item: opened(&item, "item")?, user: opened(&user, "user")?, history: Vec::new() })
     };
     let mut first = open()?;

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{LoadError, golden_path, load};
+use super::{LoadError, Onnx, golden_path, load};
 use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::scoring::ranker::Model;
@@ -165,9 +165,9 @@ impl Registry {
     }
 
     /// Reads a version and proves it, under its own name.
-    pub fn load(&self, version: &str, library: &str) -> Result<Model, LoadError> {
+    pub fn load(&self, version: &str, onnx: &Onnx) -> Result<Model, LoadError> {
         self.about(version)?;
-        Ok(Model { name: version.to_string(), ..load(&self.0.join(version).join(MODEL), library)? })
+        Ok(Model { name: version.to_string(), ..load(&self.0.join(version).join(MODEL), onnx)? })
     }
 
     /// The version that an epoch names by this id.
@@ -182,8 +182,8 @@ impl Registry {
 
     /// Proves the model in a file and makes a version of it, its golden rows and its report; yields its name. Without a name it gets that
     /// of the file and the next number.
-    pub fn publish(&self, model: &Path, version: Option<&str>, at: Millis, library: &str) -> Result<String, String> {
-        let proven = load(model, library).map_err(|e| e.to_string())?;
+    pub fn publish(&self, model: &Path, version: Option<&str>, at: Millis, onnx: &Onnx) -> Result<String, String> {
+        let proven = load(model, onnx).map_err(|e| e.to_string())?;
         let version = version.map_or_else(|| self.next(&proven.name), |name| Ok(name.to_string()))?;
         name_is_good(&version).map_err(|reason| format!("`{version}` cannot be the name of a version: {reason}"))?;
         let place = self.0.join(&version);

@@ -105,7 +105,7 @@ pub fn rank(
             let Candidate { tokens, category, created, trending_milli, .. } = candidate;
             let heat = heat(*trending_milli);
             viewer.terms(
-                &Known { tokens, category: *category, created: *created, heat, affinity, because, alike: None, tower: 0.0 },
+                &Known { tokens, category: *category, created: *created, heat, affinity, because, alike: None, tower: None },
                 &blend,
             )
         })

@@ -24,8 +24,8 @@ pub struct Known<'a> {
     pub because: Option<(Kind, ItemId)>,
     /// How alike its content is to that of something the user took, 0 to 1, and to what of it most.
     pub alike: Option<(f64, (Kind, ItemId))>,
-    /// How much the towers say for it, as a cosine.
-    pub tower: f64,
+    /// How much the towers say for it, 0 to 1, where they can say because of what.
+    pub tower: Option<f64>,
 }
 
 /// A trending score (in thousandths) on the scale by which candidates are compared: twice as hot is one step more, not twice as good.
@@ -115,22 +115,20 @@ impl Viewer {
         let collaborative = known.affinity / (known.affinity + HALF_AFFINITY);
         let terms = [
             alike.map_or(named, |(likeness, _)| likeness),
-            collaborative.max(known.tower.min(1.0)),
+            collaborative.max(known.tower.unwrap_or(0.0)),
             if self.hottest > 0.0 { (known.heat / self.hottest).min(1.0) } else { 0.0 }, // the list may be older than the item's signals
             now,
             known.created.map_or(0.0, |created| libm::exp2(-((self.clock - created).max(0) as f64) / self.fresh_half_life)),
         ];
-        let adds = blend.contributions(&terms);
-        if known.tower > collaborative && adds[Term::Collaborative as usize] >= adds.into_iter().fold(0.0, f64::max) {
-            return (terms, Source::Towers, Reason::Popular);
-        }
-        let (source, reason) = reason(known, alike.map(|(_, like)| like), token.or(token_now), &adds);
+        let towers = known.tower.is_some_and(|tower| tower > collaborative);
+        let like = alike.map(|(_, like)| like);
+        let (source, reason) = reason(known, like, token.or(token_now), towers, &blend.contributions(&terms));
         (terms, source, reason)
     }
 }
 
 /// The source whose terms add most to the score.
-fn reason(known: &Known, alike: Option<(Kind, ItemId)>, token: Option<TokenId>, adds: &Terms) -> (Source, Reason) {
+fn reason(known: &Known, alike: Option<(Kind, ItemId)>, token: Option<TokenId>, towers: bool, adds: &Terms) -> (Source, Reason) {
     let of = |term: Term| adds[term as usize];
     let (collaborative, taste) = (of(Term::Collaborative), of(Term::Content) + of(Term::Interests));
     let (heat, freshness) = (of(Term::RealTime), of(Term::Freshness));
@@ -138,6 +136,7 @@ fn reason(known: &Known, alike: Option<(Kind, ItemId)>, token: Option<TokenId>, 
     let like = alike.filter(|_| taste == most && of(Term::Content) >= of(Term::Interests));
     match (known.because, token) {
         _ if most <= 0.0 => (Source::Popular, Reason::Popular),
+        _ if towers && collaborative == most => (Source::Towers, Reason::Popular),
         (Some((kind, item)), _) if collaborative == most => (Source::Neighbours, Reason::Because { kind, item }),
         _ if let Some((kind, item)) = like => (Source::Content, Reason::Because { kind, item }),
         (_, Some(token)) if taste == most => (Source::Interests, Reason::Likes { token }),

@@ -1,8 +1,8 @@
 //! Two towers: what somebody took lately and what an item is become vectors of one space, and items whose vectors point where the user's
 //! does are those they will take. The towers are models that somebody brings; here is what is asked of them and who is found.
 //!
-//! The facts that must stay true: a tower is asked for one vector at a time, and what it gives is rounded to multiples of 2^-15, so that neither
-//! batches nor the number of workers show in it; an item without a vector, or a user without one, is simply not found.
+//! The facts that must stay true: a tower is asked for one vector at a time, and what it gives is made to be of length one and rounded to multiples of
+//! 2^-15, so that neither batches nor the number of workers show in it; an item without a vector, or a user without one, is simply not found.
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -65,65 +65,82 @@ impl PartialEq for Towers {
 /// The vectors of all items of one worker, and the towers that make them.
 pub struct Shelf {
     tower: Box<dyn Tower>,
-    places: FxHashMap<ItemId, u32>,
-    shelf: scan::Shelf,
+    items: FxHashMap<ItemId, Place>,
+    /// What may be shown.
+    offered: scan::Shelf,
     /// Calls that gave no vector.
     in_vain: u64,
     /// Why the last of them did not, until somebody asks.
     failed: Option<String>,
 }
 
+/// Where the vector of an item is.
+enum Place {
+    /// On the shelf that is scanned.
+    Offered(u32),
+    /// Here: it may not be shown, but somebody may have taken it.
+    Apart(Box<Vector>),
+    /// There is none, and nobody asks again until something else is said of the item.
+    Nowhere,
+}
+
 impl Shelf {
     /// Without items yet. Towers that do not open give no vector, and say why.
     pub fn new(towers: &Towers) -> Self {
         let tower = (towers.open)().unwrap_or_else(|error| Box::new(Broken(error)));
-        Self { tower, places: FxHashMap::default(), shelf: scan::Shelf::default(), in_vain: 0, failed: None }
+        Self { tower, items: FxHashMap::default(), offered: scan::Shelf::default(), in_vain: 0, failed: None }
     }
 
-    /// Whether an item has a vector.
+    /// Whether an item was put here.
     pub fn has(&self, item: ItemId) -> bool {
-        self.places.contains_key(&item)
+        self.items.contains_key(&item)
     }
 
     /// The vector of an item.
     pub fn vector(&self, item: ItemId) -> Option<&Vector> {
-        self.places.get(&item).map(|place| self.shelf.vector(*place))
-    }
-
-    /// An item that is like these tokens; without them it is gone.
-    pub fn put(&mut self, item: ItemId, tokens: Option<&[TokenId]>) {
-        let made = tokens.map(|tokens| self.tower.item(item, &tokens[..tokens.len().min(TOKENS)]));
-        match (made.and_then(|made| self.rounded(made)), self.places.get(&item).copied()) {
-            (Some(vector), Some(place)) => _ = self.shelf.replace(place, vector),
-            (Some(vector), None) => _ = self.places.insert(item, self.shelf.push(item, vector)),
-            (None, Some(place)) => self.take_away(item, place),
-            (None, None) => {}
+        match self.items.get(&item)? {
+            Place::Offered(place) => Some(self.offered.vector(*place)),
+            Place::Apart(vector) => Some(vector),
+            Place::Nowhere => None,
         }
     }
 
-    fn take_away(&mut self, item: ItemId, place: u32) {
-        self.places.remove(&item);
-        self.shelf.swap_remove(place);
-        if (place as usize) < self.shelf.len() {
-            self.places.insert(self.shelf.id(place), place);
+    /// An item that is like these tokens, and whether it may be shown.
+    pub fn put(&mut self, item: ItemId, tokens: &[TokenId], offered: bool) {
+        let made = self.tower.item(item, &tokens[..tokens.len().min(TOKENS)]);
+        let vector = self.rounded(made);
+        self.take_away(item);
+        let place = match vector {
+            Some(vector) if offered => Place::Offered(self.offered.push(item, vector)),
+            Some(vector) => Place::Apart(Box::new(vector)),
+            None => Place::Nowhere,
+        };
+        self.items.insert(item, place);
+    }
+
+    /// Nothing is known of an item any more.
+    pub fn take_away(&mut self, item: ItemId) {
+        let Some(Place::Offered(place)) = self.items.remove(&item) else { return };
+        self.offered.swap_remove(place);
+        if (place as usize) < self.offered.len() {
+            self.items.insert(self.offered.id(place), Place::Offered(place)); // the last one came here
         }
     }
 
     /// The vector of who took these items, the latest first; of those that have none nothing is seen.
     pub fn user(&mut self, history: impl Iterator<Item = ItemId>) -> Option<Vector> {
-        let known = history.filter_map(|item| self.places.get(&item));
-        let taken: Vec<&Vector> = known.take(HISTORY).map(|place| self.shelf.vector(*place)).collect();
+        let taken: Vec<Vector> = history.filter_map(|item| self.vector(item).copied()).take(HISTORY).collect();
         if taken.is_empty() {
             return None;
         }
-        let made = self.tower.user(&taken);
+        let made = self.tower.user(&taken.iter().collect::<Vec<_>>());
         self.rounded(made)
     }
 
-    /// The items that speak most for a user, best first, without some, which are in their order.
+    /// The items that speak most for a user, as far as they speak for them at all, best first, without some, which are in their order.
     pub fn best(&mut self, user: &Vector, without: &[ItemId], k: usize) -> Vec<ItemId> {
-        let best = self.shelf.best(&[Asked { vector: user, without }], k).pop().unwrap_or_default();
-        best.into_iter().map(|(_, item)| item).collect()
+        let best = self.offered.best(&[Asked { vector: user, without }], k).pop().unwrap_or_default();
+        best.into_iter().take_while(|(score, _)| *score > 0.0).map(|(_, item)| item).collect()
     }
 
     /// How many calls gave no vector since this was last asked, and why the last one did not.
@@ -131,10 +148,11 @@ impl Shelf {
         (std::mem::take(&mut self.in_vain), self.failed.take())
     }
 
+    /// What was made, of length one and rounded; what points nowhere is none.
     fn rounded(&mut self, made: Result<[f32; DIMENSIONS], ScoreError>) -> Option<Vector> {
-        match made {
-            Ok(numbers) if numbers.iter().all(|x| x.is_finite()) => return Some(Vector::near(&numbers)),
-            Ok(_) => self.failed = Some("it gave what is no number".to_string()),
+        match made.map(|numbers| (numbers, numbers.iter().map(|x| x * x).sum::<f32>().sqrt())) {
+            Ok((numbers, length)) if length.is_normal() => return Some(Vector::near(&numbers.map(|x| x / length))),
+            Ok(_) => self.failed = Some("it gave a vector that points nowhere".to_string()),
             Err(ScoreError(why)) => self.failed = Some(why),
         }
         self.in_vain += 1;
@@ -159,11 +177,12 @@ impl Tower for Broken {
 mod tests {
     use super::*;
 
-    /// An item points along its number; a user where what they took last does, and nowhere after item 13.
+    /// An item points along its number, beyond 1,000 away from there, item 0 nowhere; a user where what they took last does, after item 14 nowhere.
     struct Axes;
 
     fn axis(n: u64) -> [f32; DIMENSIONS] {
-        std::array::from_fn(|at| if at as u64 == n % DIMENSIONS as u64 { 1.0 } else { 0.001 })
+        let length = if n > 1_000 { -5.0 } else { 20.0 * n.min(1) as f32 };
+        std::array::from_fn(|at| if at as u64 == n % 1_000 % DIMENSIONS as u64 { length } else { 0.001 * length })
     }
 
     impl Tower for Axes {
@@ -189,33 +208,55 @@ mod tests {
     #[test]
     fn c14_who_took_an_item_is_found_what_points_the_same_way() {
         let mut shelf = shelf();
-        for item in [1, 2, 3, 65, 129] {
-            shelf.put(ItemId(item), Some(&[]));
+        for item in [1, 2, 3, 65, 129, 193] {
+            shelf.put(ItemId(item), &[], item != 193);
         }
         let user = shelf.user(items(&[77, 1, 2])).expect("item 1 has a vector");
-        assert_eq!(shelf.best(&user, &[ItemId(1)], 2), [ItemId(65), ItemId(129)], "77 is not known, 1 was taken");
-        shelf.put(ItemId(65), Some(&[TokenId(9)])); // it is something else now
-        shelf.put(ItemId(129), None);
+        assert_eq!(
+            shelf.best(&user, &[ItemId(1)], 2),
+            [ItemId(65), ItemId(129)],
+            "77 is not known, 1 was taken, 193 may not be shown"
+        );
+        shelf.put(ItemId(65), &[TokenId(9)], true); // it is something else now
+        shelf.take_away(ItemId(129));
         assert_eq!(shelf.best(&user, &[], 1), [ItemId(1)]);
         assert!(!shelf.has(ItemId(129)) && shelf.vector(ItemId(3)).is_some());
         assert_eq!(shelf.user(items(&[77, 129])), None, "nothing is known of what they took");
+        assert_eq!(shelf.user(items(&[193])), Some(user), "what may not be shown was taken all the same");
+        shelf.put(ItemId(193), &[], true);
+        assert_eq!(shelf.best(&user, &[ItemId(1)], 1), [ItemId(193)]);
         assert_eq!(shelf.failures(), (0, None));
+    }
+
+    /// However long the vectors are that towers give, what is said of them is a cosine, and nothing speaks for what points away.
+    #[test]
+    fn c14_what_towers_say_is_a_cosine() {
+        let mut shelf = shelf();
+        [1, 2, 3, 1_001].into_iter().for_each(|item| shelf.put(ItemId(item), &[], true));
+        let user = shelf.user(items(&[1])).expect("item 1 has a vector");
+        for (item, cosine) in [(1, 1.0), (2, 0.002), (1_001, -1.0)] {
+            let says = user.dot(shelf.vector(ItemId(item)).expect("a vector"));
+            assert!((says - cosine).abs() < 1e-3, "{item}: {says}");
+        }
+        assert_eq!(shelf.best(&user, &[], 9), [ItemId(1), ItemId(2), ItemId(3)]);
     }
 
     #[test]
     fn c14_what_gives_no_vector_is_counted_and_said() {
         let mut shelf = shelf();
-        shelf.put(ItemId(13), Some(&[]));
-        assert!(!shelf.has(ItemId(13)));
+        shelf.put(ItemId(13), &[], true);
+        assert!(shelf.has(ItemId(13)) && shelf.vector(ItemId(13)).is_none(), "it is not asked for again");
         assert_eq!(shelf.failures(), (1, Some("thirteen".into())));
-        shelf.put(ItemId(14), Some(&[]));
-        assert_eq!((shelf.user(items(&[14])), shelf.failures()), (None, (1, Some("it gave what is no number".into()))));
-        shelf.put(ItemId(12), Some(&[]));
-        shelf.put(ItemId(12), Some(&[TokenId(1), TokenId(2)]));
+        shelf.put(ItemId(14), &[], true);
+        let nowhere = || (1, Some("it gave a vector that points nowhere".to_string()));
+        assert_eq!((shelf.user(items(&[14])), shelf.failures()), (None, nowhere()));
+        shelf.put(ItemId(14), &[TokenId(1), TokenId(2), TokenId(3)], true);
         assert_eq!(shelf.failures(), (0, None));
+        shelf.put(ItemId(0), &[], true);
+        assert_eq!((shelf.vector(ItemId(0)).is_none(), shelf.failures()), (true, nowhere()));
         let open: Open = Arc::new(|| Err(ScoreError("no memory".into())));
         let mut broken = Shelf::new(&Towers { name: "b".into(), digest: "2".into(), open });
-        broken.put(ItemId(1), Some(&[]));
-        assert_eq!((broken.has(ItemId(1)), broken.failures()), (false, (1, Some("no memory".into()))));
+        broken.put(ItemId(1), &[], true);
+        assert_eq!((broken.vector(ItemId(1)).is_none(), broken.failures()), (true, (1, Some("no memory".into()))));
     }
 }

@@ -55,8 +55,8 @@ pub fn read(config: &Config) -> Result<Option<Model>, String> {
     let (named, folder) = (&config.service.rank_by, &config.recommend.ranker.registry);
     let model = match named.as_str() {
         "" => return Ok(None),
-        file if file.ends_with(".onnx") => registry::load(Path::new(file), &config.onnx.library),
-        version => Registry::new(folder).load(version, &config.onnx.library),
+        file if file.ends_with(".onnx") => registry::load(Path::new(file), &config.onnx),
+        version => Registry::new(folder).load(version, &config.onnx),
     };
     let model = model.map_err(|e| format!("service.rank_by: {e}"))?;
     match model.takes_beyond() {

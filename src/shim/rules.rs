@@ -3,9 +3,10 @@
 use super::ranked_by;
 use crate::config::Config;
 use crate::model::Surface;
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 use crate::scoring::ranker::Model;
 use crate::scoring::{flags, rank};
+use crate::telemetry;
 
 /// What answers go by.
 #[derive(Clone, Debug)]
@@ -39,7 +40,9 @@ pub struct OwnSurface {
 impl Rules {
     /// Of the settings, with what they name read; the error says what to do.
     pub fn read(config: &Config) -> Result<Self, String> {
-        Ok(Self { ranked_by: ranked_by::read(config)?, ..Self::of(config) })
+        let ranked_by = ranked_by::read(config)?;
+        telemetry::device(registry::runs_on());
+        Ok(Self { ranked_by, ..Self::of(config) })
     }
 
     /// Of the settings.

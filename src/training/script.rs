@@ -158,8 +158,9 @@ fn start(order: &Order) -> Result<Child, String> {
     let cannot = |e| format!("{} cannot be run: {e}; name a Python 3 in training.python or OVERDRIVE_PYTHON", python.display());
     let mut child = command.spawn().map_err(cannot)?;
     let mut script = child.stdin.take().expect("it is piped");
-    // a Python that ends before it has read all says why on its error stream
-    let _ended = script.write_all(program().as_bytes());
+    // it is more than a pipe holds, and a Python that does not read is to be ended like any other; one that ends before it has read all
+    // says why on its error stream
+    std::thread::spawn(move || script.write_all(program().as_bytes()));
     Ok(child)
 }
 

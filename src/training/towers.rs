@@ -33,7 +33,7 @@ pub struct Figures {
     pub ndcg_10: Ndcg,
 }
 
-/// Of the towers; of what was taken most; of what was often taken after the same items.
+/// Of the towers; of what was taken most; of what was taken soon after the same items.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Compared {
     pub model: f64,

@@ -13,7 +13,7 @@ use super::{schedule, verdict};
 use crate::aside::stand_back;
 use crate::model::serving::{BLEND, Recipe, Version};
 use crate::model::time::{Millis, now_ms};
-use crate::registry::{Figures, Registry};
+use crate::registry::{Figures, Onnx, Registry};
 use crate::scoring::columns;
 use crate::scoring::ranker::Model;
 use crate::telemetry;
@@ -21,8 +21,7 @@ use crate::telemetry;
 /// Where things lie.
 pub struct Place {
     pub registry: Registry,
-    /// The library of ONNX Runtime; empty: the one `ORT_DYLIB_PATH` names.
-    pub library: String,
+    pub onnx: Onnx,
     /// The folder of examples.
     pub log: PathBuf,
     /// A folder for what is not yet a version.
@@ -169,7 +168,7 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
 
     /// Trains by Python and publishes what came out.
     fn made(&self, recipe: Recipe, began_ms: Millis) -> Result<(String, Figures), String> {
-        let Place { registry, library, log, out } = &self.place;
+        let Place { registry, onnx, log, out } = &self.place;
         let (out, begun, mut said) = (out.join(began_ms.to_string()), Instant::now(), None::<Instant>);
         let order = script::Order {
             python: &self.params.python,
@@ -190,9 +189,8 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
             true => Err(format!("it was not done after {}", humantime::format_duration(LONGEST))),
             false => self.going_on(),
         };
-        let made = script::run(&order, say, asked).and_then(|Made { model, figures }| {
-            registry.publish(&model, None, now_ms(), library).map(|version| (version, figures))
-        });
+        let made = script::run(&order, say, asked)
+            .and_then(|Made { model, figures }| registry.publish(&model, None, now_ms(), onnx).map(|version| (version, figures)));
         let _left = std::fs::remove_dir_all(&out); // it was published, or is of no use
         made
     }
@@ -233,7 +231,7 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
     }
 
     fn loaded(&self, version: &str) -> Result<Model, String> {
-        self.place.registry.load(version, &self.place.library).map_err(|e| e.to_string())
+        self.place.registry.load(version, &self.place.onnx).map_err(|e| e.to_string())
     }
 
     /// Takes back what was promoted from here and is, on what was logged since it ranks, surely behind what ranked before.

@@ -13,6 +13,7 @@ use crate::dataflows;
 use crate::model::ids::KEY_GROUPS;
 use crate::model::{Part, Saved};
 use crate::operators::route::owner;
+use crate::registry;
 use crate::watch::Progress;
 
 /// What operators kept, by uid.
@@ -89,6 +90,8 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     settings.insert("ranker.model".into(), model.to_string());
     let shadow = params.ranker.shadowing.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.shadow".into(), shadow.to_string());
+    let device = registry::runs_on().map_or("none", |(device, _)| device.name()); // others give other last bits
+    settings.insert("onnx.device".into(), device.to_string());
     let towers = params.towers.loaded.as_ref().map_or("none", |towers| &towers.digest);
     settings.insert("towers.model".into(), towers.to_string());
     let versions = params.experiments.versions.values().map(|model| model.digest.as_str());

@@ -6,7 +6,7 @@ use overdrive::model::ids::TokenKind;
 use overdrive::model::slate::TERMS;
 use overdrive::model::time::SECOND;
 use overdrive::model::{Change, Event, Example, Input, Kind, Names, Op, TokenId, UserId};
-use overdrive::registry::load;
+use overdrive::registry::{Onnx, load};
 use overdrive::scoring::columns::{self, COLUMNS, Row};
 use overdrive::scoring::falling::{OF_MODELS, falling, micro};
 use overdrive::scoring::ranker::Ranker;
@@ -164,7 +164,7 @@ fn c25_a_model_sees_of_a_callers_candidates_what_the_dataflow_logs_of_them() {
     params.learn.logged = 1.0;
     let changes = run_by(&log, Run::plain(), &params);
     let last = &log.epochs.last().expect("there is one").0;
-    let mut scorer = Ranker::new(&load(&model, "").expect("it is good"));
+    let mut scorer = Ranker::new(&load(&model, &Onnx::on_cpu()).expect("it is good"));
     let set = |config: &mut overdrive::config::Config| {
         config.service.rank_by = model.to_str().expect("a plain path").into();
         let slates = &mut config.recommend.slates;

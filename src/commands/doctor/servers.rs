@@ -34,6 +34,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         ),
     });
     findings.extend((!config.recommend.ranker.model.is_empty()).then(|| ranker(config)));
+    findings.extend((!config.recommend.towers.model.is_empty()).then(|| towers(config)));
     findings.extend((!config.recommend.ranker.registry.is_empty()).then(|| versions(&config.recommend.ranker.registry)));
     findings
 }
@@ -53,10 +54,33 @@ fn versions(folder: &str) -> Finding {
 /// The model that is to rank, tried on its golden rows.
 fn ranker(config: &Config) -> Finding {
     const WHAT: &str = "ranker";
-    match registry::load(Path::new(&config.recommend.ranker.model), &config.onnx.library) {
+    match registry::load(Path::new(&config.recommend.ranker.model), &config.onnx) {
         Ok(model) => Finding::good(WHAT, format!("{} gives the scores it must ({})", model.name, model.digest)),
         Err(e) => Finding::bad(WHAT, e.to_string(), "repair the file, or leave ranker.model empty: the blend serves then"),
     }
+}
+
+/// The towers that are to find candidates, tried on their golden vectors.
+fn towers(config: &Config) -> Finding {
+    const WHAT: &str = "towers";
+    match registry::load_towers(Path::new(&config.recommend.towers.model), &config.onnx) {
+        Ok(towers) => Finding::good(WHAT, format!("{} give the vectors they must ({})", towers.name, towers.digest)),
+        Err(e) => Finding::bad(WHAT, e.to_string(), "repair the folder, or leave towers.model empty: other sources serve then"),
+    }
+}
+
+/// What models run on, once the others were tried.
+pub fn device() -> Option<Finding> {
+    const WHAT: &str = "device of models";
+    let (device, why) = registry::runs_on()?;
+    Some(match why {
+        Some(why) => Finding::note(
+            WHAT,
+            format!("{}: {why}", device.name()),
+            "fine without a GPU; onnx.device = \"cpu\" does not look for one",
+        ),
+        None => Finding::good(WHAT, device.name()),
+    })
 }
 
 #[cfg(feature = "redis")]

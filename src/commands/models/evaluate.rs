@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use crate::registry::Registry;
+use crate::registry::{Onnx, Registry};
 use crate::scoring::columns;
 use crate::scoring::ranker::Model;
 use crate::training::{Measured, Wanted, measure};
 
 /// Measures, and says what came out.
-pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, library: &str) -> Result<String, String> {
+pub fn told(registry: &Registry, version: &str, log: &Path, all: bool, onnx: &Onnx) -> Result<String, String> {
     let about = registry.about(version).map_err(|e| e.to_string())?;
-    let model = registry.load(version, library).map_err(|e| e.to_string())?;
+    let model = registry.load(version, onnx).map_err(|e| e.to_string())?;
     let later = about.figures.as_ref().map(|figures| figures.held_out_from_ms).filter(|_| !all);
     let measured = measure(&model, &Wanted { against: None, without: model.begins(), log, from: later, auc: true }, || Ok(()))?;
     if measured.examples == 0 {

@@ -67,7 +67,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
         Action::Publish { model, name } => say(&publish(&registry, &model, name.as_deref(), config)?),
         Action::Evaluate { name, log, all } => {
             let log = log.unwrap_or_else(|| config.engine.state_dir.join(crate::sinks::examples::FOLDER));
-            say(&evaluate::told(&registry, &name, &log, all, &config.onnx.library)?)
+            say(&evaluate::told(&registry, &name, &log, all, &config.onnx)?)
         }
     }
 }
@@ -82,7 +82,7 @@ pub fn registry(config: &Config) -> Result<Registry, String> {
 
 /// Publishes, and says what was.
 pub fn publish(registry: &Registry, model: &std::path::Path, version: Option<&str>, config: &Config) -> Result<String, String> {
-    let version = registry.publish(model, version, now_ms(), &config.onnx.library)?;
+    let version = registry.publish(model, version, now_ms(), &config.onnx)?;
     Ok(format!("published as {version}\n"))
 }
 

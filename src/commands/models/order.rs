@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Orders that a version ranks, once it was found good here; says where the order lies.
 pub fn promote(registry: &Registry, version: &str, config: &Config) -> Result<String, String> {
     if version != BLEND {
-        registry.load(version, &config.onnx.library).map_err(|e| e.to_string())?;
+        registry.load(version, &config.onnx).map_err(|e| e.to_string())?;
     }
     append(registry.order(version).map_err(|e| e.to_string())?, config).map(|place| told(&place))
 }
