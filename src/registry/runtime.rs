@@ -57,12 +57,12 @@ fn open(onnx: &Onnx, commit: &dyn Fn(SessionBuilder) -> ort::Result<Session>) ->
         RUNS_ON.get_or_init(|| (Device::Cuda, None));
         Ok(opened)
     };
-    let unusable = |e: ort::Error| format!("the GPU cannot be used: {e}; {ADVICE}");
+    let unusable = |e: ort::Error| format!("the GPU cannot be used: {}; {ADVICE}", e.to_string().trim());
     match (onnx.device, RUNS_ON.get()) {
         (Device::Cpu, _) | (Device::Auto, Some((Device::Cpu, _))) => on_cpu(None),
         (Device::Cuda, _) | (Device::Auto, Some(_)) => on_gpu().map_err(unusable),
         // what runs nowhere is the model's fault and not the GPU's
-        (Device::Auto, None) => on_gpu().or_else(|why: ort::Error| on_cpu(Some(why.to_string()))),
+        (Device::Auto, None) => on_gpu().or_else(|why: ort::Error| on_cpu(Some(why.to_string().trim().to_string()))),
     }
 }
 
