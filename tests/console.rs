@@ -12,32 +12,36 @@ use browser::{Browser, ENTER, TAB};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// The command a newcomer starts, with a small world. Killed when dropped.
 struct Demo {
     child: Child,
     addr: SocketAddr,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Demo {
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let [port, grpc] = [(); 2].map(|()| support::free_port());
+        let log = std::fs::File::create(dir.path().join("server.log")).expect("a file for what it says");
         let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
         command.args(["demo", "--history", "4000", "--rate", "20", "--users", "80", "--items", "200"]);
-        command.env("OVERDRIVE_STATE_DIR", dir.path()).env("OVERDRIVE_SERVICE_PORT", port.to_string());
+        command.env("OVERDRIVE_STATE_DIR", dir.path()).env("OVERDRIVE_SERVICE_PORT", "0");
         command.env("OVERDRIVE_SERVICE__TOKEN_WAIT", "30s").env("OVERDRIVE_SERVICE__REQUEST_TIMEOUT", "60s");
-        command.env("OVERDRIVE_SERVICE__GRPC_PORT", grpc.to_string()).current_dir(dir.path());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the demo starts");
-        let demo = Self { child, addr: ([127, 0, 0, 1], port).into(), _dir: dir };
-        let until = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(demo.addr).is_err() || client::get(demo.addr, "/readyz").status != 200 {
-            assert!(Instant::now() < until, "the demo is not ready after a minute");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        command.env("OVERDRIVE_SERVICE__GRPC_PORT", "0").current_dir(dir.path());
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the demo starts");
+        let mut demo = Self { child, addr: ([127, 0, 0, 1], 0).into(), dir };
+        demo.addr = support::until("the demo says where its console is", || demo.console());
+        support::wait("the demo is ready", || client::get(demo.addr, "/readyz").status == 200);
         demo
+    }
+
+    /// Where it says that its console is, once it has.
+    fn console(&mut self) -> Option<SocketAddr> {
+        let ended = self.child.try_wait().expect("it can be asked");
+        assert!(ended.is_none(), "the demo ended:\n{}", support::said(self.dir.path()));
+        let said = std::fs::read_to_string(self.dir.path().join("server.log")).expect("what it said");
+        said.split_once("http://")?.1.split_once('/')?.0.parse().ok()
     }
 
     /// Its console, with a slate on it.

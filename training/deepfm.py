@@ -11,9 +11,8 @@ the examples say so, and what is kept is the running mean of all weights. The sa
 """
 
 import numpy as np
-from onnx import helper, numpy_helper
-
 from examples import STOP, TRAIN, beginning, columns, part
+from export import Graph
 from said import Refused, say
 
 FACTORS, HIDDEN = 8, (64, 16)
@@ -143,30 +142,16 @@ def logistic(z, taken):
 
 
 def graph(weights, mean, scale):
-    nodes, made = [], []
-
-    def constant(name, value):
-        made.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def node(kind, *takes, **settings):
-        gives = settings.pop("gives", f"{kind.lower()}_{len(nodes)}")
-        nodes.append(helper.make_node(kind, list(takes), [gives], **settings))
-        return gives
-
-    def layer(takes, matrix, bias, name):
-        sums = node("MatMul", takes, constant(f"{name}_weights", matrix))
-        return node("Add", sums, constant(f"{name}_bias", bias))
-
-    apart = node("Mul", node("Sub", "features", constant("mean", mean)), constant("scale", scale))
-    x = node("Clip", apart, constant("least", np.float32(-FARTHEST)), constant("most", np.float32(FARTHEST)))
-    linear = layer(x, weights["w"][:, None], weights["b"], "linear")
-    sums = node("MatMul", x, constant("vectors", weights["v"]))
-    whole = node("ReduceSum", node("Mul", sums, sums), constant("axis", np.array([1])), keepdims=1)
-    alone = node("MatMul", node("Mul", x, x), constant("lengths", (weights["v"] ** 2).sum(1, keepdims=True)))
-    pairs = node("Mul", node("Sub", whole, alone), constant("half", np.float32(0.5)))
-    first = node("Relu", layer(x, mixed(weights), weights["b1"], "first"))
-    second = node("Relu", layer(first, weights["w2"], weights["b2"], "second"))
-    deep = node("MatMul", second, constant("last_weights", weights["w3"][:, None]))
-    node("Sigmoid", node("Add", node("Add", linear, pairs), deep), gives="score")
-    return nodes, made, len(mean)
+    to = Graph()
+    apart = to.node("Mul", to.node("Sub", "features", to.constant(mean)), to.constant(scale))
+    x = to.node("Clip", apart, to.constant(np.float32(-FARTHEST)), to.constant(np.float32(FARTHEST)))
+    linear = to.layer(x, weights["w"][:, None], weights["b"])
+    sums = to.node("MatMul", x, to.constant(weights["v"]))
+    whole = to.node("ReduceSum", to.node("Mul", sums, sums), to.constant(np.array([1])), keepdims=1)
+    alone = to.node("MatMul", to.node("Mul", x, x), to.constant((weights["v"] ** 2).sum(1, keepdims=True)))
+    pairs = to.node("Mul", to.node("Sub", whole, alone), to.constant(np.float32(0.5)))
+    first = to.node("Relu", to.layer(x, mixed(weights), weights["b1"]))
+    second = to.node("Relu", to.layer(first, weights["w2"], weights["b2"]))
+    deep = to.node("MatMul", second, to.constant(weights["w3"][:, None]))
+    to.node("Sigmoid", to.node("Add", to.node("Add", linear, pairs), deep), gives="score")
+    return to.nodes, to.made, len(mean)

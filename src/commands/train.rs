@@ -17,7 +17,7 @@ use crate::training::towers;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to train. Rankers: lr (logistic regression on 14 features), lambdarank (boosted trees), deepfm (factorisation machine and neural network).
-    /// Towers, which find candidates: twotower (the mean of what was taken, and a layer), sequence (a transformer over it)
+    /// Towers, which find candidates: twotower (the mean of what was taken, and a layer), sequence (attention over it, by what was taken last)
     #[arg(value_parser = recipe())]
     kind: Recipe,
     /// Where a ranker will rank: slates, or rank: what callers bring to /v1/rank, by the columns that are at hand there

@@ -40,7 +40,7 @@ impl Candidate<'_> {
     pub fn known(&self) -> Known<'_> {
         let Self { card, affinity, because, .. } = *self;
         let (tokens, category, created, heat) = (&card.tokens[..], card.category, card.created(), card.heat);
-        Known { tokens, category, created, heat, affinity, because, alike: None, tower: None }
+        Known { tokens, category, created, heat, affinity, because, ..Known::default() }
     }
 
     /// The same with what its content is like, and what the towers say.

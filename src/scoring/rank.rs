@@ -104,10 +104,8 @@ pub fn rank(
             let affinity = heard.map_or(0.0, |voices| voices.affinity(candidate.users, params.damping));
             let Candidate { tokens, category, created, trending_milli, .. } = candidate;
             let heat = heat(*trending_milli);
-            viewer.terms(
-                &Known { tokens, category: *category, created: *created, heat, affinity, because, alike: None, tower: None },
-                &blend,
-            )
+            let known = Known { tokens, category: *category, created: *created, heat, affinity, because, ..Known::default() };
+            viewer.terms(&known, &blend)
         })
         .collect();
     let terms: Vec<Terms> = scored.iter().map(|(terms, ..)| *terms).collect();

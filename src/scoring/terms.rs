@@ -24,7 +24,7 @@ pub struct Known<'a> {
     pub because: Option<(Kind, ItemId)>,
     /// How alike its content is to that of something the user took, 0 to 1, and to what of it most.
     pub alike: Option<(f64, (Kind, ItemId))>,
-    /// How much the towers say for it, 0 to 1, where they can say because of what.
+    /// How much the towers say for it, 0 to 1.
     pub tower: Option<f64>,
 }
 

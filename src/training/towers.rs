@@ -7,7 +7,7 @@ use serde::Deserialize;
 pub enum Recipe {
     /// The mean of what a user took, and a layer.
     TwoTower,
-    /// A transformer over what a user took, in its order.
+    /// Attention over what a user took, in its order: the latest item asks the others.
     Sequence,
 }
 

@@ -90,12 +90,14 @@ fn settings(params: &dataflows::Params) -> BTreeMap<String, String> {
     settings.insert("ranker.model".into(), model.to_string());
     let shadow = params.ranker.shadowing.as_ref().map_or("none", |model| &model.digest);
     settings.insert("ranker.shadow".into(), shadow.to_string());
-    let device = registry::runs_on().map_or("none", |(device, _)| device.name()); // others give other last bits
-    settings.insert("onnx.device".into(), device.to_string());
     let towers = params.towers.loaded.as_ref().map_or("none", |towers| &towers.digest);
     settings.insert("towers.model".into(), towers.to_string());
     let versions = params.experiments.versions.values().map(|model| model.digest.as_str());
     settings.insert("experiments.versions".into(), versions.collect::<Vec<_>>().join(","));
+    // another device gives other last bits; what the shim or encoders opened in this process computes no slate
+    let models = ["ranker.model", "ranker.shadow", "towers.model"].iter().any(|key| settings[*key] != "none");
+    let runs = registry::runs_on().filter(|_| models || !params.experiments.versions.is_empty());
+    settings.insert("onnx.device".into(), runs.map_or("none", |(device, _)| device.name()).to_string());
     settings
 }
 
