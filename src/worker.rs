@@ -39,6 +39,7 @@ use crate::sinks::changes;
 use crate::sinks::dead_letters::DeadLetters;
 use crate::sinks::encode::Encoder;
 use crate::sinks::examples::{self, Examples};
+use crate::sinks::impressions::{self, Impressions};
 use crate::sinks::writer::{self, Hooks, Stats, Writer};
 use crate::sinks::{Applied, Completed, Save, Store};
 use crate::sources::{self, Kind, Source, SourceError};
@@ -225,6 +226,7 @@ impl Engine {
             durable: if keeper.is_some() { bound_until } else { Some(u64::MAX) },
             keeper: keeper.clone(),
             examples: files.examples,
+            impressions: files.impressions,
             encoding: encoding.clone().map(|encoding| encoding.inbox),
             known_until: bound_until,
         };
@@ -307,6 +309,7 @@ fn privacy(config: &Config, files: &Files) -> Result<Privacy, String> {
     let mut erasers: BTreeMap<&'static str, Eraser> = BTreeMap::from([("dead_letters", files.dead.eraser())]);
     erasers.extend(files.changes.eraser().map(|eraser| ("changes", eraser)));
     erasers.insert("examples", examples::eraser(&dir, files.examples.as_ref()));
+    erasers.insert("impressions", impressions::eraser(&dir, files.impressions.as_ref()));
     if config.source.kind == Kind::Log {
         let folder = sources::log::folder(&dir);
         erasers.insert("log", Box::new(move |leavers| sources::log::erase(&folder, &log, leavers)));
@@ -323,17 +326,21 @@ struct Files {
     dead: DeadLetters,
     /// `None`: nobody asked for any.
     examples: Option<Examples>,
+    impressions: Option<Impressions>,
 }
 
 impl Files {
     fn open(config: &Config, names: Arc<Names>) -> Result<Self, String> {
         let (state_dir, kafka) = (&config.engine.state_dir, &config.kafka);
-        let logs = config.recommend.learn.enabled && config.recommend.learn.logged > 0.0;
+        let learn = &config.recommend.learn;
+        let [logs, watches] = [learn.logged, learn.impressions].map(|share| learn.enabled && share > 0.0);
         let examples = logs.then(|| Examples::open(state_dir, names.clone())).transpose().map_err(|e| e.to_string())?;
+        let impressions = watches.then(|| Impressions::open(state_dir, names.clone(), learn.click_through)).transpose();
+        let impressions = impressions.map_err(|e| e.to_string())?;
         let changes = changes::open(&config.changes, state_dir, kafka, names).map_err(|e| e.to_string())?;
         let to_kafka = (config.source.kind == Kind::Kafka).then_some(kafka);
         let dead = DeadLetters::open(state_dir, to_kafka).map_err(|e| e.to_string())?;
-        Ok(Self { changes, dead, examples })
+        Ok(Self { changes, dead, examples, impressions })
     }
 }
 
@@ -452,6 +459,7 @@ struct Collector<F> {
     durable: Option<u64>,
     keeper: Option<Arc<Keeper>>,
     examples: Option<Examples>,
+    impressions: Option<Impressions>,
     encoding: Option<encoders::Inbox>,
     /// Epochs up to here were completed by a run before: what they have to be encoded may have been.
     known_until: Option<u64>,
@@ -508,6 +516,12 @@ impl<F: FnMut(&Completed)> Collector<F> {
             if let (Change::Example(example), Some(examples)) = (change, &self.examples) {
                 examples.offer(binding.epoch.number, example);
             }
+        }
+        let watched = changes.extract_if(.., |change| matches!(change, Change::Watched(_)));
+        let watched: Vec<_> =
+            watched.filter_map(|change| if let Change::Watched(of) = change { Some(of) } else { None }).collect();
+        if let Some(impressions) = &self.impressions {
+            impressions.offer(binding.epoch.number, binding.epoch.clock_ms, watched);
         }
         for change in changes.extract_if(.., |change| matches!(change, Change::Encode(_))) {
             let new = self.known_until.is_none_or(|last| binding.epoch.number > last);

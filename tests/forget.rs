@@ -35,6 +35,8 @@ use support::wait;
 const CANARY: &str = "canary-7f3a9c";
 /// Their id.
 const USER: &str = "canary-7f3a9c-user";
+/// What models are trained on.
+const TRAINED_ON: [&str; 2] = ["examples", "impressions"];
 /// For who named the interest that the user has, too.
 const EXPERIMENTS: &str = "[{ name = 'liked', rollout = 1.0, cohort = { interests = ['c1'] }, arms = [\
                            { name = 'a', weight = 1, ranks = 'blend' }, { name = 'b', weight = 1, ranks = 'blend' }] }]";
@@ -56,6 +58,8 @@ impl Run {
             ("OVERDRIVE_METRICS__PORT", ports[1].to_string()),
             ("OVERDRIVE_LEARN__ENABLED", "true".into()), // more stages to forget in
             ("OVERDRIVE_LEARN__LOGGED", "1".into()),
+            ("OVERDRIVE_LEARN__IMPRESSIONS", "1".into()),
+            ("OVERDRIVE_LEARN__CLICK_THROUGH", "1s".into()),
             ("OVERDRIVE_EXPERIMENTS__LIST", EXPERIMENTS.into()), // the user is of its cohort
             ("OVERDRIVE_SURFACES__LIST", "[{ name = 'second', kept = 5 }]".into()),
             ("OVERDRIVE_LEARN__BUSY_SHARE", "1".into()),
@@ -143,12 +147,15 @@ fn act(log: &LogAppender) {
     log.append_now(Role::Control, &[keyed("k", order)]).expect("appends");
 }
 
-/// The user takes what is popular by now: an example for those who train.
+/// The user is shown what is popular by now, and takes it: examples for those who train.
 fn act_again(log: &LogAppender) {
-    let event = |i: usize| {
-        keyed(USER, format!(r#"{{"event_id":"{CANARY}-late-{i}","user_id":"{USER}","item_id":"i{i}","type":"like"}}"#))
+    let event = |kind: &str, i: usize| {
+        let id = format!("{CANARY}-{kind}-{i}");
+        keyed(USER, format!(r#"{{"event_id":"{id}","user_id":"{USER}","item_id":"i{i}","type":"{kind}"}}"#))
     };
-    log.append_now(Role::Events, &(25..30).map(event).collect::<Vec<_>>()).expect("appends");
+    for kind in ["impression", "like"] {
+        log.append_now(Role::Events, &(25..30).map(|i| event(kind, i)).collect::<Vec<_>>()).expect("appends");
+    }
 }
 
 fn connection(redis: &RedisServer) -> redis::Connection {
@@ -207,9 +214,9 @@ fn snapshots_with(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Every file of examples that holds the canary, decoded.
-fn examples_with(dir: &Path) -> Vec<PathBuf> {
-    let paths = std::fs::read_dir(dir.join("examples")).into_iter().flatten().flatten().map(|entry| entry.path());
+/// Every file of a log for those who train that holds the canary, decoded.
+fn trained_on_with(dir: &Path, log: &str) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir.join(log)).into_iter().flatten().flatten().map(|entry| entry.path());
     let holds_it = |path: &PathBuf| {
         let Ok(file) = File::open(path) else { return false }; // it has got its name meanwhile
         let rows = SerializedFileReader::new(file).expect("sound Parquet").into_iter();
@@ -308,7 +315,9 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     wait("a snapshot knows them", || !snapshots_with(dir).is_empty());
     act_again(&log);
     wait_for_answers(dir, &redis);
-    wait("examples know them", || !examples_with(dir).is_empty());
+    for log in TRAINED_ON {
+        wait(&format!("{log} know them"), || !trained_on_with(dir, log).is_empty());
+    }
     for place in ["log/events-", "log/users-0", "log/control-0", "dead/dead.jsonl", "slates.jsonl"] {
         let in_place = |path: &PathBuf| path.strip_prefix(dir).expect("below").to_string_lossy().contains(place);
         wait(&format!("{place} knows them"), || files_with(dir).iter().any(in_place)); // the feed follows the answers
@@ -347,7 +356,9 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     assert!(!holds(metrics.body.as_bytes()), "metrics");
     assert_eq!(files_with(dir), Vec::<PathBuf>::new(), "files below the state folder");
     assert_eq!(snapshots_with(dir), Vec::<String>::new(), "decoded snapshots");
-    assert_eq!(examples_with(dir), Vec::<PathBuf>::new(), "decoded examples");
+    for log in TRAINED_ON {
+        assert_eq!(trained_on_with(dir, log), Vec::<PathBuf>::new(), "decoded {log}");
+    }
     assert_eq!(keys_with(&redis), Vec::<String>::new(), "Redis");
     assert_eq!(files_with(said_in.path()), Vec::<PathBuf>::new(), "stdout and stderr");
     let events: Vec<_> = audit(dir).iter().map(|line| line["event"].as_str().unwrap_or_default().to_string()).collect();
@@ -355,7 +366,7 @@ fn a_forgotten_user_is_nowhere_and_the_others_are_as_if_there_had_never_been_one
     let erased = said(dir, "purged").expect("it was said")["erased"].clone();
     assert!(
         erased["log"].as_u64() >= Some(29)
-            && ["dead_letters", "changes", "examples"].iter().all(|of| erased[of].as_u64() >= Some(1)),
+            && ["dead_letters", "changes"].iter().chain(&TRAINED_ON).all(|of| erased[of].as_u64() >= Some(1)),
         "{erased}"
     );
 

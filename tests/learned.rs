@@ -8,7 +8,8 @@ mod dataflow;
 use dataflow::{Kept, Log, Run, item, resume_by, run_by, user};
 use overdrive::dataflows::Params;
 use overdrive::model::time::{MINUTE, SECOND};
-use overdrive::model::{Change, Control, Event, Input, ItemId, Kind, Op, Ranker, Reason, Slate, Source, UserId};
+use overdrive::model::{Change, Control, Event, Example, Input, ItemId, Kind, Op, Ranker, Reason, Slate, Source, UserId};
+use overdrive::scoring::columns::COLUMNS;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -147,4 +148,51 @@ fn the_reason_names_what_made_the_score() {
     let mut told = learned.values().flatten().filter_map(|c| if let Change::Learned(learned) = c { Some(learned) } else { None });
     let told = told.next_back().expect("what was learned is told");
     assert!(told.serves && told.groups > 100 && told.weights.iter().any(|(name, weight)| name == "next" && *weight > 0.0));
+}
+
+/// What is logged of an item that is shown is what a lesson of the same epoch says of it, for any number of workers.
+#[test]
+fn what_is_logged_of_what_is_shown_was_known_before_it() {
+    let acts: Vec<(u8, u8, i64)> = (0..120).map(|n| (n % 8, n % 50, SECOND)).collect();
+    let mut log = log(&acts);
+    let clock = log.advance(MINUTE);
+    let of = |who: u8, what: u8, kind, n: u64| Input::Event(Event { kind, ..view(user(who), item(what), 9_000 + n, clock) });
+    let shown = |who: u8| [0, 1, 11].map(|what| of(who, what, Kind::Impression, u64::from(who) * 16 + u64::from(what)));
+    let took = |who: u8| of(who, 11, Kind::Like, u64::from(who) * 16 + 15);
+    log.epoch((0..8).flat_map(|who| shown(who).into_iter().chain([took(who)])).collect());
+    let logged = |share: f64, workers| {
+        let mut params = params();
+        (params.learn.logged, params.learn.impressions) = (1.0, share);
+        let changes = run_by(&log, Run { workers, one_by_one: false }, &params);
+        changes.into_iter().next_back().expect("an epoch").1
+    };
+    let changes = logged(1.0, 1);
+    assert_eq!(changes, logged(1.0, 4));
+    let watched: Vec<_> =
+        changes.iter().filter_map(|change| if let Change::Watched(of) = change { Some(of.clone()) } else { None }).collect();
+    assert_eq!(watched.len(), 8);
+    let row = |example: &Example, place: usize| example.columns[place * COLUMNS..][..COLUMNS].to_vec();
+    let place = |example: &Example, what| example.candidates.iter().position(|(of, _)| *of == what);
+    let mut compared = 0;
+    for watched in watched {
+        let shown = watched.example.as_ref().expect("all is logged");
+        let mut items: Vec<ItemId> = shown.candidates.iter().map(|(item, _)| *item).collect();
+        items.sort_unstable();
+        let mut wanted = [0, 1, 11].map(item);
+        wanted.sort_unstable();
+        assert_eq!((items, shown.columns.len()), (wanted.to_vec(), 3 * COLUMNS), "each item once, with every column");
+        assert_eq!((watched.steps.len(), watched.shown().len()), (4, 3), "and what was done");
+        for change in &changes {
+            if let Change::Example(lesson) = change
+                && lesson.user == watched.user
+                && let Some(there) = place(lesson, item(11))
+            {
+                let here = place(shown, item(11)).expect("it was shown");
+                assert_eq!(row(shown, here), row(lesson, there));
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 2, "{compared}");
+    assert!(!logged(0.0, 1).iter().any(|change| matches!(change, Change::Watched(_))), "by nobody's wish nothing");
 }

@@ -1,6 +1,7 @@
 """Reads the examples that Overdrive logs: every row once, in the order of time, and the parts that training cuts them into.
 
-An example is all candidates a user had the moment before they took one. The last fifth, by time, is held out. What a model may look at
+An example is all candidates a user had the moment before they took one, or what they were shown at once, of which something followed or nothing.
+The last fifth, by time, is held out. What a model may look at
 depends on where it will rank: at a refresh the engine knows every column, where a caller brings the candidates (`/v1/rank`) only those that
 stand behind the blend's score are at hand.
 """
@@ -21,6 +22,7 @@ LEAST = 200  # examples
 KEYS = ["epoch", "ts_ms", "user_id", "item_id", "taken"]
 ALIKE = ("alike_most", "alike_mean", "tower")  # the engine alone knows them; examples of an earlier version lack them
 TOWERS = ["item", "tokens", "history"]  # what the towers learn from; examples of an earlier version lack them
+FOLLOWED = ["shown_ms", "followed", "after_ms", "values"]  # behind what was shown
 MOST = 4_000_000  # rows, the newest: 0.7 GB of features
 
 
@@ -28,7 +30,7 @@ def load(folder, where="slates"):
     """Every row once, in the order of time, with the number of its example, and what a model that ranks there takes and begins at."""
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
-        raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged above 0")
+        raise Refused(f"{folder} holds no examples; run the engine with learn.enabled = true and learn.logged (or learn.impressions) above 0")
     tables, earlier = [], 0
     files = newest(files)
     for n, file in enumerate(files):
@@ -72,7 +74,7 @@ def opened(file, only=None):
     version = (schema.metadata or {}).get(b"overdrive.schema", b"").decode()
     if version != SCHEMA:
         raise Refused(f"{file} is of schema {version or 'unknown'}, this program trains on {SCHEMA}; move the file away")
-    return pq.read_table(file, columns=[name for name in schema.names if (name in only if only else name not in TOWERS)])
+    return pq.read_table(file, columns=[name for name in schema.names if (name in only if only else name not in TOWERS + FOLLOWED)])
 
 
 def looked_at(table):

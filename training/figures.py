@@ -3,6 +3,7 @@
 import numpy as np
 
 from examples import STOP, part
+from said import Refused
 
 DRAWS = 1000  # of the bootstrap
 
@@ -47,12 +48,15 @@ def bootstrap(difference, users):
 def evaluate(data, model):
     test = part(data, STOP, 1)
     scores, blend = model["score"](test["x"]), test["x"][:, data["names"].index(data["begins"])]
-    ours, theirs = ndcg(scores, test["y"], test["sizes"]), ndcg(blend, test["y"], test["sizes"])
+    some = np.add.reduceat(test["y"], np.append(0, np.cumsum(test["sizes"])[:-1])) > 0  # where nothing was taken no order is better
+    if not some.any():
+        raise Refused("nothing was taken in the examples held out; log for longer")
+    ours, theirs = (ndcg(by, test["y"], test["sizes"])[some] for by in (scores, blend))
     tenths = np.array_split(np.arange(len(ours)), 10)
     return {
         "examples": {"earlier": int((len(data["ends"]) - 1) * STOP), "held_out": len(ours)},
         "from_ms": int(data["ts"][0]), "held_out_from_ms": int(test["ts"][0]), "until_ms": int(data["ts"][-1]),
-        "ndcg_10": {"model": float(ours.mean()), "blend": float(theirs.mean()), "ahead": bootstrap(ours - theirs, test["user"])},
+        "ndcg_10": {"model": float(ours.mean()), "blend": float(theirs.mean()), "ahead": bootstrap(ours - theirs, test["user"][some])},
         "auc": {"model": auc(scores, test["y"]), "blend": auc(blend, test["y"])},
         "tenths": {"model": [float(ours[t].mean()) for t in tenths], "blend": [float(theirs[t].mean()) for t in tenths]},
         "importance": model["importance"],

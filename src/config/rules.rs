@@ -383,11 +383,18 @@ fn learn(check: &mut Check, config: &Config) {
     check.number("learn.share", learn.share, 0.0..=1.0);
     check.number("learn.busy_share", learn.busy_share, 0.0..=1.0);
     check.number("learn.logged", learn.logged, 0.0..=1.0);
+    check.number("learn.impressions", learn.impressions, 0.0..=1.0);
     check.number("ranker.share", config.recommend.ranker.share, 0.0..=1.0);
     let ranker = &config.recommend.ranker;
     let described = learn.enabled || ranker.model.is_empty() && ranker.registry.is_empty();
     let logs = learn.enabled || learn.logged == 0.0;
     check.rule(&["learn.logged", "learn.enabled"], logs, "examples are made of what learn.enabled = true learns from");
+    let watches = learn.enabled || learn.impressions == 0.0;
+    check.rule(
+        &["learn.impressions", "learn.enabled"],
+        watches,
+        "what is known of an item that is shown is what learn.enabled = true keeps",
+    );
     check.rule(
         &["ranker.model", "ranker.registry", "learn.enabled"],
         described,

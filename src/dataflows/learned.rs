@@ -20,7 +20,7 @@ use crate::model::changes::Compared;
 use crate::model::ids::lot;
 use crate::model::slate::{Reason, Source, TERMS};
 use crate::model::time::Millis;
-use crate::model::{Epoch, Example, ItemId, ModelName, Ranker, UserId};
+use crate::model::{Epoch, Example, ItemId, Kind, ModelName, Ranker, UserId};
 use crate::scoring::columns;
 use crate::scoring::experiments::{self, Ranks};
 use crate::scoring::falling::{OF_MODELS, falling, micro};
@@ -92,6 +92,8 @@ pub struct Seen {
     pub ranking: Option<Vec<(ItemId, u32)>>,
     /// Without what is known of the user and the items elsewhere.
     pub example: Option<Example>,
+    /// The same of what they were shown.
+    pub shown: Option<Example>,
 }
 
 /// A user, as a slate is made for them.
@@ -192,10 +194,11 @@ impl Learned {
         if let Some(by @ (Ranker::Popularity(_) | Ranker::Nearness(_) | Ranker::Next)) = asked {
             let drawn = self.sampler.only(by, viewer, store, RANKED_ALONE);
             let ranking = drawn.iter().map(|drawn| (store.item(drawn.slot).id, drawn.sources)).collect();
-            return Seen { ranking: Some(ranking), example: None };
+            return Seen { ranking: Some(ranking), ..Seen::default() };
         }
+        let shown = self.what_was_shown(epoch, delta, viewer, store, now, weights, look_up);
         if asked.is_none() && taken.is_empty() {
-            return Seen::default();
+            return Seen { shown, ..Seen::default() };
         }
         let request = self.sampler.request(viewer, store, now, &weights.model.means, self.params.per_source, &[]);
         weights.ready.score(&request, &mut self.scores);
@@ -210,7 +213,51 @@ impl Learned {
         if asked.is_some() {
             self.rerank(delta.user, said, &request, store, look_up);
         }
-        Seen { ranking: asked.map(|_| self.ranking(store)), example }
+        Seen { ranking: asked.map(|_| self.ranking(store)), example, shown }
+    }
+
+    /// What was known of the items the user was shown, if it is one of those that are logged.
+    #[allow(clippy::too_many_arguments, reason = "what a request is made of, each once")]
+    fn what_was_shown(
+        &mut self,
+        epoch: &Epoch,
+        delta: &UserDelta,
+        viewer: &Viewer,
+        store: &FeatureStore,
+        now: &Now,
+        weights: &Weights,
+        look_up: &mut LookUp,
+    ) -> Option<Example> {
+        let mut items: Vec<ItemId> = self.shows(epoch, delta).map(|update| update.item).collect();
+        items.sort_unstable();
+        items.dedup();
+        if items.is_empty() {
+            return None;
+        }
+        let request = self.sampler.request(viewer, store, now, &weights.model.means, self.params.per_source, &items);
+        weights.ready.score(&request, &mut self.scores);
+        self.tabulate(&request);
+        self.put_looked_up(store, look_up);
+        let rows = self.sampler.drawn.iter().map(|drawn| store.item(drawn.slot).id).zip(&self.table);
+        let (mut candidates, mut columns) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len() * columns::COLUMNS));
+        for (item, row) in rows.filter(|(item, _)| items.binary_search(item).is_ok()) {
+            candidates.push((item, false));
+            columns.extend_from_slice(row);
+        }
+        Some(Example { user: delta.user, at: epoch.clock_ms, candidates, columns, ..Example::default() })
+    }
+
+    /// What the user was shown that is logged.
+    fn shows<'d>(&self, epoch: &Epoch, delta: &'d UserDelta) -> impl Iterator<Item = &'d Update> {
+        let share = if self.watches() { self.params.impressions } else { 0.0 };
+        let share = if epoch.refreshes.is_some() { share * self.params.busy_share } else { share };
+        let (logged, since) = (lot((delta.user.0 ^ epoch.number).rotate_left(16)) < share, epoch.clock_ms - self.params.late);
+        delta.updates.iter().filter(move |u| logged && u.diff > 0 && u.kind == Kind::Impression && u.at >= since)
+    }
+
+    /// Whether what users were shown is put together with what they then do.
+    pub fn watches(&self) -> bool {
+        self.params.enabled && self.params.impressions > 0.0
     }
 
     /// The request just scored as an example, if it is one of those that are logged.
@@ -311,7 +358,7 @@ impl Learned {
 
     /// Whether candidates may be asked for to rank or to learn from: whoever wants to look up something for them needs to only then.
     pub fn looks_back(&self, epoch: &Epoch, delta: &UserDelta) -> bool {
-        delta.asked.is_some() || self.teaching(epoch, delta).next().is_some()
+        delta.asked.is_some() || self.teaching(epoch, delta).next().is_some() || self.shows(epoch, delta).next().is_some()
     }
 
     /// What the user did from which something may be learned.

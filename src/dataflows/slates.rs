@@ -24,7 +24,7 @@ use super::feature_store::{Fact, FeatureStore, Now};
 use super::interests;
 use super::learned::{self, Learned, LookUp};
 use super::learner::{Learner, Shared, unlearned};
-use super::ledger::UserDelta;
+use super::ledger::{Update, UserDelta};
 use super::profiles::{History, Profile};
 use super::sampler::{Viewer, reading};
 use super::surfaces::{Rules, Scored};
@@ -32,11 +32,12 @@ use super::towers::{Found, Vectors};
 use super::trails::Ring;
 use crate::model::changes::{Account, Acts, Arms};
 use crate::model::content::Points;
+use crate::model::example::Step;
 use crate::model::ids::{KEY_GROUPS, key_group};
 use crate::model::kind::Weights;
 use crate::model::slate::{Slate, SlateItem, Surface};
 use crate::model::time::{Millis, SECOND};
-use crate::model::{Change, Epoch, Example, ItemId, Kind, Ranker, UserId, Variant};
+use crate::model::{Change, Epoch, Example, ItemId, Kind, Ranker, UserId, Variant, Watched};
 use crate::operators::{Arrivals, Arrive, Clock, Durable, Route, Saver, Vault};
 use crate::scoring::alike::Shelf;
 use crate::scoring::blend;
@@ -124,6 +125,15 @@ fn told(example: Example, profile: &Profile, board: &Board) -> Example {
     let history = profile.history(HISTORY).latest.iter().map(|recent| recent.item).collect();
     let tokens = |(item, _): &(ItemId, bool)| board.item(*item).tokens.iter().take(TOKENS).copied().collect();
     Example { history, tokens: example.candidates.iter().map(tokens).collect(), ..example }
+}
+
+/// What a user did, beside what was known of what they were shown.
+fn watched(delta: &UserDelta, example: Option<Example>) -> Watched {
+    let step = |update: &Update| {
+        let Update { item, kind, at, value_milli, diff, .. } = *update;
+        Step { item, kind, at, value_milli, diff }
+    };
+    Watched { user: delta.user, steps: delta.updates.iter().map(step).collect(), example }
 }
 
 /// What was let out of a slate.
@@ -315,7 +325,8 @@ impl State {
         for row in rows {
             let Row::Delta(delta) = row else { continue };
             let steps = || delta.updates.iter().filter(|u| u.diff > 0 && u.kind.is_positive());
-            if delta.asked.is_none() && steps().next().is_none() {
+            let watches = self.learned.watches() && !delta.updates.is_empty();
+            if delta.asked.is_none() && steps().next().is_none() && !watches {
                 continue;
             }
             let of = Arc::make_mut(self.users.entry(delta.user).or_default());
@@ -348,6 +359,7 @@ impl State {
             let seen = self.learned.look_back(epoch, delta, said, &viewer, &self.store, &now, &weights, look_up, &mut lesson);
             out.extend(seen.ranking.map(|ranking| Change::Ranking(delta.user, ranking)));
             out.extend(seen.example.map(|example| Change::Example(Arc::new(told(example, &of.profile, &self.board)))));
+            out.extend(watches.then(|| Change::Watched(Arc::new(watched(delta, seen.shown)))));
             for update in steps() {
                 let reading = reading(self.store.find(update.item), &self.store, &now);
                 lesson.read(reading);

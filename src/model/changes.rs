@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::catalogue::Item;
 use super::content::Work;
-use super::example::Example;
+use super::example::{Example, Watched};
 use super::experiment::Standing;
 use super::ids::{ItemId, TokenId, UserId};
 use super::interaction::Dead;
@@ -248,6 +248,8 @@ pub enum Change {
     Ranking(UserId, Vec<(ItemId, u32)>),
     /// What somebody took, out of what they could have been shown: to train models with.
     Example(Arc<Example>),
+    /// What a user was shown and did: to train models with what followed.
+    Watched(Arc<Watched>),
     /// A worker's part of what a loaded model did.
     Arms(Arc<Arms>),
     /// What the blend has learned by now.

@@ -26,7 +26,7 @@ pub use catalogue::{Item, User};
 pub use changes::Change;
 pub use decayed::Decayed;
 pub use epoch::{Binding, Epoch, Pace, Positions, Turn};
-pub use example::Example;
+pub use example::{Example, Watched};
 pub use experiment::Variant;
 pub use ids::{ItemId, TokenId, UserId, key_group};
 pub use interaction::{Control, Dead, Event, Input, ModelOrder, Op, Origin, Ranker, Role, Row};

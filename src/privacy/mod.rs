@@ -2,7 +2,7 @@
 //! is kept names them any more.
 //!
 //! The dataflow takes a user out of all it maintains in the epoch of the order. What is left then lies in files: snapshots of before,
-//! the embedded log, dead letters, examples, the feed of changes, deletions that Redis remembers. They are purged when nothing needs them any
+//! the embedded log, dead letters, examples, impressions, the feed of changes, deletions that Redis remembers. They are purged when nothing needs them any
 //! more, at the latest `purge_after` the order. The facts that must stay true: an order is durable in `pending` before a snapshot
 //! holds its epoch; a record is taken out of the log only when no snapshot is kept that would read it again; and no file of this room
 //! holds a name.

@@ -166,6 +166,9 @@ pub struct Params {
     #[serde(with = "crate::model::time::millis")]
     pub late: i64,
     pub logged: f64,
+    pub impressions: f64,
+    #[serde(with = "crate::model::time::millis")]
+    pub click_through: i64,
 }
 
 const LINEAR: usize = FEATURES;
@@ -521,6 +524,8 @@ mod tests {
             busy_share,
             late: 1,
             logged: 0.0,
+            impressions: 0.0,
+            click_through: 1_800_000,
         }
     }
 

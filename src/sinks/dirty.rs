@@ -46,7 +46,12 @@ fn key_of(change: &Change) -> Option<Key> {
         Change::Profile(user, _) => Key::Profile(*user),
         Change::Census(_) => Key::Census,
         Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => return None,
-        Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) | Change::Encode(_) => return None,
+        Change::Ranking(..)
+        | Change::Example(_)
+        | Change::Watched(_)
+        | Change::Arms(_)
+        | Change::Learned(_)
+        | Change::Encode(_) => return None,
     })
 }
 

@@ -169,7 +169,12 @@ impl Encoder {
             Change::Catalogue(item, available) => return self.catalogue(*item, *available, when, out),
             Change::Forgotten(user) => self.farewell(*user, when),
             Change::Dead(_) | Change::Account(_) => return,
-            Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) | Change::Encode(_) => return,
+            Change::Ranking(..)
+            | Change::Example(_)
+            | Change::Watched(_)
+            | Change::Arms(_)
+            | Change::Learned(_)
+            | Change::Encode(_) => return,
         };
         match write {
             Some(write) => out.push(write),

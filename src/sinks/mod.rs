@@ -18,9 +18,11 @@ pub mod dead_letters;
 mod dirty;
 pub mod encode;
 pub mod examples;
+pub mod impressions;
 mod jsonl;
 pub mod layout;
 pub mod memory;
+pub mod parquet;
 pub mod proto;
 mod rebuild;
 #[cfg(feature = "redis")]

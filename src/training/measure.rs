@@ -10,7 +10,7 @@ use crate::scoring::quality;
 use crate::scoring::ranker::{Model, Ranker, Tally};
 use crate::sinks::examples::read::{Logged, read};
 
-/// What came out, of the model first and then of what it was held against.
+/// What came out, of the model first and then of what it was held against; NDCG over the examples of which something was taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     pub examples: usize,
@@ -92,10 +92,12 @@ impl Orders {
         if let Some(theirs) = &mut self.theirs {
             theirs.rescore(&example.rows, &mut scores[1]);
         }
-        let ndcg = scores.each_ref().map(|scores| quality::ndcg(scores, &example.taken));
-        self.ahead.push((example.user, ndcg[0] - ndcg[1]));
+        if example.taken.contains(&true) {
+            let ndcg = scores.each_ref().map(|scores| quality::ndcg(scores, &example.taken));
+            self.ahead.push((example.user, ndcg[0] - ndcg[1]));
+            self.ndcg.iter_mut().zip(ndcg).for_each(|(sum, ndcg)| *sum += ndcg);
+        }
         for (at, scores) in scores.into_iter().enumerate() {
-            self.ndcg[at] += ndcg[at];
             let scores = scores.into_iter().take(if self.keeps { usize::MAX } else { 0 });
             self.rows[at].extend(scores.zip(example.taken.iter().copied()));
         }

@@ -350,7 +350,12 @@ pub fn accumulated(changes: &Changes) -> BTreeMap<String, String> {
                 continue;
             }
             Change::Catalogue(..) | Change::AllGone(_) | Change::Forgotten(_) | Change::Dead(_) | Change::Account(_) => continue,
-            Change::Ranking(..) | Change::Example(_) | Change::Arms(_) | Change::Learned(_) | Change::Encode(_) => continue,
+            Change::Ranking(..)
+            | Change::Example(_)
+            | Change::Watched(_)
+            | Change::Arms(_)
+            | Change::Learned(_)
+            | Change::Encode(_) => continue,
         };
         set(&mut all, key, value);
     }

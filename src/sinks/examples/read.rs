@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
-use super::files;
 use crate::model::UserId;
 use crate::model::time::Millis;
 use crate::scoring::at_hand;
 use crate::scoring::columns::{self, COLUMNS, Row};
+use crate::sinks::parquet::files;
 
 /// What a user could have been shown just before they took something.
 #[derive(Clone, Debug, Default, PartialEq)]
