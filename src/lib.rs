@@ -11,6 +11,7 @@ pub mod dataflows;
 pub mod encoders;
 pub mod feed;
 pub mod model;
+pub mod objects;
 pub mod operators;
 pub mod privacy;
 pub mod recovery;

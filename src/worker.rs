@@ -170,7 +170,7 @@ impl Engine {
         heard: impl FnMut(&Completed) + Send + 'static,
     ) -> Result<Self, StartError> {
         failstop::arm();
-        let shelf = shelf(config);
+        let shelf = shelf(config).map_err(StartError::Stop)?;
         let stages = with_model(config, shelf.as_ref())?;
         recovery.as_ref().map_or(Ok(()), |found| found.recognise(&source.topics()))?;
         let (said, hears) = unbounded();
@@ -180,8 +180,8 @@ impl Engine {
         let generation = recovery.as_ref().map_or((now_ms() / 1000) as u32, Recovery::generation);
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
-        let registry = config.recommend.ranker.registry.as_str();
-        let training = config.training.enabled.then(|| Inbox::open(registry.into(), config.training.model));
+        let training = config.training.enabled.then(|| registry(config)).transpose().map_err(StartError::Stop)?;
+        let training = training.map(|registry| Inbox::open(registry, config.training.model));
         let served = last.as_ref().map(|last| (&last.serving, last.epoch.clock_ms));
         training.iter().zip(served).for_each(|(inbox, (serving, clock))| inbox.serves(serving, clock));
         let models = Models { shelf, inbox: training.clone() };
@@ -366,9 +366,13 @@ fn feed(config: &Config, names: Arc<Names>, source: Box<dyn Source>, credit: Cre
 }
 
 /// The versions of the registry that the settings name.
-pub fn shelf(config: &Config) -> Option<Shelf> {
-    let folder = &config.recommend.ranker.registry;
-    (!folder.is_empty()).then(|| Shelf::new(Registry::new(folder), &config.onnx))
+pub fn shelf(config: &Config) -> Result<Option<Shelf>, String> {
+    let named = !config.recommend.ranker.registry.is_empty();
+    Ok(named.then(|| registry(config)).transpose()?.map(|registry| Shelf::new(registry, &config.onnx)))
+}
+
+fn registry(config: &Config) -> Result<Registry, String> {
+    Registry::open(&config.recommend.ranker.registry, &config.engine.state_dir)
 }
 
 /// What the stages are set to, with the model they are to rank by once it has proven itself, and the shelf on which they find others.

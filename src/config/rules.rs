@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Config, Layers};
 use crate::model::ids::TokenKind;
+use crate::registry;
 use crate::scoring::blend::Params as Blend;
 use crate::scoring::cohorts::Params as Cohort;
 use crate::scoring::experiments::{Experiment, Ranks};
@@ -400,6 +401,7 @@ fn learn(check: &mut Check, config: &Config) {
         described,
         "a model needs the features that learn.enabled = true keeps",
     );
+    check.rule(&["ranker.registry"], registry::is_address(&ranker.registry), registry::ADDRESSES);
     check.number("ranker.shadow_share", ranker.shadow_share, 0.0..=1.0);
     let found = ranker.shadow.is_empty() || !ranker.registry.is_empty();
     check.rule(&["ranker.shadow", "ranker.registry"], found, "a shadow is a version in the registry; name its folder");

@@ -17,6 +17,7 @@ use crate::scoring::towers::Towers;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+mod remote;
 #[cfg(feature = "onnx")]
 pub mod runtime;
 mod shelf;
@@ -25,8 +26,9 @@ pub mod towers;
 mod towers_onnx;
 mod versions;
 
+pub use remote::Remote;
 pub use shelf::Shelf;
-pub use versions::{About, Examples, Figures, Registry};
+pub use versions::{ADDRESSES, About, Examples, Figures, Registry, is_address};
 
 /// Why a model is not used: which file, what is wrong with it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! A folder of versions: each a folder of its own that holds a model, its golden rows, its report, and `version.json`, which says when it
+//! A folder of versions, or a place in an object store of which it is a copy: each a folder of its own that holds a model, its golden rows, its report, and `version.json`, which says when it
 //! was published and what its files are.
 //!
 //! The facts that must stay true: a version is there whole or not at all, and never changes; one whose files are not those that were
@@ -9,17 +9,32 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::remote::Remote;
 use super::{LoadError, Onnx, golden_path, load};
 use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::scoring::ranker::Model;
 
 /// What the files of a version are called.
-const MODEL: &str = "model.onnx";
-const ABOUT: &str = "version.json";
+pub(super) const MODEL: &str = "model.onnx";
+pub(super) const ABOUT: &str = "version.json";
 /// What the training of a model says of it, beside it; a model may come without.
 const REPORTS: [&str; 2] = ["report.json", "report.html"];
+/// What names a registry.
+pub const ADDRESSES: &str = "write a folder, file:///a/folder or s3://bucket/prefix";
+/// Whether this names a registry.
+pub fn is_address(named: &str) -> bool {
+    match named.split_once("://") {
+        None => true,
+        Some(("file", path)) => path.starts_with('/'),
+        Some((scheme, place)) => scheme == "s3" && !place.is_empty() && !place.starts_with('/'),
+    }
+}
+
+/// Where copies of versions are kept, below the state folder.
+const KEPT: &str = "registry";
 /// Bytes of a name at most.
 const LONGEST: usize = 64;
 
@@ -76,12 +91,33 @@ impl About {
 
 /// The folder. Every error names a path and says what to do.
 #[derive(Clone, Debug)]
-pub struct Registry(PathBuf);
+pub struct Registry {
+    folder: PathBuf,
+    /// What the folder keeps a part of; `None`: it is all there is.
+    remote: Option<Arc<Remote>>,
+}
 
 impl Registry {
     /// In this folder, which need not be there yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self(folder.into())
+        Self { folder: folder.into(), remote: None }
+    }
+
+    /// In an object store. What is needed of it is kept in this folder.
+    pub fn remote(remote: Remote, folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), remote: Some(Arc::new(remote)) }
+    }
+
+    /// As the settings name it: a folder, `file:///a/folder`, or `s3://bucket/prefix`, of which what is needed is kept below `state_dir`.
+    pub fn open(named: &str, state_dir: &Path) -> Result<Self, String> {
+        match named.split_once("://") {
+            _ if !is_address(named) => Err(format!("`{named}` is no registry: {ADDRESSES}")),
+            Some(("s3", _)) => {
+                let kept = state_dir.join(KEPT).join(digest_of(named.as_bytes()));
+                Ok(Self::remote(Remote::at(named)?, kept))
+            }
+            folder => Ok(Self::new(folder.map_or(named, |(_, path)| path))),
+        }
     }
 
     /// Every version, by time and name, or why it is of no use.
@@ -93,8 +129,13 @@ impl Registry {
 
     /// What is called as a version would be.
     fn names(&self) -> Result<Vec<String>, String> {
-        let unread = |e: io::Error| format!("the registry {} cannot be read: {e}", self.0.display());
-        let listed = match fs::read_dir(&self.0) {
+        self.remote.as_ref().map_or_else(|| self.here(), |remote| remote.names())
+    }
+
+    /// The same of what lies in the folder.
+    fn here(&self) -> Result<Vec<String>, String> {
+        let unread = |e: io::Error| format!("the registry {} cannot be read: {e}", self.folder.display());
+        let listed = match fs::read_dir(&self.folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(unread)?.collect::<Result<Vec<_>, _>>().map_err(unread)?,
         };
@@ -103,10 +144,19 @@ impl Registry {
         Ok(names.filter(|name| !name.starts_with('.')).collect()) // a point: one that is being published
     }
 
-    /// What a version says of itself, once every file is found to be the one that was published.
+    /// What a version says of itself, once every file is found to be the one that was published. A copy that is damaged is fetched again.
     pub fn about(&self, version: &str) -> Result<About, LoadError> {
-        let (folder, about) = (self.0.join(version), self.said(version)?);
-        let unusable = |reason: String| LoadError { path: folder.clone(), reason };
+        let (about, copy) = (self.checked(version), self.folder.join(version));
+        if about.is_ok() || self.remote.is_none() || !copy.is_dir() || name_is_good(version).is_err() {
+            return about;
+        }
+        fs::remove_dir_all(&copy).map_err(|e| LoadError { path: copy, reason: format!("its copy cannot be removed: {e}") })?;
+        self.checked(version)
+    }
+
+    fn checked(&self, version: &str) -> Result<About, LoadError> {
+        let (folder, about) = (self.folder.join(version), self.said(version)?);
+        let unusable = |reason: String| LoadError { path: self.at(version), reason };
         for (name, wanted) in &about.files {
             let found =
                 digest(&folder.join(name)).map_err(|e| unusable(format!("{name} cannot be read: {e}; publish it again")))?;
@@ -117,9 +167,43 @@ impl Registry {
         Ok(about)
     }
 
-    /// Where it is.
+    /// Where it is, for messages.
+    pub fn place(&self) -> String {
+        self.remote.as_ref().map_or_else(|| self.folder.display().to_string(), |remote| remote.url().to_string())
+    }
+
+    /// The folder on this machine.
     pub fn folder(&self) -> &Path {
-        &self.0
+        &self.folder
+    }
+
+    /// Where a version is, for messages.
+    fn at(&self, version: &str) -> PathBuf {
+        self.remote.as_ref().map_or_else(|| self.folder.join(version), |remote| format!("{}/{version}", remote.url()).into())
+    }
+
+    /// What lies beside the versions under this name.
+    pub fn beside(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        if let Some(remote) = &self.remote {
+            return Ok(remote.read(name)?.map(Into::into));
+        }
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some).map_err(|e| format!("{} cannot be read: {e}", path.display())),
+        }
+    }
+
+    /// Puts it there: the whole of it or none, durably.
+    pub fn put_beside(&self, name: &str, text: Vec<u8>) -> Result<(), String> {
+        if let Some(remote) = &self.remote {
+            return remote.write(name, text);
+        }
+        let (path, unfinished) = (self.folder.join(name), self.folder.join(format!(".{name}.unfinished")));
+        let written =
+            fs::create_dir_all(&self.folder).and_then(|()| fs::write(&unfinished, text)).and_then(|()| sync(&unfinished));
+        let written = written.and_then(|()| fs::rename(&unfinished, &path)).and_then(|()| sync(&self.folder));
+        written.map_err(|e| format!("{} cannot be written: {e}", path.display()))
     }
 
     /// The same where only what is called `instead_of` ranks.
@@ -141,9 +225,10 @@ impl Registry {
 
     /// What a version says of itself.
     fn said(&self, version: &str) -> Result<About, LoadError> {
-        let folder = self.0.join(version);
-        let unusable = |reason: String| LoadError { path: folder.clone(), reason };
+        let folder = self.folder.join(version);
+        let unusable = |reason: String| LoadError { path: self.at(version), reason };
         name_is_good(version).map_err(unusable)?;
+        self.remote.as_ref().map_or(Ok(()), |remote| remote.fetch(version, &self.folder)).map_err(unusable)?;
         let text = match fs::read(folder.join(ABOUT)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 return Err(unusable(format!(
@@ -167,7 +252,7 @@ impl Registry {
     /// Reads a version and proves it, under its own name.
     pub fn load(&self, version: &str, onnx: &Onnx) -> Result<Model, LoadError> {
         self.about(version)?;
-        Ok(Model { name: version.to_string(), ..load(&self.0.join(version).join(MODEL), onnx)? })
+        Ok(Model { name: version.to_string(), ..load(&self.folder.join(version).join(MODEL), onnx)? })
     }
 
     /// The version that an epoch names by this id.
@@ -176,8 +261,11 @@ impl Registry {
             let digest = u64::from_str_radix(self.said(&name).ok()?.digest(), 16).ok()?;
             Some(Version { name, digest }).filter(|version| version.id() == id)
         };
-        let found = self.names()?.into_iter().find_map(version);
-        found.ok_or_else(|| format!("no version in {} is the one that the epoch names ({id:016x})", self.0.display()))
+        // what ranked when this process ended is here, be the rest away
+        let found = self.here()?.into_iter().find_map(version);
+        let found =
+            found.map_or_else(|| Ok(self.names()?.into_iter().find_map(version)), |found| Ok::<_, String>(Some(found)))?;
+        found.ok_or_else(|| format!("no version in {} is the one that the epoch names ({id:016x})", self.place()))
     }
 
     /// Proves the model in a file and makes a version of it, its golden rows and its report; yields its name. Without a name it gets that
@@ -186,25 +274,27 @@ impl Registry {
         let proven = load(model, onnx).map_err(|e| e.to_string())?;
         let version = version.map_or_else(|| self.next(&proven.name), |name| Ok(name.to_string()))?;
         name_is_good(&version).map_err(|reason| format!("`{version}` cannot be the name of a version: {reason}"))?;
-        let place = self.0.join(&version);
+        let place = self.folder.join(&version);
         if place.exists() {
-            return Err(format!("{} is there, and versions are never changed; give another name", place.display()));
+            return Err(format!("{} is there, and versions are never changed; give another name", self.at(&version).display()));
         }
-        let unfinished = self.0.join(format!(".{version}.{}-{at}.unfinished", std::process::id()));
+        let unfinished = self.folder.join(format!(".{version}.{}-{at}.unfinished", std::process::id()));
         let failed = |e: io::Error| format!("{} cannot be published: {e}", place.display());
-        let made = self.make(&unfinished, model, &proven, at).and_then(|()| fs::rename(&unfinished, &place).map_err(failed));
+        let told = |about: About| self.remote.as_ref().map_or(Ok(()), |remote| remote.publish(&version, &unfinished, &about));
+        let made = self.make(&unfinished, model, &proven, at).and_then(told);
+        let made = made.and_then(|()| fs::rename(&unfinished, &place).map_err(failed));
         if made.is_err() {
             let _left = fs::remove_dir_all(&unfinished); // what stays is passed over
         }
         made?;
-        sync(&self.0).map_err(failed)?;
+        sync(&self.folder).map_err(failed)?;
         Ok(version)
     }
 
     /// All files of a version, durably.
-    fn make(&self, folder: &Path, model: &Path, proven: &Model, at: Millis) -> Result<(), String> {
+    fn make(&self, folder: &Path, model: &Path, proven: &Model, at: Millis) -> Result<About, String> {
         let failed = |path: &Path, e: io::Error| format!("{} cannot be published: {e}", path.display());
-        fs::create_dir_all(&self.0).map_err(|e| failed(&self.0, e))?;
+        fs::create_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))?;
         fs::create_dir(folder).map_err(|e| failed(folder, e))?; // nobody else's
         let reports = REPORTS.map(|end| (model.with_extension(end), Path::new(MODEL).with_extension(end)));
         let parts = [(model.to_path_buf(), PathBuf::from(MODEL)), (golden_path(model), golden_path(Path::new(MODEL)))];
@@ -220,7 +310,8 @@ impl Registry {
         let report = model.with_extension(REPORTS[0]);
         let about = About { model: proven.name.clone(), created_ms: at, files, figures: figures(&report)? };
         let (text, path) = (serde_json::to_vec_pretty(&about).expect("texts and numbers are JSON"), folder.join(ABOUT));
-        fs::write(&path, text).and_then(|()| sync(&path)).and_then(|()| sync(folder)).map_err(|e| failed(&path, e))
+        fs::write(&path, text).and_then(|()| sync(&path)).and_then(|()| sync(folder)).map_err(|e| failed(&path, e))?;
+        Ok(about)
     }
 
     /// The name of a model with the next number.
@@ -252,11 +343,15 @@ fn figures(report: &Path) -> Result<Option<Figures>, String> {
 }
 
 fn digest(path: &Path) -> io::Result<String> {
-    Ok(blake3::hash(&fs::read(path)?).to_hex()[..16].to_string())
+    Ok(digest_of(&fs::read(path)?))
+}
+
+pub(super) fn digest_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_string()
 }
 
 /// What a file holds, or a folder lists, outlives a power cut.
-fn sync(path: &Path) -> io::Result<()> {
+pub(super) fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -266,7 +361,7 @@ mod tests {
 
     /// A version as `make` writes it, of anything.
     fn version(registry: &Registry, name: &str, at: Millis) -> PathBuf {
-        let folder = registry.0.join(name);
+        let folder = registry.folder.join(name);
         fs::create_dir_all(&folder).expect("there is room");
         let files = [MODEL, "model.golden.json"].map(|file| {
             fs::write(folder.join(file), format!("{name} {file}")).expect("there is room");
@@ -285,7 +380,7 @@ mod tests {
         for (name, at) in [("lr-2", 7), ("lr-1", 8), ("x", 9), ("changed", 1), ("lacking", 2), ("old", 3)] {
             version(&registry, name, at);
         }
-        let path = |of: &str| registry.0.join(of);
+        let path = |of: &str| registry.folder.join(of);
         fs::write(path("changed/model.onnx"), "another").expect("there is room");
         fs::remove_file(path("lacking/model.golden.json")).expect("it was there");
         fs::write(path("old/version.json"), "{\"format\":0}").expect("there is room");

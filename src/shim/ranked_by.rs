@@ -56,7 +56,7 @@ pub fn read(config: &Config) -> Result<Option<Model>, String> {
     let model = match named.as_str() {
         "" => return Ok(None),
         file if file.ends_with(".onnx") => registry::load(Path::new(file), &config.onnx),
-        version => Registry::new(folder).load(version, &config.onnx),
+        version => Registry::open(folder, &config.engine.state_dir)?.load(version, &config.onnx),
     };
     let model = model.map_err(|e| format!("service.rank_by: {e}"))?;
     match model.takes_beyond() {

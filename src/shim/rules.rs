@@ -42,23 +42,20 @@ impl Rules {
     pub fn read(config: &Config) -> Result<Self, String> {
         let ranked_by = ranked_by::read(config)?;
         telemetry::device(registry::runs_on());
-        Ok(Self { ranked_by, ..Self::of(config) })
-    }
-
-    /// Of the settings.
-    pub fn of(config: &Config) -> Self {
+        let named = Some(&config.recommend.ranker.registry).filter(|named| !named.is_empty());
+        let registry = named.map(|named| Registry::open(named, &config.engine.state_dir)).transpose()?;
         let (ranker, surfaces) = (&config.recommend.ranker, config.recommend.surfaces.list.iter());
         let shown = surfaces.map(|own| (own.surface(), own.only.categories.clone(), own.only.languages.clone()));
-        Self {
+        Ok(Self {
             ranking: config.recommend.rank(),
             dimensions: config.recommend.content.width(),
-            ranked_by: None,
+            ranked_by,
             flags: config.recommend.flags.clone(),
             model: ranker.model.clone(),
-            registry: Some(&ranker.registry).filter(|folder| !folder.is_empty()).map(Registry::new),
+            registry,
             training: config.training.enabled,
             surfaces: shown.map(|(surface, categories, languages)| OwnSurface { surface, categories, languages }).collect(),
-        }
+        })
     }
 
     /// Every surface of which slates are kept.

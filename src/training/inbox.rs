@@ -3,13 +3,13 @@
 //! The facts that must stay true: what was asked for is written down before the epoch that has the order is bound, and stays so until it
 //! was done, so that no crash forgets it; one that comes twice is one. The feed waits for no file but at such an order.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::status::{Attempt, Promoted, Status};
 use crate::model::serving::{Recipe, Serving};
 use crate::model::time::{Millis, now_ms};
+use crate::registry::Registry;
 
 /// How often a training may end with its process before it is given up.
 const TRIES: u32 = 3;
@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 pub struct Inbox(Arc<Inner>);
 
 struct Inner {
-    registry: PathBuf,
+    registry: Registry,
     /// What is trained where an order does not say.
     model: Recipe,
     known: Mutex<Known>,
@@ -40,7 +40,7 @@ pub(super) struct Known {
 
 impl Inbox {
     /// In the folder of versions, where it was left: what ran and ended with its process is asked for again.
-    pub fn open(registry: PathBuf, model: Recipe) -> Self {
+    pub fn open(registry: Registry, model: Recipe) -> Self {
         let mut status = Status::read_or_begin(&registry);
         if let Some(ended) = status.running.take() {
             if status.tries < TRIES {
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn c35_what_is_asked_for_outlives_the_process_also_when_it_has_begun_but_not_for_ever() {
         let dir = tempfile::tempdir().expect("a folder");
-        let open = || Inbox::open(dir.path().to_path_buf(), Recipe::Lambdarank);
+        let open = || Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
         let inbox = open();
         inbox.ask(None).expect("written");
         inbox.ask(Some(Recipe::Lr)).expect("written");
@@ -162,7 +162,7 @@ mod tests {
         inbox.stop();
         inbox.wait(LONG);
 
-        let nowhere = Inbox::open(dir.path().join("training.json"), Recipe::Lr);
+        let nowhere = Inbox::open(Registry::new(dir.path().join("training.json")), Recipe::Lr);
         assert!(nowhere.ask(None).is_err_and(|why| why.contains("cannot be written")));
         assert_eq!(status(&nowhere).asked, [].into(), "what could not be written down is not asked for");
     }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn c35_a_promoted_version_is_followed_from_when_it_ranks_until_something_else_does() {
         let dir = tempfile::tempdir().expect("a folder");
-        let inbox = Inbox::open(dir.path().to_path_buf(), Recipe::Lambdarank);
+        let inbox = Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
         let since = |inbox: &Inbox| status(inbox).promoted.map(|of| (of.version, of.since_ms));
         inbox.note(|status| status.promoted = Some(Promoted { version: "lr-1".into(), since_ms: None }));
         inbox.serves(&serving("other"), 5);
@@ -179,7 +179,7 @@ mod tests {
         inbox.serves(&serving("lr-1"), 8);
         inbox.wait(LONG); // there is something to be written down
         inbox.note(|_| ());
-        let again = Inbox::open(dir.path().to_path_buf(), Recipe::Lambdarank);
+        let again = Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
         again.serves(&serving("lr-1"), 9);
         assert_eq!(since(&again), Some(("lr-1".into(), Some(7))));
         again.serves(&serving("other"), 10);

@@ -2,13 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
-use std::path::Path;
 
 use crate::model::serving::Recipe;
 use crate::model::time::Millis;
-use crate::registry::Figures;
+use crate::registry::{Figures, Registry};
 
 /// Its name in the folder of versions.
 const FILE: &str = "training.json";
@@ -77,33 +74,25 @@ pub struct Attempt {
 
 impl Status {
     /// As it was last written; nothing where nothing was.
-    pub fn read(registry: &Path) -> Result<Self, String> {
-        let path = registry.join(FILE);
-        let text = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            read => read.map_err(|e| format!("{} cannot be read: {e}", path.display()))?,
-        };
-        serde_json::from_slice(&text).map_err(|e| format!("{} is not as it should be: {e}; delete it", path.display()))
+    pub fn read(registry: &Registry) -> Result<Self, String> {
+        let Some(text) = registry.beside(FILE)? else { return Ok(Self::default()) };
+        serde_json::from_slice(&text).map_err(|e| format!("{}/{FILE} is not as it should be: {e}; delete it", registry.place()))
     }
 
     /// The same; what is damaged is put aside, and it begins anew.
-    pub fn read_or_begin(registry: &Path) -> Self {
+    pub fn read_or_begin(registry: &Registry) -> Self {
         Self::read(registry).unwrap_or_else(|why| {
-            let aside = registry.join(format!("{FILE}.damaged"));
-            let kept = fs::rename(registry.join(FILE), &aside).is_ok();
-            tracing::warn!(why, kept, aside = %aside.display(), "how training stood is not known; it begins anew");
+            let aside = format!("{FILE}.damaged");
+            let put_aside = registry.beside(FILE).and_then(|text| registry.put_beside(&aside, text.unwrap_or_default()));
+            let kept = put_aside.and_then(|()| Self::default().write(registry)).is_ok();
+            tracing::warn!(why, kept, aside, "how training stood is not known; it begins anew");
             Self::default()
         })
     }
 
     /// The whole of it or none, durably.
-    pub fn write(&self, registry: &Path) -> Result<(), String> {
-        let (path, unfinished) = (registry.join(FILE), registry.join(format!(".{FILE}.unfinished")));
-        let text = serde_json::to_vec_pretty(self).expect("texts and numbers are JSON");
-        let sync = |path: &Path| File::open(path)?.sync_all();
-        let written = fs::create_dir_all(registry).and_then(|()| fs::write(&unfinished, text)).and_then(|()| sync(&unfinished));
-        let written = written.and_then(|()| fs::rename(&unfinished, &path)).and_then(|()| sync(registry));
-        written.map_err(|e| format!("{} cannot be written: {e}", path.display()))
+    pub fn write(&self, registry: &Registry) -> Result<(), String> {
+        registry.put_beside(FILE, serde_json::to_vec_pretty(self).expect("texts and numbers are JSON"))
     }
 }
 
@@ -114,7 +103,8 @@ mod tests {
     #[test]
     fn a_status_is_read_as_it_was_written_and_damage_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
-        let registry = dir.path().join("models");
+        let folder = dir.path().join("models");
+        let registry = Registry::new(&folder);
         assert_eq!(Status::read(&registry), Ok(Status::default()));
         let attempt = Attempt {
             model: Recipe::Lr,
@@ -128,9 +118,9 @@ mod tests {
         let status = Status { asked: [Recipe::Lambdarank].into(), last: Some(attempt), next_ms: Some(7), ..Status::default() };
         status.write(&registry).expect("there is room");
         assert_eq!(Status::read(&registry), Ok(status));
-        fs::write(registry.join(FILE), "{").expect("there is room");
+        std::fs::write(folder.join(FILE), "{").expect("there is room");
         assert!(Status::read(&registry).is_err_and(|why| why.contains("training.json") && why.contains("delete it")));
         assert_eq!((Status::read_or_begin(&registry), Status::read(&registry)), (Status::default(), Ok(Status::default())));
-        assert!(registry.join("training.json.damaged").exists());
+        assert!(folder.join("training.json.damaged").exists());
     }
 }

@@ -157,6 +157,7 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
     /// What readers are told: not where things lie on this machine.
     fn without_places(&self, why: String) -> String {
         let Place { registry, log, out, .. } = &self.place;
+        let why = why.replace(&registry.place(), "ranker.registry");
         let places = [
             (registry.folder(), "ranker.registry"),
             (log.as_path(), "the folder of examples"),

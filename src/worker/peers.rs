@@ -110,7 +110,7 @@ impl Follower {
     /// Waits until the cluster is together, then computes.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         failstop::arm();
-        let params = super::with_model(config, super::shelf(config).as_ref())?;
+        let params = super::with_model(config, super::shelf(config).map_err(StartError::Stop)?.as_ref())?;
         let joined = cluster::follow(&config.cluster, &member(config, &params)?)?;
         let (process, generation) = (config.cluster.process, joined.generation);
         tracing::info!(process, generation, "the cluster is together");

@@ -35,17 +35,18 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     });
     findings.extend((!config.recommend.ranker.model.is_empty()).then(|| ranker(config)));
     findings.extend((!config.recommend.towers.model.is_empty()).then(|| towers(config)));
-    findings.extend((!config.recommend.ranker.registry.is_empty()).then(|| versions(&config.recommend.ranker.registry)));
+    findings.extend((!config.recommend.ranker.registry.is_empty()).then(|| versions(config)));
     findings
 }
 
 /// The versions that may be ordered to rank.
-fn versions(folder: &str) -> Finding {
+fn versions(config: &Config) -> Finding {
     const WHAT: &str = "registry";
-    match Registry::new(folder).versions() {
+    let named = &config.recommend.ranker.registry;
+    match Registry::open(named, &config.engine.state_dir).and_then(|registry| registry.versions()) {
         Ok(versions) => match versions.iter().find_map(|(_, about)| about.as_ref().err()) {
             Some(why) => Finding::bad(WHAT, why.to_string(), "publish it again under another name, and move this one away"),
-            None => Finding::good(WHAT, format!("{folder}: {} versions", versions.len())),
+            None => Finding::good(WHAT, format!("{named}: {} versions", versions.len())),
         },
         Err(why) => Finding::bad(WHAT, why, "name a folder that can be read, or leave ranker.registry empty"),
     }

@@ -76,7 +76,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
 pub fn registry(config: &Config) -> Result<Registry, String> {
     match config.recommend.ranker.registry.as_str() {
         "" => Err("ranker.registry names no folder of models; set it, or OVERDRIVE_RANKER__REGISTRY".to_string()),
-        folder => Ok(Registry::new(folder)),
+        named => Registry::open(named, &config.engine.state_dir),
     }
 }
 

@@ -163,7 +163,7 @@ pub async fn models(shim: &Shim, who: &Who) -> Result<Models, Refusal> {
 async fn training(shim: &Shim) -> Result<TrainingView, Refusal> {
     let enabled = shim.rules.training;
     let Some(registry) = shim.rules.registry.clone() else { return Ok(TrainingView::default()) };
-    let read = blocking(move || TrainingStatus::read(registry.folder())).await?;
+    let read = blocking(move || TrainingStatus::read(&registry)).await?;
     let TrainingStatus { asked, running, last, next_ms, taken_back, .. } = read.map_err(|why| {
         tracing::error!(%why, "how training stands");
         away("how training stands cannot be read; the reason is in the log")
