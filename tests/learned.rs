@@ -183,11 +183,9 @@ fn what_is_logged_of_what_is_shown_was_known_before_it() {
         assert_eq!((items, shown.columns.len()), (wanted.to_vec(), 3 * COLUMNS), "each item once, with every column");
         assert_eq!((watched.steps.len(), watched.shown().len()), (4, 3), "and what was done");
         for change in &changes {
-            if let Change::Example(lesson) = change
-                && lesson.user == watched.user
-                && let Some(there) = place(lesson, item(11))
-            {
-                let here = place(shown, item(11)).expect("it was shown");
+            let Change::Example(lesson) = change else { continue };
+            let both = |what| Some((place(shown, item(what))?, place(lesson, item(what))?));
+            for (here, there) in [0, 1, 11].into_iter().filter_map(both).filter(|_| lesson.user == watched.user) {
                 assert_eq!(row(shown, here), row(lesson, there));
                 compared += 1;
             }
@@ -195,4 +193,37 @@ fn what_is_logged_of_what_is_shown_was_known_before_it() {
     }
     assert!(compared > 2, "{compared}");
     assert!(!logged(0.0, 1).iter().any(|change| matches!(change, Change::Watched(_))), "by nobody's wish nothing");
+}
+
+/// Of an impression that comes after what followed it, and of one whose window is over, nothing is said: what followed is known by then. Nor
+/// of an item that the catalogue does not know.
+#[test]
+fn what_was_shown_and_is_told_of_too_late_is_not_logged() {
+    let mut log = log(&(0..120).map(|n| (n % 8, n % 50, SECOND)).collect::<Vec<_>>());
+    let clock = log.advance(MINUTE);
+    let of = |who: u8, what: u8, kind, n: u64, at| Input::Event(Event { kind, ..view(user(who), item(what), 9_000 + n, at) });
+    log.epoch(vec![of(1, 20, Kind::Like, 1, clock)]);
+    log.advance(SECOND);
+    let shown = |who, what, n, at| of(who, what, Kind::Impression, n, at);
+    let window = params().learn.click_through;
+    log.epoch(vec![
+        shown(1, 20, 2, clock - 1), // before what is known to have followed
+        shown(1, 21, 3, clock - 1),
+        shown(1, 22, 4, clock - window), // its window is over
+        shown(2, 20, 5, clock - window),
+        shown(3, 20, 6, clock - 1),  // another user's
+        shown(3, 222, 7, clock - 1), // in no catalogue
+        shown(4, 222, 8, clock - 1),
+    ]);
+    let mut params = params();
+    params.learn.impressions = 1.0;
+    let mut found = BTreeMap::new();
+    for change in run_by(&log, Run::plain(), &params).into_iter().next_back().expect("an epoch").1 {
+        if let Change::Watched(watched) = change {
+            let candidates = watched.example.as_ref().map(|of| of.candidates.iter().map(|(item, _)| *item).collect::<Vec<_>>());
+            found.insert(watched.user, candidates);
+        }
+    }
+    let wanted = [(1, Some(vec![item(21)])), (2, None), (3, Some(vec![item(20)])), (4, None)];
+    assert_eq!(found, wanted.map(|(who, items)| (user(who), items)).into());
 }

@@ -6,6 +6,7 @@ from examples import STOP, part
 from said import Refused
 
 DRAWS = 1000  # of the bootstrap
+LEAST = 20  # examples held out of which something was taken
 
 
 def ndcg(scores, taken, sizes):
@@ -45,16 +46,21 @@ def bootstrap(difference, users):
     return [float(value) for value in np.quantile(means, [0.025, 0.975])]
 
 
+def with_taken(of):
+    """Of which examples something was taken."""
+    return np.maximum.reduceat(of["y"], np.append(0, np.cumsum(of["sizes"])[:-1])) > 0
+
+
 def evaluate(data, model):
-    test = part(data, STOP, 1)
+    earlier, test = part(data, 0, STOP), part(data, STOP, 1)
     scores, blend = model["score"](test["x"]), test["x"][:, data["names"].index(data["begins"])]
-    some = np.add.reduceat(test["y"], np.append(0, np.cumsum(test["sizes"])[:-1])) > 0  # where nothing was taken no order is better
-    if not some.any():
-        raise Refused("nothing was taken in the examples held out; log for longer")
+    some = with_taken(test)  # where nothing was taken no order is better
+    if some.sum() < LEAST:
+        raise Refused(f"of the {len(some)} examples held out {some.sum()} have something taken, at least {LEAST} must; log for longer")
     ours, theirs = (ndcg(by, test["y"], test["sizes"])[some] for by in (scores, blend))
     tenths = np.array_split(np.arange(len(ours)), 10)
     return {
-        "examples": {"earlier": int((len(data["ends"]) - 1) * STOP), "held_out": len(ours)},
+        "examples": {"earlier": int(with_taken(earlier).sum()), "held_out": len(ours)},
         "from_ms": int(data["ts"][0]), "held_out_from_ms": int(test["ts"][0]), "until_ms": int(data["ts"][-1]),
         "ndcg_10": {"model": float(ours.mean()), "blend": float(theirs.mean()), "ahead": bootstrap(ours - theirs, test["user"][some])},
         "auc": {"model": auc(scores, test["y"]), "blend": auc(blend, test["y"])},

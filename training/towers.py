@@ -57,8 +57,8 @@ def load(folder):
     if not taken and not earlier:
         raise Refused(f"the files in {folder} went away while they were read; try again")
     if not taken:
-        raise Refused(f"the {earlier} files in {folder} were logged by an earlier version, without what was taken before; log for longer with "
-                      "this one")
+        raise Refused(f"the {earlier} files in {folder} lack what was taken before: they are of an earlier version, or impressions; towers learn "
+                      "from what learn.logged has this version write to examples/")
     table = once(pa.concat_tables(taken))
     pasts = padded(table["history"].combine_chunks(), LAST)
     target, ts = table["item"].to_numpy(), table["ts_ms"].to_numpy()

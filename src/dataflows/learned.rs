@@ -216,7 +216,8 @@ impl Learned {
         Seen { ranking: asked.map(|_| self.ranking(store)), example, shown }
     }
 
-    /// What was known of the items the user was shown, if it is one of those that are logged.
+    /// What was known of the items the user was shown, if it is one of those that are logged. An item that is told of too late is passed over:
+    /// what the user did with it since is known already, or what others did.
     #[allow(clippy::too_many_arguments, reason = "what a request is made of, each once")]
     fn what_was_shown(
         &mut self,
@@ -228,9 +229,13 @@ impl Learned {
         weights: &Weights,
         look_up: &mut LookUp,
     ) -> Option<Example> {
-        let mut items: Vec<ItemId> = self.shows(epoch, delta).map(|update| update.item).collect();
-        items.sort_unstable();
-        items.dedup();
+        let mut first: BTreeMap<ItemId, Millis> = BTreeMap::new();
+        for Update { item, at, .. } in self.shows(epoch, delta) {
+            first.entry(*item).and_modify(|first| *first = *at.min(first)).or_insert(*at);
+        }
+        let since = epoch.clock_ms - self.params.late.min(self.params.click_through);
+        first.retain(|item, at| *at >= since && !viewer.filter.done_since(*item, *at));
+        let items: Vec<ItemId> = first.into_keys().collect();
         if items.is_empty() {
             return None;
         }
@@ -244,15 +249,16 @@ impl Learned {
             candidates.push((item, false));
             columns.extend_from_slice(row);
         }
-        Some(Example { user: delta.user, at: epoch.clock_ms, candidates, columns, ..Example::default() })
+        let example = Example { user: delta.user, at: epoch.clock_ms, candidates, columns, ..Example::default() };
+        Some(example).filter(|example| !example.candidates.is_empty()) // the catalogue knows none of them
     }
 
-    /// What the user was shown that is logged.
+    /// What the user was shown that is logged, unless it is told of too late.
     fn shows<'d>(&self, epoch: &Epoch, delta: &'d UserDelta) -> impl Iterator<Item = &'d Update> {
         let share = if self.watches() { self.params.impressions } else { 0.0 };
         let share = if epoch.refreshes.is_some() { share * self.params.busy_share } else { share };
-        let (logged, since) = (lot((delta.user.0 ^ epoch.number).rotate_left(16)) < share, epoch.clock_ms - self.params.late);
-        delta.updates.iter().filter(move |u| logged && u.diff > 0 && u.kind == Kind::Impression && u.at >= since)
+        let logged = lot((delta.user.0 ^ epoch.number).rotate_left(16)) < share;
+        delta.updates.iter().filter(move |u| logged && u.diff > 0 && u.kind == Kind::Impression)
     }
 
     /// Whether what users were shown is put together with what they then do.

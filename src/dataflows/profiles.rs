@@ -147,4 +147,9 @@ impl Filter<'_> {
         let blocked = || !self.items.is_empty() && self.items.contains(&item);
         gate.is_none_or(fits) && !blocked() && self.touches.get(&item).is_none_or(|t| t.seen.is_none())
     }
+
+    /// Whether it is known that the user did something with an item, beside being shown it, at this time or later.
+    pub fn done_since(&self, item: ItemId, at: Millis) -> bool {
+        self.touches.get(&item).and_then(|touch| touch.seen).is_some_and(|seen| seen >= at)
+    }
 }

@@ -60,7 +60,7 @@ pub struct Figures {
     pub auc: Auc,
 }
 
-/// What it was made of, and measured on.
+/// What it was made of, and measured on: examples of which something was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examples {
     pub earlier: u64,

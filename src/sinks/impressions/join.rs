@@ -98,9 +98,11 @@ impl Join {
                 // what was taken back was not shown
                 pair.shown.contains(&shown).then(|| Outcome { place, shown, followed: pair.followed(shown, self.window) })
             };
-            let outcomes = candidates.filter_map(outcome).collect();
+            let outcomes: Vec<Outcome> = candidates.filter_map(outcome).collect();
             self.leave(&watched);
-            closed.push(Closed { epoch, example: watched, outcomes });
+            if !outcomes.is_empty() {
+                closed.push(Closed { epoch, example: watched, outcomes });
+            }
         }
         closed
     }
@@ -227,6 +229,10 @@ mod tests {
         assert!(join.take(2, &watched(1_010, vec![liked.clone(), step(2, Kind::Like, 1_020), step(1, Kind::Like, 1_020)])));
         assert!(join.take(3, &watched(1_030, vec![undone(shown), undone(liked)])));
         assert_eq!(told(&join.close(2_000)), [(2, 1_000, vec![(Kind::Like, 20)])]);
+
+        let shown = step(1, Kind::Impression, 3_000);
+        assert!(join.take(4, &watched(3_000, vec![shown.clone()])) && join.take(5, &watched(3_010, vec![undone(shown)])));
+        assert_eq!((join.close(4_000), join.rows), (vec![], 0), "nothing stays of what was taken back whole");
     }
 
     #[test]
