@@ -5,6 +5,7 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Error, ListResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Any store of the `object_store` crate.
@@ -30,10 +31,10 @@ impl Objects {
         Ok(Self { store, runtime })
     }
 
-    /// Of an address `s3://bucket/prefix`. (Any other is empty and ends with the process: for tests.)
-    pub fn at(url: &str) -> Result<Self, String> {
+    /// Of an address `s3://bucket/prefix`; a request that fails is tried again for so long. (Any other is empty and ends with the process: for tests.)
+    pub fn at(url: &str, patience: Duration) -> Result<Self, String> {
         match url.strip_prefix("s3://") {
-            Some(place) => Self::new(s3(url, place)?),
+            Some(place) => Self::new(s3(url, place, patience)?),
             None => Self::new(Arc::new(object_store::memory::InMemory::new())),
         }
     }
@@ -121,15 +122,17 @@ impl Drop for Objects {
 /// A bucket, and what all names in it begin with. Region, endpoint and credentials come from the environment (`AWS_REGION`,
 /// `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID` …), as with Amazon's own tools. A server must know conditional puts.
 #[cfg(feature = "s3")]
-fn s3(url: &str, place: &str) -> Result<Arc<dyn ObjectStore>, String> {
+fn s3(url: &str, place: &str, patience: Duration) -> Result<Arc<dyn ObjectStore>, String> {
+    use object_store::RetryConfig;
     use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
     let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch);
-    let bucket = builder.build().map_err(|e| format!("cannot use {url}: {e}"))?;
+    let retry = RetryConfig { retry_timeout: patience, ..RetryConfig::default() };
+    let bucket = builder.with_retry(retry).build().map_err(|e| format!("cannot use {url}: {e}"))?;
     Ok(Arc::new(object_store::prefix::PrefixStore::new(bucket, prefix)))
 }
 
 #[cfg(not(feature = "s3"))]
-fn s3(url: &str, _place: &str) -> Result<Arc<dyn ObjectStore>, String> {
+fn s3(url: &str, _place: &str, _patience: Duration) -> Result<Arc<dyn ObjectStore>, String> {
     Err(format!("cannot use {url}: this binary was built without the feature s3; build it with --features s3"))
 }

@@ -32,7 +32,7 @@ use crate::model::time::now_ms;
 use crate::model::{Binding, Change, Epoch, Handed, Names, Role, Row};
 use crate::privacy::{self, Privacy};
 use crate::recovery::{Keeper, Recovery, RecoveryError, Taken};
-use crate::registry::{self, Registry, Shelf};
+use crate::registry::{self, Registry, RegistryError, Shelf};
 use crate::scoring::ranker::Finder;
 use crate::sinks;
 use crate::sinks::changes;
@@ -140,6 +140,15 @@ impl From<SourceError> for StartError {
     }
 }
 
+impl From<RegistryError> for StartError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Away(reason) => Self::Retry(reason),
+            RegistryError::Unusable(error) => Self::Stop(error.to_string()),
+        }
+    }
+}
+
 impl From<RecoveryError> for StartError {
     fn from(error: RecoveryError) -> Self {
         match error {
@@ -181,7 +190,7 @@ impl Engine {
         let last = recovery.as_ref().and_then(Recovery::last);
         let given = recovery.as_mut().map(|found| found.give_out(&names)).transpose()?.unwrap_or_default();
         let training = config.training.enabled.then(|| registry(config)).transpose().map_err(StartError::Stop)?;
-        let training = training.map(|registry| Inbox::open(registry, config.training.model));
+        let training = training.map(|registry| Inbox::open(registry, config.training.model)).transpose()?;
         let served = last.as_ref().map(|last| (&last.serving, last.epoch.clock_ms));
         training.iter().zip(served).for_each(|(inbox, (serving, clock))| inbox.serves(serving, clock));
         let models = Models { shelf, inbox: training.clone() };
@@ -380,14 +389,14 @@ pub fn with_model(config: &Config, shelf: Option<&Shelf>) -> Result<dataflows::P
     let mut params = config.recommend.clone();
     let shadow = &config.recommend.ranker.shadow;
     if let Some(shelf) = shelf.filter(|_| !shadow.is_empty()) {
-        params.ranker.shadowing = Some(shelf.open(shadow).map_err(StartError::Stop)?);
+        params.ranker.shadowing = Some(shelf.open(shadow)?);
     }
     for name in params.experiments.named() {
         let shelf =
             shelf.ok_or_else(|| StartError::Stop(format!("the version {name} is asked for, and ranker.registry is empty")))?;
-        params.experiments.versions.insert(name.clone(), shelf.open(&name).map_err(StartError::Stop)?);
+        params.experiments.versions.insert(name.clone(), shelf.open(&name)?);
     }
-    params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |id| shelf.find(id))));
+    params.ranker.found = shelf.cloned().map(|shelf| Finder(Arc::new(move |id| shelf.find(id).map_err(|e| e.to_string()))));
     if !params.ranker.model.is_empty() {
         let model = registry::load(Path::new(&params.ranker.model), &config.onnx);
         let model = model.map_err(|e| StartError::Stop(e.to_string()))?;

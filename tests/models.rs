@@ -12,8 +12,11 @@ mod onnx;
 mod support;
 
 use onnx::{linear, write};
+use overdrive::model::serving::Version;
+use overdrive::registry::{Onnx, Registry, Remote, Shelf};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 /// Runs the binary with a registry in a folder.
 fn overdrive(dir: &Path, args: &[&str]) -> Output {
@@ -136,6 +139,30 @@ fn what_cannot_be_evaluated_is_said_with_what_to_do() {
     assert!(says.contains("OVERDRIVE_RANKER__REGISTRY"), "{says}");
 }
 
+/// Two processes on one place in an object store: what one publishes the other ranks by, from a copy of its own.
+#[test]
+fn what_one_process_publishes_into_a_store_another_ranks_by() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(object_store::memory::InMemory::new());
+    let registry = |kept: &str| {
+        let remote = Remote::of(store.clone(), "s3://models/here").expect("a thread");
+        Registry::remote(remote, dir.path().join(kept))
+    };
+    let (ours, theirs, onnx) = (registry("ours"), registry("theirs"), Onnx::on_cpu());
+    let young = model(dir.path(), "young", -1.0);
+    for version in ["young-1", "young-2"] {
+        assert_eq!(ours.publish(&young, None, 7, &onnx).as_deref(), Ok(version));
+    }
+    let taken = theirs.publish(&young, Some("young-1"), 8, &onnx).expect_err("it is taken");
+    assert!(taken.contains("s3://models/here/young-1 is there"), "{taken}");
+    let digest = u64::from_str_radix(ours.about("young-1").expect("it is kept").digest(), 16).expect("hexadecimal");
+    let shelf = Shelf::new(theirs.clone(), &onnx);
+    let found = shelf.find(Version { name: "young-1".into(), digest }.id()).expect("it is in the store");
+    assert_eq!((found.name.as_str(), found.id()), ("young-1", digest));
+    let kept = std::fs::read_dir(dir.path().join("theirs")).expect("a folder").map(|of| of.expect("an entry").file_name());
+    assert_eq!(kept.collect::<Vec<_>>(), ["young-1"], "what was needed, and nothing half made");
+}
+
 /// Engines that swap models: real processes over a real Redis.
 #[cfg(feature = "redis")]
 mod engines {
@@ -145,7 +172,6 @@ mod engines {
     use super::*;
     use bytes::Bytes;
     use overdrive::model::Role;
-    use overdrive::registry::{Onnx, Registry};
     use std::collections::BTreeMap;
 
     type Settings = &'static [(&'static str, &'static str)];

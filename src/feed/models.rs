@@ -11,7 +11,7 @@ use super::Topics;
 use crate::model::epoch::BEGIN_ANEW;
 use crate::model::serving::{BLEND, Refusal, Serving};
 use crate::model::{Binding, Control, Dead, Input, ModelOrder, Origin, Row};
-use crate::registry::Shelf;
+use crate::registry::{LoadError, RegistryError, Shelf};
 use crate::sources::SourceError;
 use crate::telemetry;
 use crate::training::Inbox;
@@ -61,7 +61,10 @@ impl Models {
             return Ok(serving.clone());
         }
         let next = serving.after(order)?;
-        self.ready(&next).map(|()| next)
+        match self.ready(&next) {
+            Err(RegistryError::Away(why)) => Err(format!("the version cannot be read now, order it again later: {why}")),
+            ready => ready.map(|()| next).map_err(|e| e.to_string()),
+        }
     }
 
     /// The same of an epoch that was bound before, as it was bound.
@@ -79,22 +82,27 @@ impl Models {
         let mut ready = BTreeSet::new(); // many epochs are bound to few versions
         bound.into_iter().filter(|binding| ready.insert(binding.serving.id())).try_for_each(
             |Binding { epoch, serving, .. }| {
-                let stop = |reason| {
-                    let number = epoch.number;
-                    SourceError::Stop(format!(
-                        "epoch {number} is ranked by a model that cannot be used: {reason}; put it back, or {BEGIN_ANEW}"
-                    ))
-                };
-                self.ready(serving).map_err(stop)
+                let number = epoch.number;
+                self.ready(serving).map_err(|why| match why {
+                    RegistryError::Away(why) => {
+                        SourceError::Retry(format!("the model that ranks in epoch {number} cannot be read now: {why}"))
+                    }
+                    RegistryError::Unusable(why) => SourceError::Stop(format!(
+                        "epoch {number} is ranked by a model that cannot be used: {why}; put it back, or {BEGIN_ANEW}"
+                    )),
+                })
             },
         )
     }
 
-    fn ready(&self, serving: &Serving) -> Result<(), String> {
+    fn ready(&self, serving: &Serving) -> Result<(), RegistryError> {
         match (&serving.now, &self.shelf) {
             (None, _) => Ok(()),
             (Some(version), Some(shelf)) => shelf.fetch(version).map(drop),
-            (Some(version), None) => Err(format!("{version} is asked for, and ranker.registry names no folder of versions")),
+            (Some(version), None) => {
+                let reason = "it is asked for, and ranker.registry names no folder of versions".to_string();
+                Err(LoadError { path: version.to_string().into(), reason }.into())
+            }
         }
     }
 }
@@ -123,6 +131,7 @@ mod tests {
     use super::*;
     use crate::model::serving::Version;
     use crate::model::{Epoch, Pace, Role, UserId};
+    use crate::registry::{Onnx, Registry, Remote};
 
     fn row(offset: u64, control: Control) -> Row {
         let origin = Origin { role: Role::Control, partition: 0, offset, accepted: -(offset as i64) };
@@ -178,5 +187,14 @@ mod tests {
         let lost = Binding { serving: Serving { now: of("a", 1), ..Serving::default() }, ..binding };
         let Err(SourceError::Stop(why)) = models.must_rank([&lost]) else { panic!("it is not there") };
         assert!(why.contains("epoch 5 is ranked by a model") && why.contains("begin anew"), "{why}");
+
+        // what cannot be read now may be there: the start is tried again, the order is not
+        let dir = tempfile::tempdir().expect("a folder");
+        let registry = Registry::remote(Remote::out_of_reach(&dir.path().join("store")), dir.path().join("kept"));
+        let models = Models { shelf: Some(Shelf::new(registry, &Onnx::on_cpu())), inbox: None };
+        let Err(SourceError::Retry(why)) = models.must_rank([&lost]) else { panic!("it may be there") };
+        assert!(why.contains("epoch 5 cannot be read now") && why.contains("s3://models/here"), "{why}");
+        let (_, refusals) = models.obey(6, &mut vec![row(4, promote(Some("a")))], &Serving::default(), &topics());
+        assert!(refusals[0].reason.contains("order it again later"), "{refusals:?}");
     }
 }

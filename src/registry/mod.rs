@@ -17,6 +17,7 @@ use crate::scoring::towers::Towers;
 
 #[cfg(feature = "onnx")]
 mod onnx;
+mod publish;
 mod remote;
 #[cfg(feature = "onnx")]
 pub mod runtime;
@@ -36,6 +37,17 @@ pub use versions::{ADDRESSES, About, Examples, Figures, Registry, is_address};
 pub struct LoadError {
     pub path: PathBuf,
     pub reason: String,
+}
+
+/// Why a registry or a version of it is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The store or a disk cannot be read or written now: another try may help.
+    #[error("{0}")]
+    Away(String),
+    /// Somebody must change something.
+    #[error(transparent)]
+    Unusable(#[from] LoadError),
 }
 
 /// `[onnx]`

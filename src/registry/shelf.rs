@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::{Onnx, Registry};
+use super::{LoadError, Onnx, Registry, RegistryError};
 use crate::model::serving::{Serving, Version};
 use crate::scoring::ranker::Model;
 
@@ -26,31 +26,33 @@ impl Shelf {
     }
 
     /// Loads and proves a version, unless that was done; that its files are there and whole is looked at each time, for the next start
-    /// needs them. The error says why it cannot be used.
-    pub fn fetch(&self, version: &Version) -> Result<Model, String> {
-        let about = self.0.registry.about(&version.name).map_err(|e| e.to_string())?;
+    /// needs them.
+    pub fn fetch(&self, version: &Version) -> Result<Model, RegistryError> {
+        let about = self.0.registry.about(&version.name)?;
+        let unusable = |reason| LoadError { path: self.0.registry.at(&version.name), reason };
         if u64::from_str_radix(about.digest(), 16) != Ok(version.digest) {
-            return Err(format!("{version} was asked for, but the version of this name has the digest {}", about.digest()));
+            let found = about.digest();
+            return Err(unusable(format!("{version} was asked for, but the version of this name has the digest {found}")).into());
         }
         let mut loaded = self.0.loaded.lock().expect("no panic under the lock");
         if let Some(model) = loaded.get(&version.id()) {
             return Ok(model.clone());
         }
-        let model = self.0.registry.load(&version.name, &self.0.onnx).map_err(|e| e.to_string())?;
+        let model = self.0.registry.load(&version.name, &self.0.onnx)?;
         if model.id() != version.digest {
-            return Err(format!("{version} was asked for, but its model changed while it was read"));
+            return Err(unusable(format!("{version} was asked for, but its model changed while it was read")).into());
         }
         loaded.insert(version.id(), model.clone());
         Ok(model)
     }
 
     /// A version by its name alone; it is not kept.
-    pub fn open(&self, version: &str) -> Result<Model, String> {
-        self.0.registry.load(version, &self.0.onnx).map_err(|e| e.to_string())
+    pub fn open(&self, version: &str) -> Result<Model, RegistryError> {
+        self.0.registry.load(version, &self.0.onnx)
     }
 
     /// The version that an epoch names by this id.
-    pub fn find(&self, id: u64) -> Result<Model, String> {
+    pub fn find(&self, id: u64) -> Result<Model, RegistryError> {
         let known = self.0.loaded.lock().expect("no panic under the lock").get(&id).cloned();
         match known {
             Some(model) => Ok(model),

@@ -1,5 +1,5 @@
-//! A folder of versions, or a place in an object store of which it is a copy: each a folder of its own that holds a model, its golden rows, its report, and `version.json`, which says when it
-//! was published and what its files are.
+//! A folder of versions, or a place in an object store of which the folder keeps what was needed. A version is a folder of its own that holds a
+//! model, its golden rows, its report, and `version.json`, which says when it was published and what its files are.
 //!
 //! The facts that must stay true: a version is there whole or not at all, and never changes; one whose files are not those that were
 //! published is not used.
@@ -7,12 +7,14 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::remote::Remote;
-use super::{LoadError, Onnx, golden_path, load};
+use super::{LoadError, Onnx, RegistryError, golden_path, load};
 use crate::model::serving::{BLEND, Version};
 use crate::model::time::Millis;
 use crate::scoring::ranker::Model;
@@ -20,8 +22,6 @@ use crate::scoring::ranker::Model;
 /// What the files of a version are called.
 pub(super) const MODEL: &str = "model.onnx";
 pub(super) const ABOUT: &str = "version.json";
-/// What the training of a model says of it, beside it; a model may come without.
-const REPORTS: [&str; 2] = ["report.json", "report.html"];
 /// What names a registry.
 pub const ADDRESSES: &str = "write a folder, file:///a/folder or s3://bucket/prefix";
 /// Whether this names a registry.
@@ -35,6 +35,12 @@ pub fn is_address(named: &str) -> bool {
 
 /// Where copies of versions are kept, below the state folder.
 const KEPT: &str = "registry";
+/// How the name of a folder ends that is not yet a version.
+const UNFINISHED: &str = ".unfinished";
+/// What was left that long ago is nobody's.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
+/// Why there is nothing under a name.
+pub(super) const NONE: &str = "there is no such version; `overdrive models list` names them";
 /// Bytes of a name at most.
 const LONGEST: usize = 64;
 
@@ -83,6 +89,15 @@ pub struct Auc {
 }
 
 impl About {
+    /// Of the text of a `version.json`.
+    pub(super) fn read(text: &[u8]) -> Result<Self, String> {
+        let about: Self = serde_json::from_slice(text).map_err(|e| format!("{ABOUT} is not as it should be: {e}"))?;
+        match [MODEL, &golden_name()].into_iter().find(|name| !about.files.contains_key(*name)) {
+            Some(name) => Err(format!("{ABOUT} says nothing of {name}; publish the model again")),
+            None => Ok(about),
+        }
+    }
+
     /// BLAKE3 of the model.
     pub fn digest(&self) -> &str {
         self.files.get(MODEL).map_or("", String::as_str)
@@ -92,9 +107,9 @@ impl About {
 /// The folder. Every error names a path and says what to do.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// What the folder keeps a part of; `None`: it is all there is.
-    remote: Option<Arc<Remote>>,
+    pub(super) remote: Option<Arc<Remote>>,
 }
 
 impl Registry {
@@ -120,21 +135,31 @@ impl Registry {
         }
     }
 
-    /// Every version, by time and name, or why it is of no use.
-    pub fn versions(&self) -> Result<Vec<(String, Result<About, LoadError>)>, String> {
-        let mut versions: Vec<_> = self.names()?.into_iter().map(|name| (name.clone(), self.about(&name))).collect();
+    /// Every version, by time and name, or why it is of no use. Of those in a store nothing is fetched but what they say of themselves.
+    pub fn versions(&self) -> Result<Vec<(String, Result<About, LoadError>)>, RegistryError> {
+        let mut versions = Vec::new();
+        for name in self.names()? {
+            let about = match &self.remote {
+                Some(remote) => match remote.about(&name) {
+                    Err(RegistryError::Unusable(why)) => Err(why),
+                    about => Ok(about?),
+                },
+                None => self.checked(&name),
+            };
+            versions.push((name, about));
+        }
         versions.sort_by_cached_key(|(name, about)| (about.as_ref().map_or(Millis::MAX, |about| about.created_ms), name.clone()));
         Ok(versions)
     }
 
     /// What is called as a version would be.
-    fn names(&self) -> Result<Vec<String>, String> {
+    pub(super) fn names(&self) -> Result<Vec<String>, RegistryError> {
         self.remote.as_ref().map_or_else(|| self.here(), |remote| remote.names())
     }
 
     /// The same of what lies in the folder.
-    fn here(&self) -> Result<Vec<String>, String> {
-        let unread = |e: io::Error| format!("the registry {} cannot be read: {e}", self.folder.display());
+    fn here(&self) -> Result<Vec<String>, RegistryError> {
+        let unread = |e: io::Error| RegistryError::Away(format!("the registry {} cannot be read: {e}", self.folder.display()));
         let listed = match fs::read_dir(&self.folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             listed => listed.map_err(unread)?.collect::<Result<Vec<_>, _>>().map_err(unread)?,
@@ -144,16 +169,16 @@ impl Registry {
         Ok(names.filter(|name| !name.starts_with('.')).collect()) // a point: one that is being published
     }
 
-    /// What a version says of itself, once every file is found to be the one that was published. A copy that is damaged is fetched again.
-    pub fn about(&self, version: &str) -> Result<About, LoadError> {
-        let (about, copy) = (self.checked(version), self.folder.join(version));
-        if about.is_ok() || self.remote.is_none() || !copy.is_dir() || name_is_good(version).is_err() {
-            return about;
+    /// What a version says of itself, once every file is found here to be the one that was published: what is missing or damaged of a copy is
+    /// fetched.
+    pub fn about(&self, version: &str) -> Result<About, RegistryError> {
+        match (&self.remote, self.checked(version)) {
+            (Some(remote), Err(_)) if name_is_good(version).is_ok() => self.fetched(version, remote),
+            (_, checked) => Ok(checked?),
         }
-        fs::remove_dir_all(&copy).map_err(|e| LoadError { path: copy, reason: format!("its copy cannot be removed: {e}") })?;
-        self.checked(version)
     }
 
+    /// What is here of a version, whole.
     fn checked(&self, version: &str) -> Result<About, LoadError> {
         let (folder, about) = (self.folder.join(version), self.said(version)?);
         let unusable = |reason: String| LoadError { path: self.at(version), reason };
@@ -167,9 +192,58 @@ impl Registry {
         Ok(about)
     }
 
+    /// A version, copied from the store. A copy that is of no use is replaced once the new one is whole.
+    fn fetched(&self, version: &str, remote: &Remote) -> Result<About, RegistryError> {
+        let failed = |e: io::Error| RegistryError::Away(format!("{version} cannot be kept in {}: {e}", self.folder.display()));
+        let unfinished = self.unfinished(version).map_err(failed)?;
+        let fetched = remote.fetch(version, &unfinished).and_then(|()| self.place_copy(version, &unfinished).map_err(failed));
+        let _left = fs::remove_dir_all(&unfinished);
+        fetched?;
+        Ok(self.checked(version)?)
+    }
+
+    /// Puts a whole copy where copies are looked for, unless somebody else did meanwhile.
+    fn place_copy(&self, version: &str, whole: &Path) -> io::Result<()> {
+        let place = self.folder.join(version);
+        if fs::rename(whole, &place).is_err() && self.checked(version).is_err() {
+            let worn = self.unfinished(version)?;
+            fs::rename(&place, &worn)?;
+            let _left = fs::remove_dir_all(&worn);
+            fs::rename(whole, &place)?;
+        }
+        sync(&self.folder)
+    }
+
+    /// A folder for what is not yet a version, nobody else's.
+    pub(super) fn unfinished(&self, version: &str) -> io::Result<PathBuf> {
+        fs::create_dir_all(&self.folder)?;
+        self.sweep()?;
+        let drawn = RandomState::new().hash_one(version);
+        let folder = self.folder.join(format!(".{version}.{drawn:016x}{UNFINISHED}"));
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    }
+
+    /// Takes away what processes left that ended over it.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let (entry, now) = (entry?, SystemTime::now());
+            let old = entry.metadata().and_then(|of| of.modified()).ok().and_then(|at| now.duration_since(at).ok());
+            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) && old.is_some_and(|old| old > LEFT) {
+                let _passed_over = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// Where it is, for messages.
     pub fn place(&self) -> String {
         self.remote.as_ref().map_or_else(|| self.folder.display().to_string(), |remote| remote.url().to_string())
+    }
+
+    /// Whether what is written there travels.
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// The folder on this machine.
@@ -178,14 +252,14 @@ impl Registry {
     }
 
     /// Where a version is, for messages.
-    fn at(&self, version: &str) -> PathBuf {
+    pub(super) fn at(&self, version: &str) -> PathBuf {
         self.remote.as_ref().map_or_else(|| self.folder.join(version), |remote| format!("{}/{version}", remote.url()).into())
     }
 
     /// What lies beside the versions under this name.
     pub fn beside(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
         if let Some(remote) = &self.remote {
-            return Ok(remote.read(name)?.map(Into::into));
+            return Ok(remote.beside(name)?.map(Into::into));
         }
         let path = self.folder.join(name);
         match fs::read(&path) {
@@ -197,7 +271,7 @@ impl Registry {
     /// Puts it there: the whole of it or none, durably.
     pub fn put_beside(&self, name: &str, text: Vec<u8>) -> Result<(), String> {
         if let Some(remote) = &self.remote {
-            return remote.write(name, text);
+            return remote.put_beside(name, text);
         }
         let (path, unfinished) = (self.folder.join(name), self.folder.join(format!(".{name}.unfinished")));
         let written =
@@ -207,7 +281,7 @@ impl Registry {
     }
 
     /// The same where only what is called `instead_of` ranks.
-    pub fn replacement(&self, version: &str, instead_of: &str) -> Result<String, LoadError> {
+    pub fn replacement(&self, version: &str, instead_of: &str) -> Result<String, RegistryError> {
         let mut order: serde_json::Value = serde_json::from_str(&self.order(version)?).expect("an order is JSON");
         order["instead_of"] = instead_of.into();
         Ok(order.to_string())
@@ -215,7 +289,7 @@ impl Registry {
 
     /// The order by which a version ranks from the epoch on that has it, once its files are found to be those that were published;
     /// `blend`: none.
-    pub fn order(&self, version: &str) -> Result<String, LoadError> {
+    pub fn order(&self, version: &str) -> Result<String, RegistryError> {
         let order = match version {
             BLEND => serde_json::json!({"op": "model", "version": BLEND}),
             _ => serde_json::json!({"op": "model", "version": version, "digest": self.about(version)?.digest()}),
@@ -223,12 +297,11 @@ impl Registry {
         Ok(order.to_string())
     }
 
-    /// What a version says of itself.
+    /// What is said here of a version.
     fn said(&self, version: &str) -> Result<About, LoadError> {
         let folder = self.folder.join(version);
         let unusable = |reason: String| LoadError { path: self.at(version), reason };
         name_is_good(version).map_err(unusable)?;
-        self.remote.as_ref().map_or(Ok(()), |remote| remote.fetch(version, &self.folder)).map_err(unusable)?;
         let text = match fs::read(folder.join(ABOUT)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && folder.is_dir() => {
                 return Err(unusable(format!(
@@ -236,97 +309,52 @@ impl Registry {
                 )));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(unusable("there is no such version; `overdrive models list` names them".to_string()));
+                return Err(unusable(NONE.to_string()));
             }
             read => read.map_err(|e| unusable(format!("{ABOUT} cannot be read: {e}")))?,
         };
-        let about: About = serde_json::from_slice(&text).map_err(|e| unusable(format!("{ABOUT} is not as it should be: {e}")))?;
-        for name in [MODEL, &golden_name()] {
-            if !about.files.contains_key(name) {
-                return Err(unusable(format!("{ABOUT} says nothing of {name}; publish the model again")));
-            }
-        }
-        Ok(about)
+        About::read(&text).map_err(unusable)
     }
 
     /// Reads a version and proves it, under its own name.
-    pub fn load(&self, version: &str, onnx: &Onnx) -> Result<Model, LoadError> {
+    pub fn load(&self, version: &str, onnx: &Onnx) -> Result<Model, RegistryError> {
         self.about(version)?;
         Ok(Model { name: version.to_string(), ..load(&self.folder.join(version).join(MODEL), onnx)? })
     }
 
-    /// The version that an epoch names by this id.
-    pub fn find(&self, id: u64) -> Result<Version, String> {
-        let version = |name: String| {
-            let digest = u64::from_str_radix(self.said(&name).ok()?.digest(), 16).ok()?;
-            Some(Version { name, digest }).filter(|version| version.id() == id)
+    /// The version that an epoch names by this id. What ranked when this process ended is here, be the rest away.
+    pub fn find(&self, id: u64) -> Result<Version, RegistryError> {
+        let mut unread = None;
+        let mut is = |name: String, about: Result<About, RegistryError>| match about {
+            Ok(about) => {
+                let digest = u64::from_str_radix(about.digest(), 16).ok()?;
+                Some(Ok(Version { name, digest })).filter(|of| of.as_ref().is_ok_and(|version: &Version| version.id() == id))
+            }
+            Err(RegistryError::Unusable(why)) => {
+                unread.get_or_insert(why);
+                None
+            }
+            Err(away) => Some(Err(away)),
         };
-        // what ranked when this process ended is here, be the rest away
-        let found = self.here()?.into_iter().find_map(version);
-        let found =
-            found.map_or_else(|| Ok(self.names()?.into_iter().find_map(version)), |found| Ok::<_, String>(Some(found)))?;
-        found.ok_or_else(|| format!("no version in {} is the one that the epoch names ({id:016x})", self.place()))
-    }
-
-    /// Proves the model in a file and makes a version of it, its golden rows and its report; yields its name. Without a name it gets that
-    /// of the file and the next number.
-    pub fn publish(&self, model: &Path, version: Option<&str>, at: Millis, onnx: &Onnx) -> Result<String, String> {
-        let proven = load(model, onnx).map_err(|e| e.to_string())?;
-        let version = version.map_or_else(|| self.next(&proven.name), |name| Ok(name.to_string()))?;
-        name_is_good(&version).map_err(|reason| format!("`{version}` cannot be the name of a version: {reason}"))?;
-        let place = self.folder.join(&version);
-        if place.exists() {
-            return Err(format!("{} is there, and versions are never changed; give another name", self.at(&version).display()));
-        }
-        let unfinished = self.folder.join(format!(".{version}.{}-{at}.unfinished", std::process::id()));
-        let failed = |e: io::Error| format!("{} cannot be published: {e}", place.display());
-        let told = |about: About| self.remote.as_ref().map_or(Ok(()), |remote| remote.publish(&version, &unfinished, &about));
-        let made = self.make(&unfinished, model, &proven, at).and_then(told);
-        let made = made.and_then(|()| fs::rename(&unfinished, &place).map_err(failed));
-        if made.is_err() {
-            let _left = fs::remove_dir_all(&unfinished); // what stays is passed over
-        }
-        made?;
-        sync(&self.folder).map_err(failed)?;
-        Ok(version)
-    }
-
-    /// All files of a version, durably.
-    fn make(&self, folder: &Path, model: &Path, proven: &Model, at: Millis) -> Result<About, String> {
-        let failed = |path: &Path, e: io::Error| format!("{} cannot be published: {e}", path.display());
-        fs::create_dir_all(&self.folder).map_err(|e| failed(&self.folder, e))?;
-        fs::create_dir(folder).map_err(|e| failed(folder, e))?; // nobody else's
-        let reports = REPORTS.map(|end| (model.with_extension(end), Path::new(MODEL).with_extension(end)));
-        let parts = [(model.to_path_buf(), PathBuf::from(MODEL)), (golden_path(model), golden_path(Path::new(MODEL)))];
-        let mut files = BTreeMap::new();
-        for (from, name) in parts.into_iter().chain(reports.into_iter().filter(|(from, _)| from.exists())) {
-            let to = folder.join(&name);
-            fs::copy(&from, &to).and_then(|_| sync(&to)).map_err(|e| failed(&from, e))?;
-            files.insert(name.to_string_lossy().into_owned(), digest(&to).map_err(|e| failed(&to, e))?);
-        }
-        if files.get(MODEL) != Some(&proven.digest) {
-            return Err(format!("{} changed while it was published; publish it again", model.display()));
-        }
-        let report = model.with_extension(REPORTS[0]);
-        let about = About { model: proven.name.clone(), created_ms: at, files, figures: figures(&report)? };
-        let (text, path) = (serde_json::to_vec_pretty(&about).expect("texts and numbers are JSON"), folder.join(ABOUT));
-        fs::write(&path, text).and_then(|()| sync(&path)).and_then(|()| sync(folder)).map_err(|e| failed(&path, e))?;
-        Ok(about)
-    }
-
-    /// The name of a model with the next number.
-    fn next(&self, model: &str) -> Result<String, String> {
-        let number = |name: &str| name.strip_prefix(model)?.strip_prefix('-')?.parse::<u64>().ok();
-        let greatest = self.names()?.iter().filter_map(|name| number(name)).max().unwrap_or(0);
-        Ok(format!("{model}-{}", greatest + 1))
+        let here = self.here()?.into_iter().find_map(|name| is(name.clone(), self.said(&name).map_err(Into::into)));
+        let there = |remote: &Arc<Remote>| match remote.names() {
+            Ok(names) => names.into_iter().find_map(|name| is(name.clone(), remote.about(&name))),
+            Err(away) => Some(Err(away)),
+        };
+        let found = here.or_else(|| self.remote.as_ref().and_then(there));
+        found.unwrap_or_else(|| {
+            let also = unread.map_or_else(String::new, |why| format!("; {why}"));
+            let reason = format!("no version in it is the one that the epoch names ({id:016x}){also}");
+            Err(LoadError { path: self.place().into(), reason }.into())
+        })
     }
 }
 
-fn golden_name() -> String {
+pub(super) fn golden_name() -> String {
     golden_path(Path::new(MODEL)).to_string_lossy().into_owned()
 }
 
-fn name_is_good(name: &str) -> Result<(), String> {
+pub(super) fn name_is_good(name: &str) -> Result<(), String> {
     let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.len() > LONGEST || name.starts_with('.') || !name.chars().all(letter) {
         return Err(format!("a name has 1 to {LONGEST} letters, digits, `.`, `_` or `-`, and begins with no point"));
@@ -334,15 +362,7 @@ fn name_is_good(name: &str) -> Result<(), String> {
     if name == BLEND { Err(format!("`{BLEND}` names what ranks without a model")) } else { Ok(()) }
 }
 
-fn figures(report: &Path) -> Result<Option<Figures>, String> {
-    let text = match fs::read(report) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|e| format!("{} cannot be read: {e}", report.display()))?,
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|e| format!("{} is no report of `overdrive train`: {e}", report.display()))
-}
-
-fn digest(path: &Path) -> io::Result<String> {
+pub(super) fn digest(path: &Path) -> io::Result<String> {
     Ok(digest_of(&fs::read(path)?))
 }
 
@@ -406,6 +426,6 @@ mod tests {
         let digest = u64::from_str_radix(registry.about("lr-1").expect("sound").digest(), 16).expect("hexadecimal");
         let version = Version { name: "lr-1".into(), digest };
         assert_eq!(registry.find(version.id()), Ok(version));
-        assert!(registry.find(0).expect_err("none").contains("the epoch names (0000000000000000)"));
+        assert!(registry.find(0).expect_err("none").to_string().contains("the epoch names (0000000000000000)"));
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Registry, RegistryError};
 use crate::scoring::rank::{Candidate, Moment, Params, Person, Ranked, rank};
 use crate::scoring::ranker::{Model, Ranker, Tally};
 use crate::telemetry::RANK_ROWS;
@@ -55,10 +55,10 @@ pub fn read(config: &Config) -> Result<Option<Model>, String> {
     let (named, folder) = (&config.service.rank_by, &config.recommend.ranker.registry);
     let model = match named.as_str() {
         "" => return Ok(None),
-        file if file.ends_with(".onnx") => registry::load(Path::new(file), &config.onnx),
+        file if file.ends_with(".onnx") => registry::load(Path::new(file), &config.onnx).map_err(Into::into),
         version => Registry::open(folder, &config.engine.state_dir)?.load(version, &config.onnx),
     };
-    let model = model.map_err(|e| format!("service.rank_by: {e}"))?;
+    let model = model.map_err(|e: RegistryError| format!("service.rank_by: {e}"))?;
     match model.takes_beyond() {
         None => Ok(Some(model)),
         Some(column) => Err(format!(

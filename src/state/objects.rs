@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use object_store::{Error, ObjectStore};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::StateError;
 use super::store::{Store, too_large};
 use crate::objects::{self, Read};
+
+/// How long a request is tried again.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Any store of the `object_store` crate, waited for on the thread that asks.
 pub struct Objects(objects::Objects);
@@ -19,7 +23,7 @@ impl Objects {
 
     /// Of an address.
     pub fn at(url: &str) -> Result<Self, StateError> {
-        objects::Objects::at(url).map(Self).map_err(StateError::Io)
+        objects::Objects::at(url, PATIENCE).map(Self).map_err(StateError::Io)
     }
 
     fn failed(&self, what: &str, path: &str, error: &Error) -> StateError {

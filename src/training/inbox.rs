@@ -39,9 +39,9 @@ pub(super) struct Known {
 }
 
 impl Inbox {
-    /// In the folder of versions, where it was left: what ran and ended with its process is asked for again.
-    pub fn open(registry: Registry, model: Recipe) -> Self {
-        let mut status = Status::read_or_begin(&registry);
+    /// In the registry, where it was left: what ran and ended with its process is asked for again.
+    pub fn open(registry: Registry, model: Recipe) -> Result<Self, String> {
+        let mut status = Status::read_or_begin(&registry)?;
         if let Some(ended) = status.running.take() {
             if status.tries < TRIES {
                 status.asked.insert(ended.model);
@@ -55,7 +55,7 @@ impl Inbox {
             }
         }
         let known = Mutex::new(Known { status, ..Known::default() });
-        Self(Arc::new(Inner { registry, model, known, file: Mutex::default(), rings: Condvar::new() }))
+        Ok(Self(Arc::new(Inner { registry, model, known, file: Mutex::default(), rings: Condvar::new() })))
     }
 
     /// Asks for a model, by this recipe or by that of the settings. What could not be written down is not asked for.
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn c35_what_is_asked_for_outlives_the_process_also_when_it_has_begun_but_not_for_ever() {
         let dir = tempfile::tempdir().expect("a folder");
-        let open = || Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
+        let open = || Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank).expect("it can be read");
         let inbox = open();
         inbox.ask(None).expect("written");
         inbox.ask(Some(Recipe::Lr)).expect("written");
@@ -162,7 +162,9 @@ mod tests {
         inbox.stop();
         inbox.wait(LONG);
 
-        let nowhere = Inbox::open(Registry::new(dir.path().join("training.json")), Recipe::Lr);
+        let folder = dir.path().join("folder");
+        let nowhere = Inbox::open(Registry::new(&folder), Recipe::Lr).expect("nothing was asked for");
+        std::fs::write(&folder, "a file").expect("there is room");
         assert!(nowhere.ask(None).is_err_and(|why| why.contains("cannot be written")));
         assert_eq!(status(&nowhere).asked, [].into(), "what could not be written down is not asked for");
     }
@@ -170,7 +172,8 @@ mod tests {
     #[test]
     fn c35_a_promoted_version_is_followed_from_when_it_ranks_until_something_else_does() {
         let dir = tempfile::tempdir().expect("a folder");
-        let inbox = Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
+        let open = || Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank).expect("it can be read");
+        let inbox = open();
         let since = |inbox: &Inbox| status(inbox).promoted.map(|of| (of.version, of.since_ms));
         inbox.note(|status| status.promoted = Some(Promoted { version: "lr-1".into(), since_ms: None }));
         inbox.serves(&serving("other"), 5);
@@ -179,7 +182,7 @@ mod tests {
         inbox.serves(&serving("lr-1"), 8);
         inbox.wait(LONG); // there is something to be written down
         inbox.note(|_| ());
-        let again = Inbox::open(Registry::new(dir.path()), Recipe::Lambdarank);
+        let again = open();
         again.serves(&serving("lr-1"), 9);
         assert_eq!(since(&again), Some(("lr-1".into(), Some(7))));
         again.serves(&serving("other"), 10);

@@ -7,7 +7,7 @@ use crate::model::serving::Recipe;
 use crate::model::time::Millis;
 use crate::registry::{Figures, Registry};
 
-/// Its name in the folder of versions.
+/// Its name beside the versions.
 const FILE: &str = "training.json";
 
 /// What is done now, what came of the last time, and when the next is.
@@ -76,18 +76,22 @@ impl Status {
     /// As it was last written; nothing where nothing was.
     pub fn read(registry: &Registry) -> Result<Self, String> {
         let Some(text) = registry.beside(FILE)? else { return Ok(Self::default()) };
-        serde_json::from_slice(&text).map_err(|e| format!("{}/{FILE} is not as it should be: {e}; delete it", registry.place()))
+        Self::parse(&text).map_err(|e| format!("{}/{FILE} is not as it should be: {e}; delete it", registry.place()))
     }
 
-    /// The same; what is damaged is put aside, and it begins anew.
-    pub fn read_or_begin(registry: &Registry) -> Self {
-        Self::read(registry).unwrap_or_else(|why| {
+    /// The same; what is damaged is put aside, and it begins anew. What cannot be read now is not touched.
+    pub fn read_or_begin(registry: &Registry) -> Result<Self, String> {
+        let Some(text) = registry.beside(FILE)? else { return Ok(Self::default()) };
+        Ok(Self::parse(&text).unwrap_or_else(|why| {
             let aside = format!("{FILE}.damaged");
-            let put_aside = registry.beside(FILE).and_then(|text| registry.put_beside(&aside, text.unwrap_or_default()));
-            let kept = put_aside.and_then(|()| Self::default().write(registry)).is_ok();
-            tracing::warn!(why, kept, aside, "how training stood is not known; it begins anew");
+            let kept = registry.put_beside(&aside, text).and_then(|()| Self::default().write(registry)).is_ok();
+            tracing::warn!(%why, kept, aside, "how training stood is not known; it begins anew");
             Self::default()
-        })
+        }))
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
     }
 
     /// The whole of it or none, durably.
@@ -120,7 +124,12 @@ mod tests {
         assert_eq!(Status::read(&registry), Ok(status));
         std::fs::write(folder.join(FILE), "{").expect("there is room");
         assert!(Status::read(&registry).is_err_and(|why| why.contains("training.json") && why.contains("delete it")));
-        assert_eq!((Status::read_or_begin(&registry), Status::read(&registry)), (Status::default(), Ok(Status::default())));
-        assert!(folder.join("training.json.damaged").exists());
+        assert_eq!((Status::read_or_begin(&registry), Status::read(&registry)), (Ok(Status::default()), Ok(Status::default())));
+        assert_eq!(std::fs::read(folder.join("training.json.damaged")).expect("it is kept"), b"{");
+        std::fs::remove_file(folder.join(FILE)).and_then(|()| std::fs::create_dir(folder.join(FILE))).expect("there is room");
+        assert!(
+            Status::read_or_begin(&registry).is_err_and(|why| why.contains("cannot be read")),
+            "it is not known what it says"
+        );
     }
 }

@@ -38,8 +38,9 @@ pub struct Trainer {
 const NAP: Duration = Duration::from_secs(60);
 /// A training that takes longer is given up.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
-/// How often it is written down how far a training is.
+/// How often it is written down how far a training is: in a folder, and in an object store.
 const SAID_EVERY: Duration = Duration::from_millis(500);
+const SAID_AFAR_EVERY: Duration = Duration::from_secs(10);
 
 impl Trainer {
     /// Trains from now on. `order` puts an order into the input.
@@ -179,8 +180,9 @@ impl<O: FnMut(String) -> Result<(), String>> Work<O> {
             out: &out,
             aside: true,
         };
+        let every = if registry.is_remote() { SAID_AFAR_EVERY } else { SAID_EVERY };
         let say = |done, what: String| {
-            if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            if said.is_none_or(|said| said.elapsed() >= every) {
                 said = Some(Instant::now());
                 self.inbox
                     .note(|status| status.running.iter_mut().for_each(|doing| (doing.done, doing.what) = (done, what.clone())));

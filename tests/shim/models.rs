@@ -115,6 +115,13 @@ fn c35_an_admin_has_a_version_rank_by_the_order_that_the_command_gives() {
     assert_eq!(train.refusal(), (404, "unknown_model".to_string()), "what nobody can train is unknown everywhere");
     let w = World::memory(|_| {});
     assert_eq!(post(w.addr, "/v1/models/lr-1/promote", "{}").refusal(), (409, "no_registry".to_string()));
+    // What cannot be read now may be there.
+    let torn = folder.path().join("torn");
+    std::fs::write(&torn, "no folder").expect("there is room");
+    let w = World::set(|config| config.recommend.ranker.registry = torn.to_string_lossy().into_owned());
+    let away = send(w.addr, "GET", "/v1/models", &[], b"");
+    assert_eq!(away.refusal(), (503, "registry_unavailable".to_string()));
+    assert!(!away.body.contains(&*torn.to_string_lossy()), "{}", away.body);
     // What a page of any site may send without asking is not enough.
     let simple = send(w.addr, "POST", "/v1/models/lr-1/promote", &["content-type: text/plain".to_string()], b"{}");
     assert_eq!(simple.refusal(), (415, "unsupported_media_type".to_string()));

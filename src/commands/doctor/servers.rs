@@ -43,7 +43,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 fn versions(config: &Config) -> Finding {
     const WHAT: &str = "registry";
     let named = &config.recommend.ranker.registry;
-    match Registry::open(named, &config.engine.state_dir).and_then(|registry| registry.versions()) {
+    match Registry::open(named, &config.engine.state_dir).and_then(|registry| registry.versions().map_err(|e| e.to_string())) {
         Ok(versions) => match versions.iter().find_map(|(_, about)| about.as_ref().err()) {
             Some(why) => Finding::bad(WHAT, why.to_string(), "publish it again under another name, and move this one away"),
             None => Finding::good(WHAT, format!("{named}: {} versions", versions.len())),

@@ -59,7 +59,7 @@ pub fn run(args: Args, config: &Config) -> Result<(), String> {
     let registry = registry(config)?;
     match args.action {
         Action::List => {
-            let (versions, serving) = (registry.versions()?, serving(config)?);
+            let (versions, serving) = (registry.versions().map_err(|e| e.to_string())?, serving(config)?);
             say(&format!("{}{}", list(&versions, serving.as_ref()), told(serving.as_ref())))
         }
         Action::Promote { name } => say(&order::promote(&registry, &name, config)?),

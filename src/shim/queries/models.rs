@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::ingest::{self, Receipt};
 use crate::model::Role;
 use crate::model::serving::{BLEND, Recipe, Serving};
-use crate::registry::{About, Figures};
+use crate::registry::{About, Figures, RegistryError};
 use crate::shim::access::Who;
 use crate::shim::guard::Caller;
 use crate::shim::{Refusal, State as Shim, now_ms};
@@ -176,17 +176,20 @@ async fn versions(shim: &Shim) -> Result<Arc<Versions>, Refusal> {
     let Some(registry) = shim.rules.registry.clone() else { return Ok(Arc::default()) };
     let read = async {
         let listed = blocking(move || registry.versions()).await?;
-        let listed = listed.map_err(|why| {
-            tracing::error!(%why, "the registry");
-            away("the folder of versions cannot be read; the reason is in the log")
-        })?;
+        let listed = listed.map_err(|why| unread(&why.to_string()))?;
         Ok(Arc::new(listed.into_iter().map(|(name, about)| (name, about.map_err(|error| error.reason))).collect()))
     };
     shim.versions.get(READ_FOR, read).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| away("the folder of versions could not be read"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| away("the registry could not be read"))
+}
+
+/// Where things lie is for the log.
+fn unread(why: &str) -> Refusal {
+    tracing::error!(why, "the registry");
+    away("the registry cannot be read; the reason is in the log")
 }
 
 fn away(message: &str) -> Refusal {
@@ -223,7 +226,10 @@ pub async fn promote(shim: &Shim, caller: &Caller, version: String) -> Result<Re
         let version = version.clone();
         blocking(move || registry.order(&version)).await?
     };
-    let order = found.map_err(|error| Refusal::unknown("unknown_model", format!("`{version}` cannot rank: {}", error.reason)))?;
+    let order = found.map_err(|error| match error {
+        RegistryError::Unusable(why) => Refusal::unknown("unknown_model", format!("`{version}` cannot rank: {}", why.reason)),
+        RegistryError::Away(why) => unread(&why),
+    })?;
     let known = ingest::decoder(shim, Arc::default()).decode(Role::Control, None, Some(order.as_bytes()), now_ms());
     known.map_err(|reason| Refusal::bad("bad_model", reason))?;
     shim.access.note(caller.promotion(&version)).await?;
