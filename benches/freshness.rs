@@ -41,7 +41,7 @@ impl Drop for Engine {
 
 fn engine(broker: &KafkaBroker, redis: &RedisServer, dir: &std::path::Path, port: u16) -> Engine {
     let mut command = Command::new(env!("CARGO_BIN_EXE_overdrive"));
-    command.arg("run").env("OVERDRIVE_SOURCE__KIND", "kafka").env("OVERDRIVE_STORE__KIND", "redis");
+    command.arg("run").current_dir(dir).env("OVERDRIVE_SOURCE__KIND", "kafka").env("OVERDRIVE_STORE__KIND", "redis");
     command.env("OVERDRIVE_KAFKA_BROKERS", broker.brokers()).env("OVERDRIVE_REDIS_URL", redis.url());
     command.env("OVERDRIVE_STATE_DIR", dir).env("OVERDRIVE_METRICS__PORT", port.to_string());
     command.env("OVERDRIVE_CHANGES__KIND", "none").env("OVERDRIVE_LOGGING__FILTER", "warn");
