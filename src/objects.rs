@@ -11,6 +11,8 @@ use tokio::runtime::Runtime;
 /// Any store of the `object_store` crate.
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    /// Where it is, for messages.
+    place: String,
     /// `None`: it is being dropped.
     runtime: Option<Runtime>,
 }
@@ -28,20 +30,24 @@ impl Objects {
     pub fn new(store: Arc<dyn ObjectStore>) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("objects").enable_all().build();
         let runtime = Some(runtime.map_err(|e| format!("cannot start a thread for the object store: {e}"))?);
-        Ok(Self { store, runtime })
+        Ok(Self { place: store.to_string(), store, runtime })
     }
 
     /// Of an address `s3://bucket/prefix`; a request that fails is tried again for so long. (Any other is empty and ends with the process: for tests.)
     pub fn at(url: &str, patience: Duration) -> Result<Self, String> {
         match url.strip_prefix("s3://") {
-            Some(place) => Self::new(s3(url, place, patience)?),
+            Some(place) => {
+                let mut objects = Self::new(s3(url, place, patience)?)?;
+                objects.place = url.to_string();
+                Ok(objects)
+            }
             None => Self::new(Arc::new(object_store::memory::InMemory::new())),
         }
     }
 
     /// Where it is, for messages.
-    pub fn place(&self) -> String {
-        self.store.to_string()
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> T {

@@ -33,7 +33,7 @@ impl Objects {
 
 impl Store for Objects {
     fn place(&self) -> String {
-        self.0.place()
+        self.0.place().to_string()
     }
 
     fn create(&self, path: &str, bytes: Bytes) -> Result<bool, StateError> {
@@ -65,7 +65,7 @@ impl Store for Objects {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, StateError> {
-        self.0.files(folder).map_err(|e| self.failed("list", folder, &e))
+        self.0.files(folder).map_err(|e| self.failed("list", if folder.is_empty() { "the files" } else { folder }, &e))
     }
 
     fn delete(&self, path: &str) -> Result<(), StateError> {

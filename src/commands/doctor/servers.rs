@@ -48,7 +48,7 @@ fn versions(config: &Config) -> Finding {
             Some(why) => Finding::bad(WHAT, why.to_string(), "publish it again under another name, and move this one away"),
             None => Finding::good(WHAT, format!("{named}: {} versions", versions.len())),
         },
-        Err(why) => Finding::bad(WHAT, why, "name a folder that can be read, or leave ranker.registry empty"),
+        Err(why) => Finding::bad(WHAT, why, "name a registry that can be read, or leave ranker.registry empty"),
     }
 }
 
